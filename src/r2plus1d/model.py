@@ -1,0 +1,161 @@
+"""The R(2+1)D network: a residual network whose every convolution is split into a spatial and a temporal one.
+
+Shapes: N clips, C channels, T frames, H x W pixels. Parameter names are those of the published MMAction checkpoints.
+Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018, section 3.5,
+with the choices of the published Kinetics-400 rows (stem pooling, factorised shortcut, two batch-norm epsilons).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+INNER_EPS, OUTER_EPS = 1e-5, 1e-3  # of the batch norm inside Conv2plus1d, and of the one after it
+
+Conv = Callable[..., nn.Module]
+
+
+class Conv2plus1d(nn.Module):
+    """(1, k, k) convolution, batch norm, ReLU, then (k, 1, 1) convolution: [N, in, T, H, W] -> [N, out, T', H', W'].
+
+    The width in between gives a k x k x k kernel's number of parameters at k = 3; the 3 stays for other kernels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple, stride: tuple, padding: tuple):
+        super().__init__()
+        time, height, width = kernel
+        area = height * width
+        mid = 3 * in_channels * out_channels * area // (in_channels * area + 3 * out_channels)
+        spatial, temporal = (1, *stride[1:]), (stride[0], 1, 1)
+        self.conv_s = nn.Conv3d(in_channels, mid, (1, height, width), spatial, (0, *padding[1:]), bias=False)
+        self.bn_s = nn.BatchNorm3d(mid, eps=INNER_EPS)
+        self.conv_t = nn.Conv3d(mid, out_channels, (time, 1, 1), temporal, (padding[0], 0, 0), bias=False)
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.conv_t(torch.relu_(self.bn_s(self.conv_s(x_NCTHW))))
+
+
+CONVS: dict[str, Conv] = {"r2plus1d": Conv2plus1d}
+
+
+class ConvNorm(nn.Module):
+    """A convolution with its outer batch norm; no activation."""
+
+    def __init__(self, conv: Conv, in_channels: int, out_channels: int, kernel: tuple, stride: tuple):
+        super().__init__()
+        self.conv = conv(in_channels, out_channels, kernel, stride, tuple(k // 2 for k in kernel))
+        self.bn = nn.BatchNorm3d(out_channels, eps=OUTER_EPS)
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.bn(self.conv(x_NCTHW))
+
+
+class Block(nn.Module):
+    """Residual block: two 3x3x3 convolutions, or 1x1x1, 3x3x3 and 1x1x1 with a four times wider output."""
+
+    def __init__(self, conv: Conv, in_channels: int, width: int, stride: int, bottleneck: bool):
+        super().__init__()
+        one, three, step, unit = (1, 1, 1), (3, 3, 3), (stride,) * 3, (1, 1, 1)
+        self.out_channels = 4 * width if bottleneck else width
+        if bottleneck:
+            self.conv1 = ConvNorm(conv, in_channels, width, one, unit)
+            self.conv2 = ConvNorm(conv, width, width, three, step)
+            self.conv3 = ConvNorm(conv, width, self.out_channels, one, unit)
+        else:
+            self.conv1 = ConvNorm(conv, in_channels, width, three, step)
+            self.conv2 = ConvNorm(conv, width, width, three, unit)
+            self.conv3 = None
+        changes_shape = stride != 1 or in_channels != self.out_channels
+        self.downsample = ConvNorm(conv, in_channels, self.out_channels, one, step) if changes_shape else None
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        shortcut = x_NCTHW if self.downsample is None else self.downsample(x_NCTHW)
+        y = self.conv2(torch.relu_(self.conv1(x_NCTHW)))
+        if self.conv3 is not None:
+            y = self.conv3(torch.relu_(y))
+        return torch.relu_(y + shortcut)
+
+
+class Stem(ConvNorm):
+    """3x7x7 convolution with spatial stride 2, batch norm, ReLU: [N, 3, T, H, W] -> [N, width, T, H/2, W/2]."""
+
+    def __init__(self, conv: Conv, width: int):
+        super().__init__(conv, 3, width, (3, 7, 7), (1, 2, 2))
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return torch.relu_(super().forward(x_NCTHW))
+
+
+class Backbone(nn.Module):
+    """[N, 3, T, H, W] -> features [N, C, T/8, H/32, W/32], with C = 8 * width (32 * width with bottlenecks)."""
+
+    def __init__(self, depth: int, width: int, conv: Conv):
+        super().__init__()
+        self.conv1 = Stem(conv, width)
+        # (1, 3, 3) max pooling is two-dimensional, frame by frame: MaxPool3d's backward is not deterministic on CUDA.
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels = width
+        for stage, blocks in enumerate(BLOCKS[depth]):
+            layer = nn.Sequential()
+            for b in range(blocks):
+                stride = 2 if stage > 0 and b == 0 else 1
+                layer.append(Block(conv, channels, width << stage, stride, bottleneck=depth >= 50))
+                channels = layer[-1].out_channels
+            self.add_module(f"layer{stage + 1}", layer)
+        self.out_channels = channels
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        x = self.pool(self.conv1(x_NCTHW))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def pool(self, x_NCTHW: Tensor) -> Tensor:
+        n, c, t = x_NCTHW.shape[:3]
+        pooled = self.maxpool(x_NCTHW.flatten(1, 2))
+        return pooled.view(n, c, t, *pooled.shape[2:])
+
+
+class Head(nn.Module):
+    """Global average, dropout, linear: [N, C, T, H, W] -> logits [N, num_classes]."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc_cls = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.fc_cls(self.dropout(x_NCTHW.mean((2, 3, 4))))
+
+
+class Recognizer(nn.Module):
+    """Normalised float clips [N, 3, T, H, W] -> logits [N, num_classes]."""
+
+    def __init__(self, backbone: Backbone, head: Head):
+        super().__init__()
+        self.backbone = backbone
+        self.cls_head = head
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.cls_head(self.backbone(x_NCTHW))
+
+
+def build(
+    depth: int = 34, num_classes: int = 400, width: int = 64, conv: str = "r2plus1d", dropout: float = 0.5
+) -> Recognizer:
+    """The network with fresh weights, drawn from torch's global generator.
+
+    `width` is the number of channels after the stem (64 as published); `dropout` is the probability before the last
+    layer. Raises ValueError for an unknown depth or convolution.
+    """
+    if depth not in BLOCKS:
+        raise ValueError(f"depth {depth} is not one of {', '.join(map(str, BLOCKS))}")
+    if conv not in CONVS:
+        raise ValueError(f"conv '{conv}' is not one of {', '.join(CONVS)}")
+    backbone = Backbone(depth, width, CONVS[conv])
+    model = Recognizer(backbone, Head(backbone.out_channels, num_classes, dropout))
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.normal_(model.cls_head.fc_cls.weight, std=0.01)
+    nn.init.zeros_(model.cls_head.fc_cls.bias)
+    return model
