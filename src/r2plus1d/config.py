@@ -1,0 +1,333 @@
+"""From params.yaml to one validated configuration per row: what is inherited, what `scale` shrinks, what is refused.
+
+A row's configuration is complete: with the data, it decides every byte of the row's results. The number of reader
+processes is not in it, because it changes none of them.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+CUSTOM = "custom"
+SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Depth = Literal[18, 34, 50, 101, 152]
+
+
+class ConfigError(ValueError):
+    """A value in params.yaml that cannot be used; the message names the key, the value and the way out."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelConfig(Section):
+    depth: Depth
+    conv: Literal["r2plus1d"]
+    width: Count
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class ClipConfig(Section):
+    input: Literal["frames", "video"]
+    short_side: Annotated[int, Field(ge=8)]
+    frames: Count
+    frame_interval: Count
+
+
+class TrainConfig(Section):
+    gpus: Count
+    videos_per_gpu: Count
+    epochs: Count
+    lr: Positive
+    lr_batch: Count
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Positive
+    resize: Count
+    crop: Count
+    crop_area: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    crop_ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    flip: Annotated[float, Field(ge=0, le=1)]
+    val_interval: Count
+    log_interval: Count
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first epoch, by the linear scaling rule."""
+        return self.lr * self.gpus * self.videos_per_gpu / self.lr_batch
+
+    @model_validator(mode="after")
+    def check(self):
+        _check_crop(self.crop, self.resize)
+        for name in ("crop_area", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be [least, largest], not [{low}, {high}]")
+        return self
+
+
+class TestConfig(Section):
+    clips: Count
+    crops: Literal[1, 3]
+    resize: Count
+    crop: Count
+    average_clips: Literal["prob", "score"]
+
+    @model_validator(mode="after")
+    def check(self):
+        _check_crop(self.crop, self.resize)
+        return self
+
+
+class BenchmarkConfig(Section):
+    warmup_videos: Annotated[int, Field(ge=0)]
+    videos: Count
+    train_steps: Count
+
+
+class Scale(Section):
+    resolution: Annotated[float, Field(gt=0, le=1)]
+    width: Annotated[float, Field(gt=0, le=1)]
+    depth: Depth | None
+
+
+class Runtime(Section):
+    device: Literal["cpu", "cuda", "auto"]
+    threads: Count | None
+
+
+class MotionSource(Section):
+    kind: Literal["motion"]
+    train_videos: Count
+    val_videos: Count
+    short_side: Annotated[int, Field(ge=16)]
+
+
+class FolderSource(Section):
+    kind: Literal["folder"]
+    val_share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class KineticsSource(Section):
+    kind: Literal["kinetics"]
+
+
+SOURCES = {"motion": MotionSource, "folder": FolderSource, "kinetics": KineticsSource}
+
+
+class DataConfig(Section):
+    """What the stages that every row shares need: download, extraction and lists."""
+
+    dataset: str
+    seed: int
+    source: MotionSource | FolderSource | KineticsSource
+    path: str | None
+    short_sides: dict[str, int]  # folder of the packed frames ("256p") -> short side in pixels
+
+
+class RowConfig(Section):
+    """What one row needs; `clip.short_side`, `train.resize`, ... are pixels after scaling."""
+
+    row: str
+    dataset: str
+    seed: int
+    scale: Scale
+    model: ModelConfig
+    clip: ClipConfig
+    frames: str  # folder of the packed frames, under data/<dataset>/frames
+    train: TrainConfig
+    test: TestConfig
+    benchmark: BenchmarkConfig
+    runtime: Runtime
+
+
+def _check_crop(crop: int, resize: int) -> None:
+    if crop > resize:
+        raise ValueError(f"crop {crop} is larger than the short side it is cut from (resize {resize})")
+
+
+Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and the values given there
+
+
+def read_params(path: Path) -> dict:
+    """params.yaml as plain data. Raises ConfigError for a file that is not one YAML mapping of plain values."""
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(params, dict):
+        raise ConfigError(f"{path}: expected sections such as `dataset:` and `model:`, found {type(params).__name__}")
+    return params
+
+
+def resolve(params: Mapping[str, Any]) -> tuple[DataConfig, list[RowConfig]]:
+    """The data configuration and one configuration for each zoo row and for `custom`, in the order of the tables.
+
+    Raises ConfigError for a key that does not exist (with the nearest that does), a missing key, or a value of a wrong
+    type or out of range.
+    """
+    sections = ("dataset", "seed", "model", "train", "test", "benchmark", "datasets", "recipe", "zoo")
+    _check_keys("params.yaml", params, sections)
+    for name in sections[2:]:
+        _check_mapping(name, params[name])
+    seed = params["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise ConfigError(f"seed is {seed!r}: expected a whole number from 0 to {2**31 - 1}")
+    datasets = params["datasets"]
+    if params["dataset"] not in datasets:
+        raise ConfigError(f"dataset is {params['dataset']!r}: " + _nearest(str(params["dataset"]), datasets, "entry"))
+    _check_keys("recipe", params["recipe"], ("model", "train", "test", "benchmark"))
+    parts = {name: _dataset(f"datasets.{name}", entry) for name, entry in datasets.items()}
+    source, scale, runtime = parts[params["dataset"]]
+    shared = {"dataset": params["dataset"], "seed": seed}
+    if CUSTOM in params["zoo"]:
+        raise ConfigError(f"zoo.{CUSTOM}: this name is the row that the section `model` describes; choose another")
+    names = [*params["zoo"], CUSTOM]
+    rows = [_row(params, name, scale, runtime, shared) for name in names]
+    short_sides = dict(sorted({row.frames: row.clip.short_side for row in rows}.items()))
+    path = datasets[params["dataset"]]["path"]
+    return DataConfig(**shared, source=source, path=path, short_sides=short_sides), rows
+
+
+def workers(params: Mapping[str, Any]) -> int | None:
+    """Reader processes for the dataset in use; None stands for `auto`."""
+    value = params["datasets"][params["dataset"]]["runtime"]["workers"]
+    return None if value == "auto" else value
+
+
+def read_row(path: Path) -> RowConfig:
+    return RowConfig.model_validate_json(path.read_text())
+
+
+def read_data(path: Path) -> DataConfig:
+    return DataConfig.model_validate_json(path.read_text())
+
+
+def dump(config: Section) -> str:
+    return json.dumps(config.model_dump(), indent=2) + "\n"
+
+
+def _row(params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dict) -> RowConfig:
+    recipe, dataset = params["recipe"], shared["dataset"]
+    overrides: Layer = (f"datasets.{dataset}.train", params["datasets"][dataset]["train"])
+    if name == CUSTOM:
+        where, own = "model", params["model"]
+        _check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields))
+        model = _merge(ModelConfig, [("recipe.model", recipe["model"]), (where, _only(own, ModelConfig))])
+        layers = {key: [(f"recipe.{key}", recipe[key]), (key, params[key])] for key in ("test", "benchmark")}
+        train = [("recipe.train", recipe["train"]), overrides, ("train", params["train"])]
+    else:
+        where, own = f"zoo.{name}", params["zoo"][name]
+        _check_mapping(where, own)
+        _check_keys(where, own, (*ClipConfig.model_fields, "gpus", "videos_per_gpu"))
+        model = _merge(ModelConfig, [("recipe.model", recipe["model"])])
+        layers = {key: [(f"recipe.{key}", recipe[key])] for key in ("test", "benchmark")}
+        train = [("recipe.train", recipe["train"]), (where, _only(own, TrainConfig)), overrides]
+    clip = dict(_only(own, ClipConfig))
+    if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
+        clip["frame_interval"] = max(1, SPAN // clip["frames"])
+    published = _merge(ClipConfig, [(where, clip)])
+    return RowConfig(
+        row=name,
+        **shared,
+        scale=scale,
+        model=model.model_copy(
+            update={"width": _scaled(model.width, scale.width, where), "depth": scale.depth or model.depth}
+        ),
+        clip=published.model_copy(update={"short_side": _scaled(published.short_side, scale.resolution, where)}),
+        frames=f"{published.short_side}p",
+        train=_shrink(_merge(TrainConfig, train), scale),
+        test=_shrink(_merge(TestConfig, layers["test"]), scale),
+        benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
+        runtime=runtime,
+    )
+
+
+def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
+    _check_mapping(where, entry)
+    _check_keys(where, entry, ("source", "path", "scale", "runtime", "train"))
+    for key in ("source", "scale", "runtime", "train"):
+        _check_mapping(f"{where}.{key}", entry[key])
+    kind = entry["source"].get("kind")
+    if kind not in SOURCES:
+        raise ConfigError(f"{where}.source.kind is {kind!r}: " + _nearest(str(kind), SOURCES, "kind"))
+    if not (entry["path"] is None or isinstance(entry["path"], str)):
+        raise ConfigError(f"{where}.path is {entry['path']!r}: expected the path of a folder, or null")
+    _check_keys(f"{where}.train", entry["train"], TrainConfig.model_fields, complete=False)
+    runtime = dict(entry["runtime"])
+    count = runtime.pop("workers", None)
+    if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise ConfigError(f"{where}.runtime.workers is {count!r}: expected a number of processes, 0 or more, or auto")
+    return (
+        _merge(SOURCES[kind], [(f"{where}.source", entry["source"])]),
+        _merge(Scale, [(f"{where}.scale", entry["scale"])], nullable=("depth",)),
+        _merge(Runtime, [(f"{where}.runtime", runtime)], nullable=("threads",)),
+    )
+
+
+def _merge(section: type[Section], layers: list[Layer], nullable: Iterable[str] = ()) -> Any:
+    """One validated section from values of rising priority, where null means inherited."""
+    values, origin = dict.fromkeys(nullable), {}
+    for where, layer in layers:
+        _check_mapping(where, layer)
+        _check_keys(where, layer, section.model_fields, complete=False)
+        for key, value in layer.items():
+            if value is not None:
+                values[key], origin[key] = value, where
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise ConfigError(f"{layers[-1][0]}: {first['msg'].removeprefix('Value error, ')}") from error
+        key = str(first["loc"][0])
+        if first["type"] == "missing":
+            raise ConfigError(f"{layers[-1][0]}.{key} is missing; give it a value in params.yaml") from error
+        raise ConfigError(f"{origin[key]}.{key} is {values[key]!r}: {first['msg'].lower()}") from error
+
+
+def _shrink(section: Any, scale: Scale) -> Any:
+    pixels = {key: _scaled(getattr(section, key), scale.resolution, key) for key in ("resize", "crop")}
+    return section.model_copy(update=pixels)
+
+
+def _scaled(value: int, factor: float, where: str) -> int:
+    scaled = math.floor(value * factor + 0.5)
+    if scaled < 1:
+        raise ConfigError(f"{where}: {value} scaled by {factor} leaves nothing; choose a larger scale")
+    return scaled
+
+
+def _only(values: Mapping, section: type[Section]) -> dict:
+    return {key: value for key, value in values.items() if key in section.model_fields}
+
+
+def _check_mapping(where: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {value!r}: expected keys with values below it")
+
+
+def _check_keys(where: str, values: Mapping, known: Iterable[str], complete: bool = True) -> None:
+    known = list(known)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}: " + _nearest(str(key), known, "key"))
+    for key in known if complete else ():
+        if key not in values:
+            raise ConfigError(f"{where}.{key} is missing; give it a value in params.yaml")
+
+
+def _nearest(name: str, known: Iterable[str], noun: str) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"no such {noun}; there are {', '.join(known)}"

@@ -1,0 +1,179 @@
+"""Where videos come from: brings those of a dataset to one folder, with a manifest.
+
+manifest.csv has one line per video, sorted by path: path (below the folder), label (class name), split (train or val),
+bytes, sha256. set_aside.csv has one line per file that was found but not taken: path, reason.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from r2plus1d import motion
+from r2plus1d.config import DataConfig, FolderSource, MotionSource
+from r2plus1d.files import held, replace_folder, replacing
+from r2plus1d.pool import spread
+from r2plus1d.progress import progress
+from r2plus1d.video import write_h264
+
+MANIFEST = ("path", "label", "split", "bytes", "sha256")
+SET_ASIDE = ("path", "reason")
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
+)
+
+
+class DataError(Exception):
+    """Videos that cannot be brought; the message names the place and the way out."""
+
+
+def bring(config: DataConfig, scale: float, work: Path, videos: Path, workers: int | None) -> tuple[list, list]:
+    """Fills `videos` and returns the rows of the manifest and of the files set aside.
+
+    `scale` is the scale's resolution, which generated videos follow. What an interrupted run left in `work` is reused.
+    Raises DataError where the source cannot give videos of at least two classes.
+    """
+    with held(work):
+        if isinstance(config.source, MotionSource):
+            rows, aside = _generate(config.source, config.seed, scale, work, workers), []
+        elif isinstance(config.source, FolderSource):
+            rows, aside = _copy(config.source, config.seed, config.path, work)
+        else:
+            raise DataError(
+                f"dataset {config.dataset}: downloading Kinetics is not supported; put your copy into a folder with one "
+                "sub-folder per class below train/ and val/, and run with "
+                "-S dataset=folder -S datasets.folder.path=THAT_FOLDER"
+            )
+        replace_folder(work, videos)
+    return rows, aside
+
+
+def write_table(path: Path, rows: list[tuple], columns: tuple[str, ...]) -> None:
+    with replacing(path) as partial:
+        pd.DataFrame(rows, columns=columns).to_csv(partial, index=False, lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, dtype={"path": str, "label": str})
+
+
+def _generate(source: MotionSource, seed: int, scale: float, work: Path, workers: int | None) -> list[tuple]:
+    short_side = max(16, 2 * round(source.short_side * scale / 2))
+    tasks = [
+        (split, label, index)
+        for split, count in (("train", source.train_videos), ("val", source.val_videos))
+        for label in range(len(motion.CLASSES))
+        for index in range(count)
+    ]
+    make = functools.partial(_generate_one, seed=seed, short_side=short_side, work=work)
+    return sorted(progress(spread(make, tasks, workers), len(tasks), "generating", "videos"))
+
+
+def _generate_one(task: tuple[str, int, int], seed: int, short_side: int, work: Path) -> tuple:
+    split, label, index = task
+    name = motion.CLASSES[label]
+    path = work / split / name / f"{name}_{index:03d}.mp4"
+    if not path.exists():
+        planes = motion.render(seed, ("train", "val").index(split), label, index, short_side)
+        write_h264(path, planes, motion.FPS)
+    return _row(path, work, name, split)
+
+
+def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tuple[list[tuple], list[tuple]]:
+    if path is None:
+        raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"datasets.folder.path is {path!r}: there is no such folder")
+    splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
+    if len(splits) == 1:
+        missing = "val" if "train" in splits else "train"
+        raise DataError(f"{root}: there is a {next(iter(splits))}/ but no {missing}/ beside it; add it, or keep neither")
+    found, aside = _scan(root, list(splits.values()) or [root])
+    classes = sorted({label for _, label in found})
+    if len(classes) < 2:
+        raise DataError(
+            f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
+            f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with video files in each"
+        )
+    needed = sum(file.stat().st_size for file, _ in found)
+    if needed > (free := shutil.disk_usage(work).free):
+        raise DataError(f"{root}: copying needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free")
+    rows = []
+    for file, label in progress(found, len(found), "copying", "videos"):
+        target = work / file.relative_to(root)
+        if not (target.exists() and target.stat().st_size == file.stat().st_size):
+            with replacing(target) as partial:
+                shutil.copyfile(file, partial)
+        split = file.relative_to(root).parts[0] if splits else ""
+        rows.append(_row(target, work, label, split))
+    _remove_others(work, {row[0] for row in rows})
+    if not splits:
+        rows, repeated = _without_repeats(rows)
+        aside += repeated
+        rows = _split(rows, classes, source.val_share, seed)
+    return sorted(rows), sorted(aside)
+
+
+def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tuple]]:
+    """(file, class) of every video, sorted, and (path, reason) of every other file. Links to folders are not followed."""
+    found, aside = [], []
+    for top in tops:
+        for folder, subfolders, names in os.walk(top):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in sorted(name for name in names if not name.startswith(".")):
+                file = Path(folder, name)
+                below = file.relative_to(top).parts
+                path = str(file.relative_to(root))
+                if len(below) < 2:
+                    continue  # beside the class folders, such as a README
+                if file.suffix.lower() not in VIDEO_SUFFIXES:
+                    aside.append((path, "its name does not end like a video's"))
+                elif not path.isprintable():
+                    aside.append((repr(path), "control characters in the name cannot stand in an annotation list"))
+                elif not file.is_file():
+                    aside.append((path, "not a file, or a link to nowhere"))
+                else:
+                    found.append((file, below[0]))
+    return sorted(found), aside
+
+
+def _split(rows: list[tuple], classes: list[str], val_share: float, seed: int) -> list[tuple]:
+    """The same share of every class to val, drawn by the seed; a class keeps at least one training video."""
+    divided = []
+    for number, label in enumerate(classes):
+        own = sorted(row for row in rows if row[1] == label)
+        count = min(len(own) - 1, max(1, round(len(own) * val_share)))
+        chosen = set(np.random.default_rng([seed, number]).permutation(len(own))[:count].tolist())
+        divided += [(path, label, "val" if i in chosen else "train", *rest) for i, (path, _, _, *rest) in enumerate(own)]
+    return divided
+
+
+def _without_repeats(rows: list[tuple]) -> tuple[list[tuple], list[tuple]]:
+    first: dict[str, str] = {}
+    kept, repeated = [], []
+    for row in sorted(rows):
+        path, sha256 = row[0], row[4]
+        if sha256 in first:
+            repeated.append((path, f"same content as {first[sha256]}"))
+        else:
+            first[sha256] = path
+            kept.append(row)
+    return kept, repeated
+
+
+def _remove_others(work: Path, wanted: set[str]) -> None:
+    """Clears what an interrupted run copied from files that are gone since."""
+    for file in [f for f in work.rglob("*") if f.is_file()]:
+        if str(file.relative_to(work)) not in wanted:
+            file.unlink()
+
+
+def _row(file: Path, root: Path, label: str, split: str) -> tuple:
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return str(file.relative_to(root)), label, split, file.stat().st_size, digest

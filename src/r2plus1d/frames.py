@@ -1,0 +1,138 @@
+"""Packed JPEG frames: many videos in one tar, with an index; the only module that knows the format.
+
+A folder holds, for one short side:
+  shard-00000.tar   `<video>/img_00001.jpg`, ...: plain tar, readable with standard tools
+  shard-00000.npy   int64 [frames, 2]: where each of the shard's JPEG files begins in the tar, and its length, in bytes
+  index.csv         one line per video: video, shard, first (row of the .npy), frames, height, width
+Frame k of a video (k from 0) is row first + k. Videos stand in sorted order, so the bytes depend on nothing else.
+"""
+
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import simplejpeg
+
+from r2plus1d.files import replacing
+
+QUALITY = 95
+COLUMNS = ("video", "shard", "first", "frames", "height", "width")
+
+
+class FrameError(Exception):
+    """Packed frames that are missing or do not fit their index."""
+
+
+def encode(image: np.ndarray) -> bytes:
+    """uint8 RGB [H, W, 3] -> JPEG at quality 95 with halved chroma."""
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), QUALITY, "RGB", "420")
+
+
+class ShardWriter:
+    """Writes shard-<number>.tar and .npy; both appear under their names when the block ends without an error.
+
+    Frames go straight to the file, so memory does not grow with a video's length.
+    """
+
+    def __init__(self, folder: Path, number: int):
+        self.path = folder / f"shard-{number:05d}.tar"
+        self.number, self.spans, self.rows = number, [], []
+
+    def __enter__(self) -> "ShardWriter":
+        self._replacing = replacing(self.path)
+        self._tar = tarfile.open(self._replacing.__enter__(), "w", format=tarfile.PAX_FORMAT)
+        return self
+
+    def begin(self, video: str) -> None:
+        self._video, self._first, self._start, self._size = video, len(self.spans), self._tar.offset, None
+
+    def add(self, image: np.ndarray) -> None:
+        """The next frame, uint8 RGB [H, W, 3]."""
+        self._size = image.shape[:2]
+        jpeg = encode(image)
+        member = tarfile.TarInfo(f"{self._video}/img_{len(self.spans) - self._first + 1:05d}.jpg")
+        member.size = len(jpeg)
+        self._tar.addfile(member, io.BytesIO(jpeg))
+        self._tar.members.clear()  # tarfile would keep every member in memory
+        padded = -(-len(jpeg) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        self.spans.append((self._tar.offset - padded, len(jpeg)))
+
+    def end(self) -> None:
+        self.rows.append((self._video, self.number, self._first, len(self.spans) - self._first, *self._size))
+
+    def drop(self) -> None:
+        """Takes back the frames added since `begin`."""
+        del self.spans[self._first :]
+        self._tar.fileobj.seek(self._start)
+        self._tar.fileobj.truncate()
+        self._tar.offset = self._start
+
+    def __exit__(self, *error) -> None:
+        self._tar.close()
+        if error[0] is None:
+            with replacing(self.path.with_suffix(".npy")) as partial, open(partial, "wb") as file:
+                np.save(file, np.array(self.spans, np.int64).reshape(-1, 2))
+        self._replacing.__exit__(*error)
+
+
+def write_index(folder: Path, rows: Iterable[tuple]) -> None:
+    """Closes a folder of shards; `rows` are those of all its ShardWriters, in order."""
+    with replacing(folder / "index.csv") as partial:
+        pd.DataFrame(rows, columns=COLUMNS).to_csv(partial, index=False, lineterminator="\n")
+
+
+def read_index(folder: Path) -> pd.DataFrame:
+    """The index with the video as key. Raises FrameError where there is none."""
+    path = folder / "index.csv"
+    if not path.is_file():
+        raise FrameError(f"{path} is missing; run `dvc repro extract_frames`")
+    return pd.read_csv(path, index_col="video", dtype={"video": str}, keep_default_na=False)
+
+
+class FrameReader:
+    """Reads frames from a folder of shards; the counterpart of `video.VideoReader`.
+
+    Opens each shard once per process, so it can be handed to worker processes.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        index = read_index(folder)
+        self.places = dict(zip(index.index, index[["shard", "first", "frames"]].to_numpy().tolist(), strict=True))
+        self._open: dict[int, tuple] = {}
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open": {}}
+
+    def read(self, video: str, indices: np.ndarray) -> np.ndarray:
+        """uint8 [len(indices), H, W, 3]; each frame is read and decoded once, however often it is asked for.
+
+        Raises FrameError, with the file, where the video or a frame is not there.
+        """
+        if video not in self.places:
+            raise FrameError(f"{self.folder / 'index.csv'}: no frames of {video!r}; run `dvc repro extract_frames`")
+        shard, first, frames = self.places[video]
+        unique, inverse = np.unique(indices, return_inverse=True)
+        if unique[0] < 0 or unique[-1] >= frames:
+            raise FrameError(f"{self.folder}: {video!r} has frames 0 to {frames - 1}, not {unique[0]} to {unique[-1]}")
+        file, spans = self._shard(shard)
+        images = []
+        for offset, length in spans[first + unique].tolist():
+            file.seek(offset)
+            try:
+                images.append(simplejpeg.decode_jpeg(file.read(length), "RGB"))
+            except ValueError as error:
+                raise FrameError(f"{file.name}: no JPEG at byte {offset} ({video!r}): {error}") from error
+        return np.stack(images)[inverse]
+
+    def _shard(self, number: int) -> tuple:
+        if number not in self._open:
+            path = self.folder / f"shard-{number:05d}.tar"
+            try:
+                self._open[number] = open(path, "rb"), np.load(path.with_suffix(".npy"))
+            except (OSError, ValueError) as error:
+                raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
+        return self._open[number]

@@ -1,0 +1,104 @@
+"""From frames to views: resizing, crops, flips, normalisation.
+
+Frames are uint8 arrays [..., H, W, 3] in RGB; a box is (left, top, right, bottom) in pixels, right and bottom excluded.
+Reproduces the published pipelines: bilinear resizing with half-pixel centres and no antialiasing, sides rounded half up.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB, 0-255
+STD = (58.395, 57.12, 57.375)
+ATTEMPTS = 10  # at a random resized crop, before it falls back to the centred square
+
+Box = tuple[int, int, int, int]
+
+
+def short_side_size(h: int, w: int, short: int) -> tuple[int, int]:
+    """(h, w) after scaling the shorter side to `short` and keeping the shape."""
+    factor = short / min(h, w)
+    return int(h * factor + 0.5), int(w * factor + 0.5)
+
+
+def resize(frames: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
+    """uint8 [..., H, W, 3] -> uint8 [..., h, w, 3] for size (h, w)."""
+    if frames.shape[-3:-1] == tuple(size):
+        return frames
+    images = torch.from_numpy(np.ascontiguousarray(frames)).reshape(-1, *frames.shape[-3:]).permute(0, 3, 1, 2)
+    small = functional.interpolate(images, tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
+    return small.permute(0, 2, 3, 1).reshape(*frames.shape[:-3], *size, 3).numpy()
+
+
+def resize_short_side(frames: np.ndarray, short: int, antialias: bool = False) -> np.ndarray:
+    return resize(frames, short_side_size(*frames.shape[-3:-1], short), antialias)
+
+
+def crop(frames: np.ndarray, box: Box) -> np.ndarray:
+    """A view on the frames, not a copy."""
+    left, top, right, bottom = box
+    return frames[..., top:bottom, left:right, :]
+
+
+def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [..., H, W, 3] -> [..., size, size, 3]. Raises ValueError where the frames are smaller."""
+    h, w = _fits(frames, size)
+    left, top = (w - size) // 2, (h - size) // 2
+    return crop(frames, (left, top, left + size, top + size))
+
+
+def three_crop(frames: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [..., H, W, 3] -> [3, ..., size, size, 3]: left, right, middle; of tall frames top, bottom, middle.
+
+    The short side must be `size`, as it is after `resize_short_side`; otherwise raises ValueError.
+    """
+    h, w = _fits(frames, size)
+    if min(h, w) != size:
+        raise ValueError(f"three crops of {size} need frames with that short side, not {h} x {w}")
+    step = (max(h, w) - size) // 2
+    places = (0, 2 * step, step)
+    boxes = [(p, 0, p + size, size) if w >= h else (0, p, size, p + size) for p in places]
+    return np.stack([crop(frames, box) for box in boxes])
+
+
+def random_resized_crop_box(
+    h: int, w: int, rng, area: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> Box:
+    """A random box that covers a share `area` of an image of h x w, with a width : height within `ratio`.
+
+    `rng` is a numpy Generator. Ten candidates are drawn at once and the first that fits is placed at random; if none
+    fits, the box is the largest centred square.
+    """
+    ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), size=ATTEMPTS))
+    areas = rng.uniform(*area, size=ATTEMPTS) * (h * w)
+    widths = np.round(np.sqrt(areas * ratios)).astype(np.int64)
+    heights = np.round(np.sqrt(areas / ratios)).astype(np.int64)
+    for box_w, box_h in zip(widths.tolist(), heights.tolist(), strict=True):
+        if box_w <= w and box_h <= h:
+            left, top = int(rng.integers(0, w - box_w + 1)), int(rng.integers(0, h - box_h + 1))
+            return left, top, left + box_w, top + box_h
+    side = min(h, w)
+    left, top = (w - side) // 2, (h - side) // 2
+    return left, top, left + side, top + side
+
+
+def flip(frames: np.ndarray) -> np.ndarray:
+    """Left and right exchanged."""
+    return frames[..., ::-1, :]
+
+
+def to_input(clips: Tensor, device: torch.device) -> Tensor:
+    """uint8 [N, T, H, W, 3] on any device -> normalised float32 [N, 3, T, H, W] on `device`."""
+    x = clips.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float()
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
+    return x.sub_(mean).div_(std).contiguous()
+
+
+def _fits(frames: np.ndarray, size: int) -> tuple[int, int]:
+    h, w = frames.shape[-3:-1]
+    if min(h, w) < size:
+        raise ValueError(f"a crop of {size} does not fit into frames of {h} x {w}")
+    return h, w
