@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from r2plus1d.errors import UserError
+
 CUSTOM = "custom"
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
 
@@ -23,7 +25,7 @@ Positive = Annotated[float, Field(gt=0)]
 Depth = Literal[18, 34, 50, 101, 152]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A value in params.yaml that cannot be used; the message names the key, the value and the way out."""
 
 
@@ -87,6 +89,8 @@ class TestConfig(Section):
     @model_validator(mode="after")
     def check(self):
         _check_crop(self.crop, self.resize)
+        if self.crops == 3 and self.crop != self.resize:
+            raise ValueError(f"3 crops along the long side need crop = resize, not {self.crop} and {self.resize}")
         return self
 
 
@@ -111,7 +115,7 @@ class MotionSource(Section):
     kind: Literal["motion"]
     train_videos: Count
     val_videos: Count
-    short_side: Annotated[int, Field(ge=16)]
+    short_side: Annotated[int, Field(ge=64, multiple_of=8)]
 
 
 class FolderSource(Section):
@@ -197,6 +201,9 @@ def resolve(params: Mapping[str, Any]) -> tuple[DataConfig, list[RowConfig]]:
     rows = [_row(params, name, scale, runtime, shared) for name in names]
     short_sides = dict(sorted({row.frames: row.clip.short_side for row in rows}.items()))
     path = datasets[params["dataset"]]["path"]
+    if isinstance(source, MotionSource):
+        pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
+        source = source.model_copy(update={"short_side": pixels})
     return DataConfig(**shared, source=source, path=path, short_sides=short_sides), rows
 
 
@@ -219,35 +226,37 @@ def dump(config: Section) -> str:
 
 
 def _row(params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dict) -> RowConfig:
-    recipe, dataset = params["recipe"], shared["dataset"]
-    overrides: Layer = (f"datasets.{dataset}.train", params["datasets"][dataset]["train"])
+    recipe, dataset = params["recipe"], f"datasets.{shared['dataset']}"
+    layers = {key: [(f"recipe.{key}", recipe[key])] for key in ("model", "train", "test", "benchmark")}
+    defaults = {key: (f"{dataset}.{key}", params["datasets"][shared["dataset"]][key]) for key in ("train", "benchmark")}
     if name == CUSTOM:
         where, own = "model", params["model"]
         _check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields))
-        model = _merge(ModelConfig, [("recipe.model", recipe["model"]), (where, _only(own, ModelConfig))])
-        layers = {key: [(f"recipe.{key}", recipe[key]), (key, params[key])] for key in ("test", "benchmark")}
-        train = [("recipe.train", recipe["train"]), overrides, ("train", params["train"])]
+        layers["model"].append((where, _only(own, ModelConfig)))
+        for key in ("train", "test", "benchmark"):
+            layers[key] += [defaults[key]] if key in defaults else []
+            layers[key].append((key, params[key]))
     else:
         where, own = f"zoo.{name}", params["zoo"][name]
         _check_mapping(where, own)
         _check_keys(where, own, (*ClipConfig.model_fields, "gpus", "videos_per_gpu"))
-        model = _merge(ModelConfig, [("recipe.model", recipe["model"])])
-        layers = {key: [(f"recipe.{key}", recipe[key])] for key in ("test", "benchmark")}
-        train = [("recipe.train", recipe["train"]), (where, _only(own, TrainConfig)), overrides]
-    clip = dict(_only(own, ClipConfig))
+        layers["train"] += [(where, _only(own, TrainConfig)), defaults["train"]]
+        layers["benchmark"].append(defaults["benchmark"])
+    clip = _only(own, ClipConfig)
     if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
         clip["frame_interval"] = max(1, SPAN // clip["frames"])
     published = _merge(ClipConfig, [(where, clip)])
+    model = _merge(ModelConfig, layers["model"])
+    scaled_model = {"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": scale.depth or model.depth}
+    pixels = {"short_side": _scaled(published.short_side, scale.resolution, f"{where}.short_side")}
     return RowConfig(
         row=name,
         **shared,
         scale=scale,
-        model=model.model_copy(
-            update={"width": _scaled(model.width, scale.width, where), "depth": scale.depth or model.depth}
-        ),
-        clip=published.model_copy(update={"short_side": _scaled(published.short_side, scale.resolution, where)}),
+        model=model.model_copy(update=scaled_model),
+        clip=published.model_copy(update=pixels),
         frames=f"{published.short_side}p",
-        train=_shrink(_merge(TrainConfig, train), scale),
+        train=_shrink(_merge(TrainConfig, layers["train"]), scale),
         test=_shrink(_merge(TestConfig, layers["test"]), scale),
         benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
         runtime=runtime,
@@ -256,8 +265,8 @@ def _row(params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dic
 
 def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
     _check_mapping(where, entry)
-    _check_keys(where, entry, ("source", "path", "scale", "runtime", "train"))
-    for key in ("source", "scale", "runtime", "train"):
+    _check_keys(where, entry, ("source", "path", "scale", "runtime", "train", "benchmark"))
+    for key in ("source", "scale", "runtime", "train", "benchmark"):
         _check_mapping(f"{where}.{key}", entry[key])
     kind = entry["source"].get("kind")
     if kind not in SOURCES:
@@ -265,6 +274,7 @@ def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
     if not (entry["path"] is None or isinstance(entry["path"], str)):
         raise ConfigError(f"{where}.path is {entry['path']!r}: expected the path of a folder, or null")
     _check_keys(f"{where}.train", entry["train"], TrainConfig.model_fields, complete=False)
+    _check_keys(f"{where}.benchmark", entry["benchmark"], BenchmarkConfig.model_fields, complete=False)
     runtime = dict(entry["runtime"])
     count = runtime.pop("workers", None)
     if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 0):

@@ -15,6 +15,7 @@ import pandas as pd
 
 from r2plus1d import motion
 from r2plus1d.config import DataConfig, FolderSource, MotionSource
+from r2plus1d.errors import UserError
 from r2plus1d.files import held, replace_folder, replacing
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
@@ -22,30 +23,28 @@ from r2plus1d.video import write_h264
 
 MANIFEST = ("path", "label", "split", "bytes", "sha256")
 SET_ASIDE = ("path", "reason")
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
-)
+VIDEO_SUFFIXES = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
+VIDEO_SUFFIXES |= {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Videos that cannot be brought; the message names the place and the way out."""
 
 
-def bring(config: DataConfig, scale: float, work: Path, videos: Path, workers: int | None) -> tuple[list, list]:
+def bring(config: DataConfig, work: Path, videos: Path, workers: int | None) -> tuple[list, list]:
     """Fills `videos` and returns the rows of the manifest and of the files set aside.
 
-    `scale` is the scale's resolution, which generated videos follow. What an interrupted run left in `work` is reused.
-    Raises DataError where the source cannot give videos of at least two classes.
+    What an interrupted run left in `work` is reused. Raises DataError where there are not at least two classes.
     """
     with held(work):
         if isinstance(config.source, MotionSource):
-            rows, aside = _generate(config.source, config.seed, scale, work, workers), []
+            rows, aside = _generate(config.source, config.seed, work, workers), []
         elif isinstance(config.source, FolderSource):
             rows, aside = _copy(config.source, config.seed, config.path, work)
         else:
             raise DataError(
-                f"dataset {config.dataset}: downloading Kinetics is not supported; put your copy into a folder with one "
-                "sub-folder per class below train/ and val/, and run with "
+                f"dataset {config.dataset}: downloading Kinetics is not supported; put your copy into a folder with "
+                "one sub-folder per class below train/ and val/, and run with "
                 "-S dataset=folder -S datasets.folder.path=THAT_FOLDER"
             )
         replace_folder(work, videos)
@@ -61,15 +60,14 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, dtype={"path": str, "label": str})
 
 
-def _generate(source: MotionSource, seed: int, scale: float, work: Path, workers: int | None) -> list[tuple]:
-    short_side = max(16, 2 * round(source.short_side * scale / 2))
+def _generate(source: MotionSource, seed: int, work: Path, workers: int | None) -> list[tuple]:
     tasks = [
         (split, label, index)
         for split, count in (("train", source.train_videos), ("val", source.val_videos))
         for label in range(len(motion.CLASSES))
         for index in range(count)
     ]
-    make = functools.partial(_generate_one, seed=seed, short_side=short_side, work=work)
+    make = functools.partial(_generate_one, seed=seed, short_side=source.short_side, work=work)
     return sorted(progress(spread(make, tasks, workers), len(tasks), "generating", "videos"))
 
 
@@ -92,13 +90,15 @@ def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tupl
     splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
     if len(splits) == 1:
         missing = "val" if "train" in splits else "train"
-        raise DataError(f"{root}: there is a {next(iter(splits))}/ but no {missing}/ beside it; add it, or keep neither")
+        raise DataError(
+            f"{root}: there is a {next(iter(splits))}/ but no {missing}/ beside it; add it, or keep neither"
+        )
     found, aside = _scan(root, list(splits.values()) or [root])
     classes = sorted({label for _, label in found})
     if len(classes) < 2:
         raise DataError(
             f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
-            f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with video files in each"
+            f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with videos in each"
         )
     needed = sum(file.stat().st_size for file, _ in found)
     if needed > (free := shutil.disk_usage(work).free):
@@ -120,7 +120,7 @@ def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tupl
 
 
 def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tuple]]:
-    """(file, class) of every video, sorted, and (path, reason) of every other file. Links to folders are not followed."""
+    """(file, class) of every video, sorted, and (path, reason) of other files. Folder links are not followed."""
     found, aside = [], []
     for top in tops:
         for folder, subfolders, names in os.walk(top):
@@ -149,7 +149,9 @@ def _split(rows: list[tuple], classes: list[str], val_share: float, seed: int) -
         own = sorted(row for row in rows if row[1] == label)
         count = min(len(own) - 1, max(1, round(len(own) * val_share)))
         chosen = set(np.random.default_rng([seed, number]).permutation(len(own))[:count].tolist())
-        divided += [(path, label, "val" if i in chosen else "train", *rest) for i, (path, _, _, *rest) in enumerate(own)]
+        divided += [
+            (path, label, "val" if i in chosen else "train", *rest) for i, (path, _, _, *rest) in enumerate(own)
+        ]
     return divided
 
 

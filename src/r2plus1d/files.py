@@ -2,15 +2,18 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from r2plus1d.errors import UserError
 
-class BusyError(Exception):
+
+class BusyError(UserError):
     """Another process is at work on the same outputs."""
 
 
@@ -59,9 +62,19 @@ def held(folder: Path) -> Iterator[Path]:
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
-            raise BusyError(f"{folder} is in use by process {holder}; wait for it, or end it with: kill {holder}") from None
+            raise BusyError(
+                f"{folder} is in use by process {holder}; wait for it, or end it with: kill {holder}"
+            ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield folder
     lock_path.unlink(missing_ok=True)
+
+
+def digest(files: Iterable[Path]) -> str:
+    """A short name for the content of several files, in order."""
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()[:12]

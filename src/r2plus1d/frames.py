@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 import simplejpeg
 
+from r2plus1d.errors import UserError
 from r2plus1d.files import replacing
 
 QUALITY = 95
 COLUMNS = ("video", "shard", "first", "frames", "height", "width")
 
 
-class FrameError(Exception):
+class FrameError(UserError):
     """Packed frames that are missing or do not fit their index."""
 
 
@@ -132,7 +133,7 @@ class FrameReader:
         if number not in self._open:
             path = self.folder / f"shard-{number:05d}.tar"
             try:
-                self._open[number] = open(path, "rb"), np.load(path.with_suffix(".npy"))
+                self._open[number] = open(path, "rb"), np.load(path.with_suffix(".npy"))  # noqa: SIM115
             except (OSError, ValueError) as error:
                 raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
         return self._open[number]

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2plus1d.errors import UserError
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -17,7 +19,7 @@ class Sample:
     label: int
 
 
-class ListError(ValueError):
+class ListError(UserError, ValueError):
     """Lists that cannot be used; the message holds the offending lines."""
 
 
@@ -88,7 +90,11 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
     trained = {content.get(s.path): s.path for s in splits["train"]}
     complain(
         "the same video in train and val",
-        [f"{s.path} (val) = {trained[content.get(s.path)]} (train)" for s in splits["val"] if content.get(s.path) in trained],
+        [
+            f"{s.path} (val) = {trained[content.get(s.path)]} (train)"
+            for s in splits["val"]
+            if content.get(s.path) in trained
+        ],
     )
     counts = Counter(s.label for s in splits["train"])
     complain("class with no training video", [name for label, name in enumerate(classes) if not counts[label]])

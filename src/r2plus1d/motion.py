@@ -49,8 +49,7 @@ def render(seed: int, split: int, label: int, index: int, short_side: int) -> np
     video = _background(rng, num_frames, height, width, sway)
     for _ in range(int(rng.integers(3, 5))):
         for path, radius in _pair(rng, CLASSES[label], num_frames):
-            path = path + np.stack(sway, axis=1)
-            _draw(rng, video, path * height, radius * height)
+            _draw(rng, video, (path + np.stack(sway, axis=1)) * height, radius * height)
     return np.rint(video).astype(np.uint8)
 
 

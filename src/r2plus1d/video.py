@@ -3,27 +3,33 @@
 Frames are uint8 [H, W, 3] in RGB, upright: rotation metadata is applied. Frame numbers count decoded frames from 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
+from r2plus1d.errors import UserError
 from r2plus1d.files import replacing
 
 MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before a video counts as cut off
 
 
-class VideoError(Exception):
+class VideoError(UserError):
     """A video that cannot be read; the message says why, without the path."""
 
 
-def decode(path: Path) -> Iterator[np.ndarray]:
-    """All frames in order. Raises VideoError for a file without a video stream or with broken content."""
+def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndarray | None]:
+    """All frames in order; those not `wanted` (None: all are) are decoded but not converted, and come as None.
+
+    Raises VideoError for a file without a video stream or with broken content.
+    """
+    convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(_stream(container)):
-                yield _upright(frame)
+            for number, frame in enumerate(container.decode(_stream(container))):
+                yield _upright(frame, convert) if wanted is None or number in wanted else None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_reason(error)) from error
 
@@ -51,9 +57,11 @@ class VideoReader:
         wanted = set(indices.tolist())
         last, found = max(wanted), {}
         try:
-            for number, frame in enumerate(_decode_some(self.folder / path, wanted, last)):
+            for number, frame in enumerate(decode(self.folder / path, wanted)):
                 if frame is not None:
                     found[number] = frame
+                if number == last:
+                    break
         except VideoError as error:
             raise VideoError(f"{self.folder / path}: {error}") from error
         if missing := wanted - found.keys():
@@ -81,28 +89,18 @@ def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
         container.mux(stream.encode(None))
 
 
-def _decode_some(path: Path, wanted: set[int], last: int) -> Iterator[np.ndarray | None]:
-    """The frames up to `last`; those not wanted are decoded but not converted, and come as None."""
-    try:
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(_stream(container))):
-                yield _upright(frame) if number in wanted else None
-                if number == last:
-                    return
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(_reason(error)) from error
-
-
 def _stream(container: av.container.InputContainer) -> av.VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise VideoError("no video stream")
-    return streams[0]
+    stream = streams[0]
+    stream.thread_type = "NONE"  # processes, one per core, are what runs in parallel
+    return stream
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """RGB pixels; `frame.rotation` counts anticlockwise quarter turns in degrees, as numpy's rot90 does."""
-    image = frame.to_ndarray(format="rgb24")
+def _upright(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
+    """RGB pixels; `frame.rotation` counts anticlockwise degrees, as numpy's rot90 counts quarter turns."""
+    image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return np.rot90(image, round(frame.rotation / 90) % 4) if frame.rotation else image
 
 

@@ -1,7 +1,8 @@
 """From frames to views: resizing, crops, flips, normalisation.
 
-Frames are uint8 arrays [..., H, W, 3] in RGB; a box is (left, top, right, bottom) in pixels, right and bottom excluded.
-Reproduces the published pipelines: bilinear resizing with half-pixel centres and no antialiasing, sides rounded half up.
+Frames are uint8 arrays [..., H, W, 3] in RGB; a box is (left, top, right, bottom) in pixels, the last two
+excluded. Reproduces the published pipelines: bilinear resizing with half-pixel centres and no antialiasing,
+sides rounded half up.
 """
 
 import math
@@ -43,25 +44,31 @@ def crop(frames: np.ndarray, box: Box) -> np.ndarray:
     return frames[..., top:bottom, left:right, :]
 
 
-def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [..., H, W, 3] -> [..., size, size, 3]. Raises ValueError where the frames are smaller."""
-    h, w = _fits(frames, size)
+def center_box(h: int, w: int, size: int) -> Box:
+    """Raises ValueError where h x w is smaller than the crop."""
+    if min(h, w) < size:
+        raise ValueError(f"a crop of {size} does not fit into frames of {h} x {w}")
     left, top = (w - size) // 2, (h - size) // 2
-    return crop(frames, (left, top, left + size, top + size))
+    return left, top, left + size, top + size
 
 
-def three_crop(frames: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [..., H, W, 3] -> [3, ..., size, size, 3]: left, right, middle; of tall frames top, bottom, middle.
-
-    The short side must be `size`, as it is after `resize_short_side`; otherwise raises ValueError.
-    """
-    h, w = _fits(frames, size)
+def three_crop_boxes(h: int, w: int, size: int) -> list[Box]:
+    """Left, right, middle; of tall frames top, bottom, middle. Raises ValueError unless the short side is `size`."""
     if min(h, w) != size:
         raise ValueError(f"three crops of {size} need frames with that short side, not {h} x {w}")
     step = (max(h, w) - size) // 2
     places = (0, 2 * step, step)
-    boxes = [(p, 0, p + size, size) if w >= h else (0, p, size, p + size) for p in places]
-    return np.stack([crop(frames, box) for box in boxes])
+    return [(p, 0, p + size, size) if w >= h else (0, p, size, p + size) for p in places]
+
+
+def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [..., H, W, 3] -> [..., size, size, 3], a view on the frames."""
+    return crop(frames, center_box(*frames.shape[-3:-1], size))
+
+
+def three_crop(frames: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [..., H, W, 3] -> [3, ..., size, size, 3], in the order of `three_crop_boxes`."""
+    return np.stack([crop(frames, box) for box in three_crop_boxes(*frames.shape[-3:-1], size)])
 
 
 def random_resized_crop_box(
@@ -95,10 +102,3 @@ def to_input(clips: Tensor, device: torch.device) -> Tensor:
     x = clips.to(device, non_blocking=True).permute(0, 4, 1, 2, 3).float()
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1, 1) for v in (MEAN, STD))
     return x.sub_(mean).div_(std).contiguous()
-
-
-def _fits(frames: np.ndarray, size: int) -> tuple[int, int]:
-    h, w = frames.shape[-3:-1]
-    if min(h, w) < size:
-        raise ValueError(f"a crop of {size} does not fit into frames of {h} x {w}")
-    return h, w

@@ -1,0 +1,66 @@
+"""The two measured columns of the table: videos per second and memory.
+
+videos_per_second: one video at a time, all its views in one forward pass, the copy of the ready input to the device and
+the model only (no decoding, no pre-processing), after warm-up. memory_mib: the peak of training steps at the row's
+videos per GPU. Source of the definitions: the published rows.
+"""
+
+import itertools
+import time
+
+import torch
+from torch import nn
+
+from r2plus1d.clips import Reader, Schedule, TestVideos, TrainClips, loader, single
+from r2plus1d.config import RowConfig
+from r2plus1d.lists import Sample
+from r2plus1d.progress import progress
+from r2plus1d.runtime import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
+from r2plus1d.training import build_model, optimizer_for, step
+from r2plus1d.views import to_input
+
+
+def benchmark(
+    config: RowConfig, model: nn.Module, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
+) -> tuple[dict[str, float], dict[str, str | int]]:
+    """(figures, what they were measured on)."""
+    device = prepare(config.runtime)
+    memory = training_memory(config, splits["train"], reader, num_classes, device)
+    rate, videos = inference_rate(config, model.to(device).eval(), splits["val"], reader, device)
+    figures = {"videos_per_second": float(f"{rate:.4g}"), "memory_mib": memory}
+    frames, crops = config.clip.frames * config.test.clips, config.test.crops
+    return figures, describe(device) | {"videos": videos, "frames": f"{frames}x{crops}"}
+
+
+def training_memory(
+    config: RowConfig, samples: list[Sample], reader: Reader, num_classes: int, device: torch.device
+) -> int:
+    """MiB. On the CPU, of the whole process."""
+    model = build_model(config, num_classes)[0].to(device)
+    optimizer = optimizer_for(model, config)
+    schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
+    batches = loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule)
+    reset_peak_memory(device)
+    for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
+        step(model, optimizer, to_input(clips, device), labels.to(device), config.train.max_grad_norm)
+    synchronize(device)
+    return peak_memory_mib(device)
+
+
+def inference_rate(
+    config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, device: torch.device
+) -> tuple[float, int]:
+    """(videos per second, number of videos timed); a list shorter than asked for is gone through once."""
+    warmup = min(config.benchmark.warmup_videos, len(samples) - 1)
+    count = min(config.benchmark.videos, len(samples) - warmup)
+    videos = loader(TestVideos(config, samples[: warmup + count], reader), device, 0, batch_size=1, collate_fn=single)
+    seconds = 0.0
+    for number, video in enumerate(progress(videos, warmup + count, f"benchmarking {config.row}", "videos")):
+        views = video.views(config)
+        synchronize(device)
+        began = time.perf_counter()
+        with torch.inference_mode():
+            model(to_input(views, device))
+        synchronize(device)
+        seconds += time.perf_counter() - began if number >= warmup else 0
+    return count / seconds, count

@@ -1,0 +1,135 @@
+"""From annotation lists to clips: what a training, validation or test item of a row is.
+
+Shapes: T frames, H x W pixels, U distinct frames of a video; clips are uint8 [T, H, W, 3] until they reach the device.
+All randomness of an item comes from (seed, epoch, index), so neither the number of reader processes nor the order in
+which they work matters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from r2plus1d import views
+from r2plus1d.config import RowConfig
+from r2plus1d.lists import Sample
+from r2plus1d.pool import cores
+from r2plus1d.sampling import test_indices, train_indices
+
+AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
+
+
+class Reader(Protocol):
+    """Where frames come from: packed frames or videos."""
+
+    def read(self, path: str, indices: np.ndarray) -> np.ndarray: ...
+
+
+class TrainClips(Dataset):
+    """(epoch, index) -> (clip uint8 [T, crop, crop, 3], label): one random clip, cropped and flipped at random."""
+
+    def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader):
+        self.config, self.samples, self.reader = config, samples, reader
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        epoch, index = item
+        clip, train, sample = self.config.clip, self.config.train, self.samples[index]
+        rng = np.random.default_rng([self.config.seed, AUGMENTATION, epoch, index])
+        indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
+        frames = views.resize_short_side(self.reader.read(sample.path, indices), train.resize)
+        box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
+        frames = views.resize(views.crop(frames, box), (train.crop, train.crop))
+        if rng.random() < train.flip:
+            frames = views.flip(frames)
+        return torch.from_numpy(np.ascontiguousarray(frames)), sample.label
+
+
+class ValClips(Dataset):
+    """index -> (clip uint8 [T, crop, crop, 3], label): the middle clip, centre crop."""
+
+    def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader):
+        self.config, self.samples, self.reader = config, samples, reader
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        clip, train, sample = self.config.clip, self.config.train, self.samples[index]
+        indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, 1)[0]
+        frames = views.resize_short_side(self.reader.read(sample.path, indices), train.resize)
+        return torch.from_numpy(views.center_crop(frames, train.crop).copy()), sample.label
+
+
+@dataclass(frozen=True)
+class TestVideo:
+    """What all test views of one video are cut from: each frame decoded once and resized once."""
+
+    frames: torch.Tensor  # uint8 [U, H, W, 3], short side as the test views need it
+    indices: torch.Tensor  # int64 [clips, T], into `frames`
+    label: int
+
+    def views(self, config: RowConfig, static: bool = False) -> torch.Tensor:
+        """uint8 [crops * clips, T, crop, crop, 3], view number = crop * clips + clip.
+
+        With `static`, every clip is its middle frame repeated, which leaves its appearance and removes its motion.
+        """
+        size, length = config.test.crop, self.indices.shape[1]
+        indices = self.indices[:, length // 2, None].expand(-1, length) if static else self.indices
+        h, w = self.frames.shape[1:3]
+        boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
+        return torch.cat([views.crop(self.frames, box)[indices] for box in boxes])
+
+
+class TestVideos(Dataset):
+    """index -> TestVideo."""
+
+    def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader):
+        self.config, self.samples, self.reader = config, samples, reader
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> TestVideo:
+        clip, test, sample = self.config.clip, self.config.test, self.samples[index]
+        indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, test.clips)
+        distinct, places = np.unique(indices, return_inverse=True)
+        frames = views.resize_short_side(self.reader.read(sample.path, distinct), test.resize)
+        return TestVideo(torch.from_numpy(frames), torch.from_numpy(places.reshape(indices.shape)), sample.label)
+
+
+class Schedule:
+    """The batches of all epochs from `start` on: lists of (epoch, index). Every sample once an epoch, in an order drawn
+    from the seed and the epoch; the last batch of an epoch may be smaller."""
+
+    def __init__(self, count: int, batch: int, seed: int, start: int, epochs: int):
+        self.count, self.batch, self.seed, self.start, self.epochs = count, batch, seed, start, epochs
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.count // self.batch)
+
+    def __len__(self) -> int:
+        return (self.epochs - self.start) * self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in range(self.start, self.epochs):
+            order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.count).tolist()
+            for first in range(0, self.count, self.batch):
+                yield [(epoch, index) for index in order[first : first + self.batch]]
+
+
+def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> DataLoader:
+    """Reads ahead in `workers` processes. None: one per core for a GPU, none on the CPU, whose cores the model has."""
+    count = (cores() if device.type == "cuda" else 0) if workers is None else workers
+    context = "spawn" if count else None
+    return DataLoader(
+        dataset, num_workers=count, multiprocessing_context=context, pin_memory=device.type == "cuda", **options
+    )
+
+
+def single(items: list) -> object:
+    """Collates batches of one item that keep their own form."""
+    return items[0]

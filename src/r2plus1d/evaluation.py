@@ -1,0 +1,86 @@
+"""The table's protocol: ten clips by three crops of every validation video, averaged.
+
+Shapes: N videos, V views, K classes. Source of the protocol: the published rows (see params.yaml, `recipe.test`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from r2plus1d import metrics
+from r2plus1d.clips import Reader, TestVideos, loader, single
+from r2plus1d.config import RowConfig
+from r2plus1d.lists import Sample
+from r2plus1d.progress import progress
+from r2plus1d.runtime import prepare
+from r2plus1d.training import validate
+from r2plus1d.views import to_input
+
+VIEWS_AT_ONCE = 30
+
+
+@dataclass(frozen=True)
+class Result:
+    scores: np.ndarray  # float32 [N, K], averaged over the views, in the order of the list
+    labels: np.ndarray  # int64 [N]
+    figures: dict  # accuracies in percent
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int64 [N], with ties as in `metrics`."""
+        return np.argsort(self.scores, axis=1, kind="stable")[:, -1]
+
+
+def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
+    """Scores and accuracies of a trained network.
+
+    `single_clip` is the validation view, reported beside the protocol; `static` is the same protocol on clips whose
+    middle frame is repeated, what appearance alone scores.
+    """
+    device = prepare(config.runtime)
+    model.to(device).eval()
+    videos = loader(TestVideos(config, samples, reader), device, workers, batch_size=1, collate_fn=single)
+    moving, still = [], []
+    for video in progress(videos, len(samples), f"testing {config.row}", "videos"):
+        moving.append(_averaged(config, model, video.views(config), device))
+        still.append(_averaged(config, model, video.views(config, static=True), device))
+    labels = np.array([s.label for s in samples])
+    scores, static = np.stack(moving), np.stack(still)
+    one_clip = validate(config, model, samples, reader, device, workers)
+    figures = {
+        **_percent(_accuracies(scores, labels)),
+        "single_clip": _percent({key.removesuffix("_acc"): value for key, value in one_clip.items()}),
+        "static": {"top1": _percent(_accuracies(static, labels))["top1"]},
+        "videos": len(samples),
+    }
+    return Result(scores, labels, figures)
+
+
+def format_scores(scores: np.ndarray) -> str:
+    """JSON: a list of K scores per video, in the order of the list, as the published `--out` wrote it."""
+    rows = (", ".join(repr(round(float(v), 6)) for v in row) for row in scores)
+    return "[\n" + ",\n".join(f"[{row}]" for row in rows) + "\n]\n"
+
+
+def logits(model: nn.Module, views: Tensor, device: torch.device) -> Tensor:
+    """uint8 views [V, T, H, W, 3] -> logits [V, K] on `device`."""
+    with torch.inference_mode():
+        return torch.cat([model(to_input(part, device)) for part in views.split(VIEWS_AT_ONCE)])
+
+
+def _averaged(config: RowConfig, model: nn.Module, views: Tensor, device: torch.device) -> np.ndarray:
+    return metrics.average_views(logits(model, views, device).cpu().numpy(), config.test.average_clips)
+
+
+def _accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {
+        "top1": metrics.top_k_accuracy(scores, labels, 1),
+        "top5": metrics.top_k_accuracy(scores, labels, 5),
+        "mean_class_accuracy": metrics.mean_class_accuracy(scores, labels),
+    }
+
+
+def _percent(shares: dict[str, float]) -> dict[str, float]:
+    return {key: round(100 * value, 2) for key, value in shares.items()}

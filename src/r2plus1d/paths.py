@@ -1,0 +1,80 @@
+"""Where files lie, relative to the project's root; the same names as in dvc.yaml."""
+
+from pathlib import Path
+
+from r2plus1d.config import RowConfig
+
+PARAMS = Path("params.yaml")
+README = Path("README.md")
+DATA_CONFIG = Path("configs/data.json")
+PUBLISHED = Path("metrics/published.json")
+COVERAGE = Path("metrics/coverage.json")
+REPORT = Path("metrics/report")
+
+
+def row_config(row: str) -> Path:
+    return Path("configs") / f"{row}.json"
+
+
+def data(dataset: str) -> Path:
+    return Path("data") / dataset
+
+
+def videos(dataset: str) -> Path:
+    return data(dataset) / "videos"
+
+
+def manifest(dataset: str) -> Path:
+    return data(dataset) / "manifest.csv"
+
+
+def set_aside(dataset: str) -> Path:
+    """Files that `download` did not take."""
+    return data(dataset) / "set_aside.csv"
+
+
+def frames(dataset: str) -> Path:
+    return data(dataset) / "frames"
+
+
+def unreadable(dataset: str) -> Path:
+    """Videos that `extract_frames` set aside."""
+    return data(dataset) / "unreadable.csv"
+
+
+def lists(dataset: str) -> Path:
+    return data(dataset) / "lists"
+
+
+def labels(dataset: str) -> Path:
+    return lists(dataset) / "label_map.txt"
+
+
+def model(row: str) -> Path:
+    return Path("models") / row
+
+
+def weights(row: str) -> Path:
+    return model(row) / "model.safetensors"
+
+
+def scores(row: str) -> Path:
+    return Path("results") / row / "result.json"
+
+
+def metrics(row: str, name: str) -> Path:
+    return Path("metrics") / row / name
+
+
+def timed_log(row: str) -> Path:
+    """The training log with wall-clock values, beside the pipeline: not an output, since it never repeats."""
+    return Path("logs") / f"{row}.log.json"
+
+
+def work(name: str, key: str) -> Path:
+    """A folder for unfinished work; the key ties it to the configuration and data that it belongs to."""
+    return Path("runs") / f"{name}-{key}"
+
+
+def packed(config: RowConfig) -> Path:
+    return frames(config.dataset) / config.frames

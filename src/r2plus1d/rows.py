@@ -1,0 +1,49 @@
+"""What the per-row stages share: one row's configuration and data, opened from disk."""
+
+from dataclasses import dataclass
+
+from r2plus1d import config, paths
+from r2plus1d.clips import Reader
+from r2plus1d.files import digest
+from r2plus1d.frames import FrameReader
+from r2plus1d.lists import Sample, read_samples
+from r2plus1d.video import VideoReader
+
+
+@dataclass(frozen=True)
+class Row:
+    config: config.RowConfig
+    classes: list[str]
+    splits: dict[str, list[Sample]]
+    reader: Reader
+    workers: int | None
+
+    def key(self) -> str:
+        """Differs whenever the configuration or the data differ."""
+        dataset = self.config.dataset
+        sources = [
+            paths.row_config(self.config.row),
+            paths.manifest(dataset),
+            paths.packed(self.config) / "index.csv",
+            *sorted(paths.lists(dataset).iterdir()),
+        ]
+        return digest(sources)
+
+
+def open_row(name: str) -> Row:
+    """Raises ConfigError for a row without a configuration, and the errors of the lists and frames."""
+    path = paths.row_config(name)
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.json") if p != paths.DATA_CONFIG)
+        hint = f"there are {', '.join(known)}" if known else "run `dvc repro resolve` first"
+        raise config.ConfigError(f"{path} is missing: no row {name!r}; {hint}")
+    row = config.read_row(path)
+    dataset = row.dataset
+    reader = VideoReader(paths.videos(dataset)) if row.clip.input == "video" else FrameReader(paths.packed(row))
+    return Row(
+        config=row,
+        classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
+        splits={split: read_samples(paths.lists(dataset), dataset, split) for split in ("train", "val")},
+        reader=reader,
+        workers=config.workers(config.read_params(paths.PARAMS)),
+    )

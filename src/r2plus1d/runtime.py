@@ -1,0 +1,73 @@
+"""The device, and the settings that make it repeat itself."""
+
+import platform
+import resource
+import sys
+
+import numpy as np
+import torch
+
+from r2plus1d.config import ConfigError, Runtime
+
+MIB = 2**20
+
+
+def prepare(runtime: Runtime) -> torch.device:
+    """Fixes threads and kernels, so that the same inputs give the same bytes, and returns the device.
+
+    Raises ConfigError for `cuda` where torch sees no CUDA device.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device is 'cuda', but torch finds no CUDA device; use cpu or auto")
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    use_cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def seed_everything(*parts: int) -> None:
+    """Seeds torch on all devices from several numbers, such as the seed and the epoch."""
+    torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """On CUDA, the most that tensors took since the last `reset_peak_memory`; on the CPU, the most that the process
+    held resident since its start."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / MIB)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / MIB if sys.platform == "darwin" else peak / 1024)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """What stands beside a timing: device, threads, versions."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else "not used",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
+    except OSError:
+        names = []
+    return f"CPU {names[0]}" if names else f"CPU {platform.processor() or platform.machine()}"

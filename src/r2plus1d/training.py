@@ -1,0 +1,214 @@
+"""Training of one row: SGD, cosine learning rate, gradient clipping, periodic validation, exact resumption.
+
+The published recipe (see params.yaml, `recipe.train`). Knows neither paths of data nor YAML.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from r2plus1d import metrics
+from r2plus1d.clips import Reader, Schedule, TrainClips, ValClips, loader
+from r2plus1d.config import RowConfig
+from r2plus1d.errors import UserError
+from r2plus1d.files import replacing
+from r2plus1d.lists import Sample
+from r2plus1d.model import Recognizer, build
+from r2plus1d.progress import progress
+from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchronize
+from r2plus1d.views import to_input
+
+STATE = "state.pt"
+MODEL_STREAM = 2  # separates torch's random numbers from those of `clips`
+
+
+class TrainingError(UserError):
+    """Training that cannot go on; what was reached is kept in the work folder."""
+
+
+@dataclass
+class Log:
+    """One entry per iteration group and per validation, with the field names of the published logs.
+
+    `entries` hold only what repeats exactly; `timed` the same with memory (MiB), data_time and time (seconds).
+    """
+
+    entries: list[dict] = field(default_factory=list)
+    timed: list[dict] = field(default_factory=list)
+
+    def add(self, entry: dict, **timings: float) -> None:
+        self.entries.append(entry)
+        self.timed.append(entry | {key: round(value, 5) for key, value in timings.items()})
+
+    def curve(self) -> list[dict]:
+        """One point per epoch: mean training loss and accuracy, and the validation accuracy where there was one."""
+        points: dict[int, dict] = {}
+        for epoch in sorted({entry["epoch"] for entry in self.entries}):
+            groups = [e for e in self.entries if e["epoch"] == epoch and e["mode"] == "train"]
+            points[epoch] = {
+                "epoch": epoch,
+                "train_loss": round(float(np.mean([g["loss"] for g in groups])), 4),
+                "train_top1": round(float(np.mean([g["top1_acc"] for g in groups])), 4),
+                "val_top1": None,
+            }
+        for entry in self.entries:
+            if entry["mode"] == "val":
+                points[entry["epoch"]]["val_top1"] = entry["top1_acc"]
+        return list(points.values())
+
+
+def learning_rate(config: RowConfig, epoch: int) -> float:
+    """Cosine by epoch, from the linearly scaled rate to 0 after the last epoch."""
+    return config.train.learning_rate * (1 + math.cos(math.pi * epoch / config.train.epochs)) / 2
+
+
+def build_model(config: RowConfig, num_classes: int) -> tuple[Recognizer, dict]:
+    """The row's network with seeded weights, and the arguments that it was built with."""
+    seed_everything(config.seed, MODEL_STREAM)
+    built_with = config.model.model_dump() | {"num_classes": num_classes}
+    return build(**built_with), built_with
+
+
+def optimizer_for(model: nn.Module, config: RowConfig) -> torch.optim.SGD:
+    train = config.train
+    return torch.optim.SGD(
+        model.parameters(), lr=train.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay
+    )
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, max_norm: float) -> dict:
+    """One update from normalised clips [N, 3, T, H, W]. Returns loss, grad_norm (before clipping) and logits [N, K]."""
+    optimizer.zero_grad()
+    logits = model(x)
+    loss = functional.cross_entropy(logits, labels)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    return {"loss": loss.item(), "grad_norm": norm.item(), "logits": logits.detach()}
+
+
+def train(
+    config: RowConfig,
+    splits: dict[str, list[Sample]],
+    reader: Reader,
+    num_classes: int,
+    work: Path,
+    workers: int | None,
+    say: Callable[[str], None],
+) -> tuple[Recognizer, dict, Log]:
+    """The trained network, the arguments that it was built with, and the log.
+
+    After every epoch the whole state goes to `work`; where a state of the same configuration stands there, training
+    goes on from it, to the same bytes. Raises TrainingError when the loss is not finite.
+    """
+    device = prepare(config.runtime)
+    model, built_with = build_model(config, num_classes)
+    model.to(device)
+    optimizer = optimizer_for(model, config)
+    log, start = Log(), 0
+    if (work / STATE).exists():
+        state = torch.load(work / STATE, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        log, start = Log(json.loads(state["entries"]), json.loads(state["timed"])), state["epoch"]
+        say(f"resuming after epoch {start} of {config.train.epochs}")
+
+    schedule = Schedule(len(splits["train"]), config.train.videos_per_gpu, config.seed, start, config.train.epochs)
+    batches = iter(loader(TrainClips(config, splits["train"], reader), device, workers, batch_sampler=schedule))
+    ticks = iter(progress(range(len(schedule)), len(schedule), f"training {config.row}", "steps"))
+    for epoch in range(start, config.train.epochs):
+        _train_epoch(config, model, optimizer, epoch, schedule.batches_per_epoch, batches, ticks, device, log)
+        if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
+            entry = validate(config, model, splits["val"], reader, device, workers)
+            entry = {"mode": "val", "epoch": epoch + 1, "iter": len(splits["val"])} | {
+                "lr": optimizer.param_groups[0]["lr"],
+                **entry,
+            }
+            log.add(entry)
+            say(format_entry(entry, schedule.batches_per_epoch))
+        _save(work, model, optimizer, epoch + 1, log)
+    next(ticks, None)
+    return model, built_with, log
+
+
+def _train_epoch(config, model, optimizer, epoch, iterations, batches, ticks, device, log) -> None:
+    seed_everything(config.seed, MODEL_STREAM, epoch + 1)  # dropout; a resumed run draws the same
+    model.train()
+    lr = learning_rate(config, epoch)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    since: list[dict] = []
+    for iteration in range(1, iterations + 1):
+        began = time.perf_counter()
+        clips, labels = next(batches)
+        x, labels = to_input(clips, device), labels.to(device)
+        read = time.perf_counter()
+        result = step(model, optimizer, x, labels, config.train.max_grad_norm)
+        if not math.isfinite(result["loss"]):
+            raise TrainingError(
+                f"{config.row}: the loss is {result['loss']} at epoch {epoch + 1}, iteration {iteration}; the "
+                f"state after epoch {epoch} is kept; lower train.lr or train.max_grad_norm in params.yaml"
+            )
+        scores, targets = result.pop("logits").cpu().numpy(), labels.cpu().numpy()
+        result |= {f"top{k}_acc": metrics.top_k_accuracy(scores, targets, k) for k in (1, 5)}
+        synchronize(device)
+        since.append(result | {"data_time": read - began, "time": time.perf_counter() - began})
+        next(ticks)
+        if iteration % config.train.log_interval == 0 or iteration == iterations:
+            mean = {key: float(np.mean([r[key] for r in since])) for key in since[0]}
+            entry = {"mode": "train", "epoch": epoch + 1, "iter": iteration, "lr": lr}
+            entry |= {key: round(mean[key], 5) for key in ("loss", "top1_acc", "top5_acc", "grad_norm")}
+            log.add(entry, memory=peak_memory_mib(device), data_time=mean["data_time"], time=mean["time"])
+            since = []
+
+
+def validate(
+    config: RowConfig,
+    model: nn.Module,
+    samples: list[Sample],
+    reader: Reader,
+    device: torch.device,
+    workers: int | None,
+) -> dict[str, float]:
+    """Accuracies (0-1) of the validation view: one clip per video, centre crop. Not the protocol of the table."""
+    batches = loader(ValClips(config, samples, reader), device, workers, batch_size=config.train.videos_per_gpu)
+    model.eval()
+    logits, labels = [], []
+    with torch.inference_mode():
+        for clips, targets in batches:
+            logits.append(model(to_input(clips, device)).cpu())
+            labels.append(targets)
+    scores, targets = torch.cat(logits).numpy(), torch.cat(labels).numpy()
+    return {
+        "top1_acc": round(metrics.top_k_accuracy(scores, targets, 1), 5),
+        "top5_acc": round(metrics.top_k_accuracy(scores, targets, 5), 5),
+        "mean_class_accuracy": round(metrics.mean_class_accuracy(scores, targets), 5),
+    }
+
+
+def format_entry(entry: dict, iterations: int) -> str:
+    """A line of the text log, such as `Epoch [3][45/45]  lr: 1.2e-02  loss: 2.31  top1_acc: 0.21`."""
+    place = f"[{entry['epoch']}]"
+    head = f"Epoch {place}[{entry['iter']}/{iterations}]" if entry["mode"] == "train" else f"Epoch(val) {place}"
+    values = {key: value for key, value in entry.items() if key not in ("mode", "epoch", "iter")}
+    return "  ".join([head, *(f"{key}: {value:.4g}" for key, value in values.items())])
+
+
+def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, log: Log) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epoch": epoch,
+        "entries": json.dumps(log.entries),
+        "timed": json.dumps(log.timed),
+    }
+    with replacing(work / STATE) as partial:
+        torch.save(state, partial)

@@ -1,0 +1,21 @@
+"""Measures one row's videos per second and training memory: python stages/benchmark.py ROW."""
+
+import sys
+
+from r2plus1d import benchmark, checkpoint, paths
+from r2plus1d.files import write_json
+from r2plus1d.rows import open_row
+from r2plus1d.stage import run
+
+
+def main(name: str) -> None:
+    row = open_row(name)
+    model = checkpoint.restore(paths.weights(name))
+    figures, measured_on = benchmark.benchmark(row.config, model, row.splits, row.reader, len(row.classes))
+    write_json(paths.metrics(name, "benchmark.json"), figures)
+    write_json(paths.metrics(name, "benchmark_machine.json"), measured_on)
+    print(f"{name}: {figures['videos_per_second']} video/s, {figures['memory_mib']} MiB on {measured_on['device']}")
+
+
+if __name__ == "__main__":
+    run(main, sys.argv)

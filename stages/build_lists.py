@@ -1,0 +1,36 @@
+"""Manifest and frame index -> annotation lists, label map and coverage; refuses lists that would spoil a result."""
+
+from r2plus1d import config, datasets, frames, lists, paths
+from r2plus1d.files import write_json, write_text
+from r2plus1d.stage import run
+
+
+def main() -> None:
+    data = config.read_data(paths.DATA_CONFIG)
+    dataset, folder = data.dataset, paths.lists(data.dataset)
+    manifest = datasets.read_table(paths.manifest(dataset))
+    index = frames.read_index(paths.frames(dataset) / next(iter(data.short_sides)))["frames"].to_dict()
+    classes = sorted(set(manifest["label"]))
+    splits = {"train": [], "val": []}
+    for row in manifest.itertuples():
+        if row.path in index:
+            splits[row.split].append(lists.Sample(row.path, index[row.path], classes.index(row.label)))
+    found = {path for path in manifest["path"] if (paths.videos(dataset) / path).is_file()}
+    lists.check(splits, classes, dict(zip(manifest["path"], manifest["sha256"], strict=True)), found)
+    for split, samples in splits.items():
+        write_text(folder / lists.list_name(dataset, split, "rawframes"), lists.format_frames(samples))
+        write_text(folder / lists.list_name(dataset, split, "videos"), lists.format_videos(samples))
+    write_text(paths.labels(dataset), "".join(f"{name}\n" for name in classes))
+    coverage = {
+        "listed": len(manifest) + len(datasets.read_table(paths.set_aside(dataset))),
+        "found": len(found),
+        "readable": len(index),
+        **{split: len(samples) for split, samples in splits.items()},
+        "classes": len(classes),
+    }
+    write_json(paths.COVERAGE, coverage)
+    print(", ".join(f"{key} {value}" for key, value in coverage.items()))
+
+
+if __name__ == "__main__":
+    run(main)

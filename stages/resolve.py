@@ -1,0 +1,16 @@
+"""params.yaml -> configs/<row>.json, one complete configuration per row, and configs/data.json."""
+
+from r2plus1d import config, paths
+from r2plus1d.files import write_text
+from r2plus1d.stage import run
+
+
+def main() -> None:
+    data, rows = config.resolve(config.read_params(paths.PARAMS))
+    for row in rows:
+        write_text(paths.row_config(row.row), config.dump(row))
+    write_text(paths.DATA_CONFIG, config.dump(data))
+
+
+if __name__ == "__main__":
+    run(main)

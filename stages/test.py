@@ -1,0 +1,27 @@
+"""Tests one row by the table's protocol, 10 clips x 3 crops: python stages/test.py ROW."""
+
+import sys
+
+import pandas as pd
+
+from r2plus1d import checkpoint, evaluation, paths
+from r2plus1d.files import write_json, write_text
+from r2plus1d.rows import open_row
+from r2plus1d.stage import run
+
+
+def main(name: str) -> None:
+    row = open_row(name)
+    model = checkpoint.restore(paths.weights(name))
+    result = evaluation.test(row.config, model, row.splits["val"], row.reader, row.workers)
+    write_text(paths.scores(name), evaluation.format_scores(result.scores))
+    write_json(paths.metrics(name, "test.json"), result.figures)
+    predicted = [row.classes[k] for k in result.predicted]
+    actual = [row.classes[k] for k in result.labels]
+    table = pd.DataFrame({"actual": actual, "predicted": predicted})
+    write_text(paths.metrics(name, "confusion.csv"), table.to_csv(index=False, lineterminator="\n"))
+    print(f"{name}: top-1 {result.figures['top1']}, static control {result.figures['static']['top1']}")
+
+
+if __name__ == "__main__":
+    run(main, sys.argv)
