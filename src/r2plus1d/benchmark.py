@@ -14,6 +14,7 @@ from torch import nn
 from r2plus1d.clips import Reader, Schedule, TestVideos, TrainClips, loader, single
 from r2plus1d.config import RowConfig
 from r2plus1d.lists import Sample
+from r2plus1d.lowering import for_inference
 from r2plus1d.progress import progress
 from r2plus1d.runtime import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
 from r2plus1d.training import build_model, optimizer_for, step
@@ -26,7 +27,7 @@ def benchmark(
     """(figures, what they were measured on)."""
     device = prepare(config.runtime)
     memory = training_memory(config, splits["train"], reader, num_classes, device)
-    rate, videos = inference_rate(config, model.to(device).eval(), splits["val"], reader, device)
+    rate, videos = inference_rate(config, for_inference(model, device), splits["val"], reader, device)
     figures = {"videos_per_second": float(f"{rate:.4g}"), "memory_mib": memory}
     frames, crops = config.clip.frames * config.test.clips, config.test.crops
     return figures, describe(device) | {"videos": videos, "frames": f"{frames}x{crops}"}
@@ -42,7 +43,7 @@ def training_memory(
     batches = loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule)
     reset_peak_memory(device)
     for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
-        step(model, optimizer, to_input(clips, device), labels.to(device), config.train.max_grad_norm)
+        step(model, optimizer, to_input(clips, device).contiguous(), labels.to(device), config.train.max_grad_norm)
     synchronize(device)
     return peak_memory_mib(device)
 

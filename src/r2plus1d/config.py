@@ -37,7 +37,6 @@ class ModelConfig(Section):
     depth: Depth
     conv: Literal["r2plus1d"]
     width: Count
-    dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 class ClipConfig(Section):
@@ -61,6 +60,7 @@ class TrainConfig(Section):
     crop_area: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
     crop_ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     flip: Annotated[float, Field(ge=0, le=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     val_interval: Count
     log_interval: Count
 

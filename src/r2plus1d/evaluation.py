@@ -13,6 +13,7 @@ from r2plus1d import metrics
 from r2plus1d.clips import Reader, TestVideos, loader, single
 from r2plus1d.config import RowConfig
 from r2plus1d.lists import Sample
+from r2plus1d.lowering import for_inference
 from r2plus1d.progress import progress
 from r2plus1d.runtime import prepare
 from r2plus1d.training import validate
@@ -40,7 +41,7 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
     middle frame is repeated, what appearance alone scores.
     """
     device = prepare(config.runtime)
-    model.to(device).eval()
+    model = for_inference(model, device)
     videos = loader(TestVideos(config, samples, reader), device, workers, batch_size=1, collate_fn=single)
     moving, still = [], []
     for video in progress(videos, len(samples), f"testing {config.row}", "videos"):

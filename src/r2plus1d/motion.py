@@ -1,9 +1,10 @@
 """The embedded dataset `motion`: short h264 videos of twelve motions, a pure function of the seed.
 
-Every video shows a few pairs of textured shapes over a textured background. The class decides only how one variable of
-the state moves; shapes, textures, colours, sizes, places, speeds and camera sway are drawn without looking at it. Each
-moving variable has, at any instant, the distribution that it has in the classes where it stands still (positions wrap
-around the frame, sizes and distances run in saw-teeth), so that a single frame says nothing about the class.
+Every video shows a field of shapes over a textured background, on a frame that wraps around. The class decides only how
+the shapes move; outlines, textures, colours, background, sizes, places, speeds and camera sway are drawn without
+looking at it. A single frame says nothing: places are uniform whatever the motion, and sizes, which run in a saw-tooth
+where they change, have in every class the distribution of that saw-tooth.
+
 All motions survive a left-right flip. `fluttering` is `falling`, and `shaking` is `still`, plus a vibration with a
 period of 8 frames, which a clip with a frame interval of 8 cannot see.
 
@@ -15,10 +16,10 @@ import math
 import numpy as np
 
 CLASSES = (
-    "bouncing",
     "falling",
     "fluttering",
     "growing",
+    "hopping",
     "meeting",
     "orbiting",
     "parting",
@@ -31,9 +32,17 @@ CLASSES = (
 FPS = 25
 ASPECT = 4 / 3
 FRAMES = (80, 96)  # fewest and most frames of a video
-RADIUS = (0.06, 0.15)  # of a shape, drawn evenly in the logarithm
-DISTANCE = (0.16, 0.60)  # between the two shapes of a pair
+SHAPES = (24, 30)  # fewest and most
+RADIUS = (0.045, 0.08)  # of a shape at the middle of the saw-tooth, drawn evenly in the logarithm
+SPEED = (0.010, 0.014)  # of rising, falling, parting and meeting, per frame
+CYCLE = (52, 68)  # frames of the saw-tooth in which shapes part, meet, grow or shrink
+GROWTH = (0.018, 0.024)  # of the logarithm of the radius, per frame
+STAY = (8, 16)  # frames between two hops
+SWING = (0.16, 0.22)  # half the width of swinging and orbiting
+SWING_PERIOD = (44, 60)  # frames
+VIBRATION = (0.05, 0.08)  # half the width of shaking and fluttering
 VIBRATION_PERIOD = 8  # frames
+SWAY = 0.005  # most movement of the camera to each side
 SUBPIXEL = 64  # positions and radii are rounded to 1/64 pixel: a last-bit difference of libm's sine cannot show
 
 
@@ -45,78 +54,81 @@ def render(seed: int, split: int, label: int, index: int, short_side: int) -> np
     rng = np.random.default_rng([seed, split, label, index])
     height, width = short_side, 2 * round(short_side * ASPECT / 2)
     num_frames = int(rng.integers(FRAMES[0], FRAMES[1] + 1))
-    sway = [_sway(rng, num_frames) for _ in range(2)]
+    sway = np.stack([_sway(rng, num_frames) for _ in range(2)], axis=1)
     video = _background(rng, num_frames, height, width, sway)
-    for _ in range(int(rng.integers(3, 5))):
-        for path, radius in _pair(rng, CLASSES[label], num_frames):
-            _draw(rng, video, (path + np.stack(sway, axis=1)) * height, radius * height)
+    field = _Field(rng, num_frames)
+    for _ in range(int(rng.integers(SHAPES[0], SHAPES[1] + 1))):
+        path, radius = field.shape(rng, CLASSES[label])
+        _draw(rng, video, (path + sway) * height, radius * height)
     return np.rint(video).astype(np.uint8)
+
+
+class _Field:
+    """What all shapes of a video share, drawn whatever the class."""
+
+    def __init__(self, rng: np.random.Generator, num_frames: int):
+        self.t = np.arange(num_frames)
+        cycle, phase, self.frozen = int(rng.integers(CYCLE[0], CYCLE[1] + 1)), rng.uniform(), rng.uniform(-0.5, 0.5)
+        self.cycle = cycle
+        self.tooth = cycle * ((self.t / cycle + phase) % 1 - 0.5)  # [T], from -cycle / 2 to cycle / 2, again and again
+        self.speed, self.growth = rng.uniform(*SPEED), rng.uniform(*GROWTH)
+        self.centre = rng.uniform(0.4, 0.6) * ASPECT  # that parting flees and meeting seeks
+        amplitude, period, phase = rng.uniform(*SWING), rng.uniform(*SWING_PERIOD), rng.uniform(0, 2 * math.pi)
+        self.swing = _sine(self.t, amplitude, period, phase)
+        self.lift = _sine(self.t, amplitude, period, phase + rng.choice([-1, 1]) * math.pi / 2)
+        self.shake = _sine(self.t, rng.uniform(*VIBRATION), VIBRATION_PERIOD, rng.uniform(0, 2 * math.pi))
+
+    def shape(self, rng: np.random.Generator, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """One shape's path [T, 2] in (x, y) and radius [T]."""
+        places = rng.uniform([0, 0], [ASPECT, 1], (len(self.t), 2))
+        stays = rng.integers(STAY[0], STAY[1] + 1, len(self.t))
+        size = math.log(RADIUS[0]) + rng.uniform() * math.log(RADIUS[1] / RADIUS[0])
+        if name == "hopping":
+            path = places[np.searchsorted(np.cumsum(stays) - int(rng.integers(STAY[0])), self.t, side="right")]
+        else:
+            path = np.tile(places[0], (len(self.t), 1))
+        outwards = 1 if (places[0, 0] - self.centre) % ASPECT < ASPECT / 2 else -1
+        age = np.full(len(self.t), self.frozen * self.cycle)
+        if name == "rising":
+            path[:, 1] -= self.speed * self.t
+        elif name in ("falling", "fluttering"):
+            path[:, 1] += self.speed * self.t
+        elif name == "parting":
+            path[:, 0] += outwards * self.speed * self.tooth
+        elif name == "meeting":
+            path[:, 0] -= outwards * self.speed * self.tooth
+        elif name == "growing":
+            age = self.tooth
+        elif name == "shrinking":
+            age = -self.tooth
+        elif name == "swinging":
+            path[:, 0] += self.swing
+        elif name == "orbiting":
+            path += np.stack([self.swing, self.lift], axis=1)
+        if name in ("fluttering", "shaking"):
+            path[:, 0] += self.shake
+        return path, np.array([math.exp(size + self.growth * a) for a in age.tolist()])
 
 
 def _sway(rng: np.random.Generator, num_frames: int) -> np.ndarray:
     """Displacement of the camera along one axis, [T]: slow and small."""
-    amplitude, period, phase = rng.uniform(0, 0.02), rng.uniform(60, 120), rng.uniform(0, 2 * math.pi)
-    return _sine(num_frames, amplitude, period, phase)
+    return _sine(np.arange(num_frames), rng.uniform(0, SWAY), rng.uniform(60, 120), rng.uniform(0, 2 * math.pi))
 
 
-def _sine(num_frames: int, amplitude: float, period: float, phase: float) -> np.ndarray:
-    return np.array([amplitude * math.sin(2 * math.pi * t / period + phase) for t in range(num_frames)])
+def _sine(t: np.ndarray, amplitude: float, period: float, phase: float) -> np.ndarray:
+    return np.array([amplitude * math.sin(2 * math.pi * frame / period + phase) for frame in t.tolist()])
 
 
-def _pair(rng: np.random.Generator, name: str, num_frames: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Paths [T, 2] (x, y) and radii [T] of the two shapes of a pair. Every draw is made whatever the class."""
-    t = np.arange(num_frames)
-    x, y = np.full(num_frames, rng.uniform(0, ASPECT)), np.full(num_frames, rng.uniform(0, 1))
-    angle = np.full(num_frames, rng.uniform(0, 2 * math.pi))
-    distance = np.full(num_frames, rng.uniform(0, 1))  # 0-1, place within DISTANCE
-    sizes = [np.full(num_frames, rng.uniform(0, 1)) for _ in range(2)]  # 0-1, place within RADIUS
-    speed = rng.uniform(0.006, 0.012)  # units of H per frame, or share of a saw-tooth
-    turn = rng.uniform(0.5, 1.0) * rng.choice([-1, 1]) * 2 * math.pi / 64
-    swing = _sine(num_frames, rng.uniform(0.12, 0.2), rng.uniform(36, 56), rng.uniform(0, 2 * math.pi))
-    shake = _sine(num_frames, rng.uniform(0.04, 0.07), VIBRATION_PERIOD, rng.uniform(0, 2 * math.pi))
-    ramp = t * speed * 1.5
-
-    if name == "rising":
-        y = y - t * speed
-    elif name in ("falling", "fluttering"):
-        y = y + t * speed
-    elif name == "growing":
-        sizes = [(s + ramp) % 1 for s in sizes]
-    elif name == "shrinking":
-        sizes = [(s - ramp) % 1 for s in sizes]
-    elif name == "parting":
-        distance = (distance + ramp) % 1
-    elif name == "meeting":
-        distance = (distance - ramp) % 1
-    elif name == "orbiting":
-        angle = angle + t * turn
-    elif name == "swinging":
-        x = x + swing
-    elif name == "bouncing":
-        y = y + swing
-    if name in ("fluttering", "shaking"):
-        x = x + shake
-
-    half = (DISTANCE[0] + distance * (DISTANCE[1] - DISTANCE[0])) / 2
-    cos, sin = (np.array([f(a) for a in angle]) for f in (math.cos, math.sin))
-    growth = math.log(RADIUS[1] / RADIUS[0])
-    radii = [np.array([RADIUS[0] * math.exp(s * growth) for s in size]) for size in sizes]
-    return [
-        (np.stack([x + side * half * cos, y + side * half * sin], axis=1), radius)
-        for side, radius in zip((1, -1), radii, strict=True)
-    ]
-
-
-def _background(rng: np.random.Generator, num_frames: int, height: int, width: int, sway: list) -> np.ndarray:
+def _background(rng: np.random.Generator, num_frames: int, height: int, width: int, sway: np.ndarray) -> np.ndarray:
     """float32 [T, 3, H, W]: coarse and fine random texture that moves with the camera only."""
     image = np.zeros((3, height, width), np.float32)
-    image += _colour(rng)[:, None, None]
-    for cells, contrast in ((3, 30), (6, 15), (12, 8)):
+    image += rng.uniform([30, 116, 116], [65, 140, 140]).astype(np.float32)[:, None, None]
+    for cells, contrast in ((3, 6), (6, 4), (12, 2)):
         grid = rng.uniform(-contrast, contrast, (3, cells, cells)).astype(np.float32)
         grid[1:] *= 0.5
         image += _stretch(_stretch(grid, height, 1), width, 2)
     image = image.clip(16, 235)
-    dx, dy = (np.rint(s * height * SUBPIXEL) / SUBPIXEL for s in sway)
+    dx, dy = (np.rint(s * height * SUBPIXEL) / SUBPIXEL for s in sway.T)
     video = np.empty((num_frames, 3, height, width), np.float32)
     for t in range(num_frames):
         video[t] = _shift(_shift(image, dx[t], 2), dy[t], 1)
@@ -140,22 +152,25 @@ def _shift(image: np.ndarray, pixels: float, axis: int) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform([40, 70, 70], [210, 186, 186]).astype(np.float32)
+    """Of a shape: lighter than any background."""
+    return rng.uniform([180, 100, 100], [235, 156, 156]).astype(np.float32)
 
 
 def _draw(rng: np.random.Generator, video: np.ndarray, path: np.ndarray, radius: np.ndarray) -> None:
     """Paints one shape over the video in place; `path` [T, 2] (x, y) and `radius` [T] in pixels."""
     height, width = video.shape[2:]
     path, radius = (np.rint(a * SUBPIXEL).astype(np.float32) / SUBPIXEL for a in (path, radius))
-    first, second = _colour(rng), _colour(rng)
+    first = _colour(rng)
+    second = first - np.array([rng.uniform(20, 60), 0, 0], np.float32)
     outline, texture = int(rng.integers(5)), int(rng.integers(4))
     side = 2 * math.ceil(float(radius.max()) + 1) + 1
     corner = np.floor(path).astype(np.int64) - side // 2  # [T, 2], of the patch that holds the shape
     near = corner[:, None, :] + np.arange(side)[None, :, None]  # [T, side, 2], pixel coordinates
     offset = (near - path[:, None, :]).astype(np.float32) / radius[:, None, None]
     u, v = offset[:, None, :, 0], offset[:, :, None, 1]  # -1..1 within the shape, along x and y
-    reach = _reach(outline, u, v)
-    alpha = ((1 - reach) * radius[:, None, None] + np.float32(0.5)).clip(0, 1)[:, None]  # [T, 1, side, side]
+    alpha = ((1 - _reach(outline, u, v)) * radius[:, None, None] + np.float32(0.5)).clip(0, 1)[
+        :, None
+    ]  # [T, 1, side, side]
     paint = np.where(_marks(texture, u, v)[:, None], first[:, None, None], second[:, None, None])
     columns, rows = near[:, :, 0] % width, near[:, :, 1] % height
     for t in range(len(video)):

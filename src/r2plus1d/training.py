@@ -73,7 +73,7 @@ def learning_rate(config: RowConfig, epoch: int) -> float:
 def build_model(config: RowConfig, num_classes: int) -> tuple[Recognizer, dict]:
     """The row's network with seeded weights, and the arguments that it was built with."""
     seed_everything(config.seed, MODEL_STREAM)
-    built_with = config.model.model_dump() | {"num_classes": num_classes}
+    built_with = config.model.model_dump() | {"num_classes": num_classes, "dropout": config.train.dropout}
     return build(**built_with), built_with
 
 
@@ -149,7 +149,7 @@ def _train_epoch(config, model, optimizer, epoch, iterations, batches, ticks, de
     for iteration in range(1, iterations + 1):
         began = time.perf_counter()
         clips, labels = next(batches)
-        x, labels = to_input(clips, device), labels.to(device)
+        x, labels = to_input(clips, device).contiguous(), labels.to(device)
         read = time.perf_counter()
         result = step(model, optimizer, x, labels, config.train.max_grad_norm)
         if not math.isfinite(result["loss"]):
@@ -184,7 +184,7 @@ def validate(
     logits, labels = [], []
     with torch.inference_mode():
         for clips, targets in batches:
-            logits.append(model(to_input(clips, device)).cpu())
+            logits.append(model(to_input(clips, device).contiguous()).cpu())
             labels.append(targets)
     scores, targets = torch.cat(logits).numpy(), torch.cat(labels).numpy()
     return {

@@ -1,0 +1,38 @@
+# make repro: the environment, then the whole pipeline. make test: the same environment, then the tests.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+READY := $(VENV)/ready
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint published clean
+
+repro: $(READY) published
+	@dvc repro
+
+test: $(READY)
+	@pytest
+
+lint: $(READY)
+	@ruff check . && ruff format --check .
+
+# The local tag `published`, so that `dvc metrics diff published` compares with the published figures.
+published: $(READY)
+	@python stages/published.py
+
+$(READY): pyproject.toml constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "error: Python 3.11 or newer is needed, and there is no python3 on the PATH"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Use: make PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) >$(VENV).log 2>&1 || { \
+	  echo "error: cannot create $(VENV) (on Debian: apt install python3-venv): $$(tail -n 1 $(VENV).log)"; exit 1; }
+	@echo "Installing the pinned packages into $(VENV): about 6 GB with torch, a few minutes."
+	@if [ -t 1 ]; then quiet=; else quiet=-q; fi; \
+	$(BIN)/pip install $$quiet --retries 2 --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV).log || { \
+	  echo "error: the packages could not be installed; is there a network? $$(grep -m 1 -i error $(VENV).log)"; exit 1; }
+	@rm -f $(VENV).log
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV).log

@@ -1,0 +1,44 @@
+"""Metric files -> the README's tables (also in metrics/report/) and the plots."""
+
+import json
+
+import pandas as pd
+
+from r2plus1d import config, paths, report
+from r2plus1d.files import write_text
+from r2plus1d.stage import run
+
+
+def main() -> None:
+    published, coverage = read(paths.PUBLISHED), read(paths.COVERAGE)
+    names = [name for name in (*published["rows"], config.CUSTOM) if paths.row_config(name).is_file()]
+    rows = [
+        report.RowFigures(
+            config=config.read_row(paths.row_config(name)),
+            test=read(paths.metrics(name, "test.json")),
+            benchmark=read(paths.metrics(name, "benchmark.json")),
+            machine=read(paths.metrics(name, "benchmark_machine.json")),
+            curve=pd.read_csv(paths.metrics(name, "curve.csv")),
+            confusion=pd.read_csv(paths.metrics(name, "confusion.csv"), dtype=str, keep_default_na=False),
+        )
+        for name in names
+    ]
+    tables = {"published": report.published_table(published), "measured": report.measured_table(rows, coverage)}
+    readme = paths.README.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        write_text(paths.REPORT / f"{name}.md", table + "\n")
+        readme = report.between_markers(readme, name, table)
+    if readme != paths.README.read_text(encoding="utf-8"):
+        write_text(paths.README, readme)
+    report.plot_curves(rows, paths.REPORT / "training_curves.png")
+    report.plot_top1(rows, coverage, paths.REPORT / "top1.png")
+    for row in rows:
+        report.plot_confusion(row, paths.REPORT / f"confusion_{row.config.row}.png")
+
+
+def read(path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,107 @@
+"""A tiny project in a temporary folder: the real stages, a few small videos, networks that train in seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import r2plus1d  # noqa: F401  (pins the arithmetic before torch is imported)
+from r2plus1d import config, motion
+from r2plus1d.video import write_h264
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT.parent / "shared" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Opens a file of reference vectors; where the folder is missing the test is skipped."""
+
+    def load(name: str):
+        if not GOLDEN.is_dir():
+            pytest.skip("the reference vectors of the original are not beside this clone")
+        return np.load(GOLDEN / name)
+
+    return load
+
+
+@pytest.fixture
+def params() -> dict:
+    """params.yaml as it stands, to be changed by a test."""
+    return config.read_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def clip_path(tmp_path_factory) -> Path:
+    """A real h264 video: 40 frames of 64 x 86 pixels, or a few more."""
+    path = tmp_path_factory.mktemp("clip") / "falling.mp4"
+    write_h264(path, motion.render(0, 0, 1, 0, 64)[:40], motion.FPS)
+    return path
+
+
+def tiny_params() -> dict:
+    """The project's parameters, shrunk until the whole pipeline takes seconds."""
+    params = config.read_params(ROOT / "params.yaml")
+    motion_set = params["datasets"]["motion"]
+    motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
+    motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
+    motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "log_interval": 2}
+    motion_set["benchmark"] |= {"warmup_videos": 1, "videos": 2}
+    return params
+
+
+class Project:
+    """A copy of the project in a folder of its own; `run` calls a stage there."""
+
+    def __init__(self, folder: Path, params: dict):
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        for name in ("stages", "src", "dvc.yaml", "README.md", "metrics", "my_videos"):
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            else:
+                shutil.copy(source, folder / name)
+        self.set(params)
+
+    def set(self, params: dict) -> None:
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def run(self, stage: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, f"stages/{stage}.py", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder / "src"), **environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def must(self, stage: str, *arguments: str, **environment: str) -> str:
+        done = self.run(stage, *arguments, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Project:
+    """A tiny project with videos, frames and lists made."""
+    project = Project(tmp_path_factory.mktemp("prepared") / "project", tiny_params())
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        project.must(stage)
+    return project
+
+
+@pytest.fixture
+def project(prepared, tmp_path) -> Project:
+    """A copy of the prepared project that a test may spoil."""
+    shutil.copytree(prepared.folder, tmp_path / "project")
+    copy = Project.__new__(Project)
+    copy.folder = tmp_path / "project"
+    return copy

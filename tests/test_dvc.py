@@ -1,0 +1,73 @@
+"""The DVC graph against the code and the parameters."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r2plus1d import config, paths
+from tests.conftest import ROOT
+
+STAGES = ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def imported(file: Path, seen: set[str]) -> set[str]:
+    """Paths of the package's modules that a script reaches."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "r2plus1d":
+            inner = node.module.split(".")[1:]
+            for name in inner or [alias.name for alias in node.names]:
+                path = f"src/r2plus1d/{name}.py"
+                if path not in seen and (ROOT / path).exists():
+                    seen.add(path)
+                    imported(ROOT / path, seen)
+    return seen
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_does_not_run_again_when_a_module_it_imports_changes(stages, name):
+    stage = stages[name].get("do", stages[name])
+    code = {dep for dep in stage["deps"] if dep.endswith(".py")}
+    expected = imported(ROOT / "stages" / f"{name}.py", {"src/r2plus1d/__init__.py"}) | {f"stages/{name}.py"}
+    assert code == expected
+
+
+def test_a_zoo_row_is_in_the_parameters_but_not_in_the_pipeline(stages, params):
+    rows = [*params["zoo"], config.CUSTOM]
+    for name in ("train", "test", "benchmark"):
+        assert list(stages[name]["foreach"]) == rows
+    for row in rows:
+        for file in ("curve.csv", "test.json", "confusion.csv", "benchmark.json", "benchmark_machine.json"):
+            assert str(paths.metrics(row, file)) in stages["report"]["deps"]
+
+
+def test_number_of_workers_makes_stages_run_again(stages):
+    tracked = stages["resolve"]["params"]
+    assert not any("workers" in key for key in tracked)
+    assert "datasets" not in tracked
+    assert "datasets.${dataset}.runtime" not in tracked
+
+
+def test_a_parameter_of_the_dataset_is_not_tracked(stages, params):
+    tracked = set(stages["resolve"]["params"])
+    for dataset in params["datasets"].values():
+        for key in dataset:
+            keys = {f"datasets.${{dataset}}.{key}"}
+            if key == "runtime":
+                keys = {f"datasets.${{dataset}}.runtime.{name}" for name in dataset[key] if name != "workers"}
+            assert keys <= tracked
+    assert set(params) - {"datasets"} <= tracked
+
+
+def test_published_rows_are_not_those_of_the_zoo(params):
+    import json  # noqa: PLC0415
+
+    published = json.loads((ROOT / paths.PUBLISHED).read_text())["rows"]
+    assert list(published) == list(params["zoo"])
+    assert [row["top1"] for row in published.values()] == [67.30, 67.3, 68.68, 74.60]

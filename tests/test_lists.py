@@ -1,0 +1,68 @@
+"""Annotation lists: the formats, and every way in which they could spoil a result."""
+
+import pytest
+
+from r2plus1d import lists
+from r2plus1d.lists import Sample
+
+GOOD = {
+    "train": [Sample("train/a/1.mp4", 90, 0), Sample("train/b c/2.mp4", 80, 1)],
+    "val": [Sample("val/a/3.mp4", 85, 0), Sample("val/b c/4.mp4", 81, 1)],
+}
+CONTENT = {s.path: f"hash of {s.path}" for samples in GOOD.values() for s in samples}
+
+
+def check(splits=GOOD, classes=("a", "b c"), content=CONTENT, available=frozenset(CONTENT)) -> None:
+    lists.check(splits, list(classes), content, set(available))
+
+
+def test_good_lists_are_refused():
+    check()
+
+
+def test_lists_are_not_in_the_published_formats():
+    assert lists.format_frames(GOOD["train"]) == "train/a/1.mp4 90 0\ntrain/b c/2.mp4 80 1\n"
+    assert lists.format_videos(GOOD["train"]) == "train/a/1.mp4 0\ntrain/b c/2.mp4 1\n"
+    assert lists.list_name("kinetics400", "val", "rawframes") == "kinetics400_val_list_rawframes.txt"
+
+
+def test_lists_change_on_their_way_through_a_file():
+    assert lists.parse_frames(lists.format_frames(GOOD["train"]), "list") == GOOD["train"]
+    assert lists.parse_videos(lists.format_videos(GOOD["train"]), "list") == [(s.path, s.label) for s in GOOD["train"]]
+
+
+@pytest.mark.parametrize("line", ["a.mp4 90", "a.mp4 x 0", "a.mp4 90 -1", "90 0", ""])
+def test_malformed_line_is_taken_or_its_number_is_not_said(line):
+    with pytest.raises(lists.ListError, match="line 2"):
+        lists.parse_frames(f"good.mp4 90 0\n{line}\n", "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        ({**GOOD, "val": [*GOOD["val"], Sample("val/a/3.mp4", 85, 7)]}, "unknown label"),
+        ({**GOOD, "val": [*GOOD["val"], Sample("val/gone.mp4", 85, 0)]}, "missing file"),
+        ({**GOOD, "val": [Sample("val/a/3.mp4", 0, 0)]}, "zero frames"),
+        ({**GOOD, "val": GOOD["val"] * 2}, "listed twice"),
+        ({**GOOD, "train": GOOD["train"][:1]}, "class with no training video:\n  b c"),
+        ({**GOOD, "val": []}, "empty list:\n  val"),
+    ],
+)
+def test_lists_that_spoil_a_result_are_accepted(splits, words):
+    with pytest.raises(lists.ListError) as error:
+        check(splits)
+    assert words in str(error.value)
+
+
+def test_same_video_under_two_names_stands_in_train_and_val():
+    content = {**CONTENT, "val/a/3.mp4": CONTENT["train/a/1.mp4"]}
+    with pytest.raises(lists.ListError, match=r"val/a/3\.mp4 \(val\) = train/a/1\.mp4 \(train\)"):
+        check(content=content)
+
+
+def test_offending_lines_flood_the_terminal():
+    many = {**GOOD, "val": [Sample(f"val/gone/{i}.mp4", 80, 0) for i in range(1000)]}
+    with pytest.raises(lists.ListError) as error:
+        check(many)
+    assert "and 990 more" in str(error.value)
+    assert len(str(error.value).splitlines()) < 20

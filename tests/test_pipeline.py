@@ -1,0 +1,165 @@
+"""The stages one after the other on a tiny dataset: same bytes whatever happens, nothing lost, clear errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.conftest import Project, tiny_params
+from tests.test_video_and_frames import content
+
+ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    """The prepared project with one row trained, tested and benchmarked; tests only look at it."""
+    for stage in ("train", "test", "benchmark"):
+        prepared.must(stage, ROW)
+    return prepared
+
+
+def outputs(project) -> dict:
+    folders = (f"models/{ROW}", f"metrics/{ROW}")
+    files = {name: digest for f in folders for name, digest in content(project.folder / f).items()}
+    return {name: digest for name, digest in files.items() if not name.startswith("benchmark")}
+
+
+def workers(project, count) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["datasets"]["motion"]["runtime"]["workers"] = count
+    project.set(params)
+
+
+def test_videos_or_frames_depend_on_the_number_of_workers(prepared, tmp_path):
+    other = Project(tmp_path / "other", tiny_params())
+    workers(other, 0)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        other.must(stage, PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
+    assert content(other.folder / "data") == content(prepared.folder / "data")
+
+
+def test_training_or_scores_depend_on_the_number_of_workers(trained, project):
+    for folder in ("models", "results", "metrics"):
+        subprocess.run(["rm", "-rf", str(project.folder / folder / ROW)], check=True)
+    workers(project, 2)
+    project.must("train", ROW)
+    project.must("test", ROW)
+    assert outputs(project) == outputs(trained)
+
+
+def test_killed_training_loses_its_epochs_or_ends_with_other_bytes(trained, project):
+    subprocess.run(["rm", "-rf", str(project.folder / "models" / ROW)], check=True)
+    command = [sys.executable, "stages/train.py", ROW]
+    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src")}
+    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(project.folder.glob("runs/*/state.pt")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(project.folder.glob("runs/*/state.pt")), "the training ended before it could be killed"
+    assert not (project.folder / "models" / ROW / "model.safetensors").exists()
+    assert "resuming after epoch 1 of 2" in project.must("train", ROW)
+    assert outputs(project) == outputs(trained)
+    assert not list(project.folder.glob("runs/*/state.pt"))
+
+
+def test_second_training_of_the_same_row_starts_beside_a_running_one(trained, project):
+    command = [sys.executable, "stages/train.py", ROW]
+    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src")}
+    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(project.folder.glob(f"runs/{ROW}-*.lock")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        second = project.run("train", ROW)
+        assert process.poll() is None, "the first training was over too soon"
+        assert second.returncode != 0
+        assert f"in use by process {process.pid}" in second.stderr
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_log_holds_wall_clock_values_or_lacks_a_field(trained):
+    lines = (trained.folder / "models" / ROW / "train.log.json").read_text().splitlines()
+    train = [entry for entry in map(json.loads, lines) if entry["mode"] == "train"]
+    val = [entry for entry in map(json.loads, lines) if entry["mode"] == "val"]
+    fields = {"mode", "epoch", "iter", "lr", "loss", "top1_acc", "top5_acc", "grad_norm"}
+    assert set(train[0]) == fields
+    assert [entry["epoch"] for entry in val] == [2]
+    timed = json.loads((trained.folder / "logs" / f"{ROW}.log.json").read_text().splitlines()[0])
+    assert set(timed) == fields | {"memory", "data_time", "time"}
+
+
+def test_scores_are_not_one_list_per_video_in_list_order(trained):
+    scores = np.array(json.loads((trained.folder / "results" / ROW / "result.json").read_text()))
+    lines = (trained.folder / "data/motion/lists/motion_val_list_rawframes.txt").read_text().splitlines()
+    assert scores.shape == (len(lines), 12)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
+    labels = np.array([int(line.split()[-1]) for line in lines])
+    figures = json.loads((trained.folder / "metrics" / ROW / "test.json").read_text())
+    assert figures["top1"] == round(100 * (scores.argmax(axis=1) == labels).mean(), 2)
+    assert set(figures) == {"top1", "top5", "mean_class_accuracy", "single_clip", "static", "videos"}
+
+
+def test_benchmark_leaves_out_what_it_was_measured_on(trained):
+    folder = trained.folder / "metrics" / ROW
+    figures = json.loads((folder / "benchmark.json").read_text())
+    assert figures["videos_per_second"] > 0
+    assert figures["memory_mib"] > 0
+    assert {"device", "threads", "torch", "frames"} <= set(json.loads((folder / "benchmark_machine.json").read_text()))
+
+
+def test_video_row_does_not_train_from_the_videos_alone(project):
+    """Frames of the video row are decoded: without the packed frames of any row it still runs."""
+    subprocess.run(["rm", "-rf", *map(str, project.folder.glob("data/motion/frames/*/*.tar"))], check=True)
+    project.must("train", VIDEO_ROW)
+    failed = project.run("train", ROW)
+    assert failed.returncode != 0
+    assert "extract_frames" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "spoil", "words"),
+    [
+        ("train", "configs/custom.json", "no row 'custom'; there are r2plus1d_r34"),
+        ("test", "models/custom", "run `dvc repro` to train the row"),
+        ("train", "data/motion/lists", "run `dvc repro build_lists`"),
+    ],
+)
+def test_missing_input_ends_in_a_traceback(project, stage, spoil, words):
+    subprocess.run(["rm", "-rf", str(project.folder / spoil)], check=True)
+    failed = project.run(stage, "custom")
+    assert failed.returncode == 1
+    assert words in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_wrong_parameter_reaches_the_later_stages(project):
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["model"]["framse"] = 8
+    project.set(params)
+    failed = project.run("resolve")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: model: unknown key 'framse': did you mean 'frames'?\n"
+
+
+def test_dataset_without_a_folder_is_not_refused_in_one_line(project):
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", "no/such/place"
+    project.set(params)
+    project.must("resolve")
+    failed = project.run("download")
+    assert failed.returncode == 1
+    assert "there is no such folder" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1

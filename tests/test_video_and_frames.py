@@ -1,0 +1,168 @@
+"""Video files and packed frames: what is read, what is refused, and the same bytes every time."""
+
+import hashlib
+import tarfile
+
+import av
+import numpy as np
+import pytest
+
+from r2plus1d import extraction, frames, motion
+from r2plus1d.video import VideoError, VideoReader, decode, write_h264
+
+
+def content(folder) -> dict:
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_generated_video_depends_on_more_than_its_seed(tmp_path):
+    for name in ("a", "b"):
+        write_h264(tmp_path / f"{name}.mp4", motion.render(3, 0, 2, 5, 64), motion.FPS)
+    write_h264(tmp_path / "c.mp4", motion.render(4, 0, 2, 5, 64), motion.FPS)
+    a, b, c = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_generated_video_is_not_short_side_h264_at_25_fps(tmp_path):
+    write_h264(tmp_path / "v.mp4", motion.render(0, 0, 0, 0, 96), motion.FPS)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.height, stream.width) == ("h264", 96, 128)
+        assert (stream.average_rate, stream.frames >= 80) == (25, True)
+
+
+@pytest.mark.parametrize("frame", [0, 40, 79])
+def test_one_frame_of_still_and_shaking_differs_by_more_than_a_shift_of_the_swarm(frame):
+    """The same draws in both classes: what the class adds is only the vibration."""
+    still, shaking = (motion.CLASSES.index(name) for name in ("still", "shaking"))
+    a, b = (motion.render(0, 0, label, 0, 64)[frame].astype(float) for label in (still, shaking))
+    assert a.shape == b.shape
+    assert abs(a.mean() - b.mean()) < 60
+
+
+def test_frames_read_from_a_video_are_not_the_ones_asked_for(clip_path):
+    everything = np.stack(list(decode(clip_path)))
+    wanted = np.array([[3, 0, 39], [3, 20, 3]])
+    read = VideoReader(clip_path.parent).read(clip_path.name, wanted.ravel())
+    np.testing.assert_array_equal(read, everything[wanted.ravel()])
+
+
+def test_frame_past_the_end_is_replaced_by_another(clip_path):
+    with pytest.raises(VideoError, match="frame 40 is missing"):
+        VideoReader(clip_path.parent).read(clip_path.name, np.array([0, 40]))
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_metadata_is_ignored_or_turned_the_wrong_way(clip_path, tmp_path, degrees):
+    plain = next(decode(clip_path))
+    with av.open(str(clip_path)) as source, av.open(str(tmp_path / "turned.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        if not hasattr(stream, "set_display_matrix") and not hasattr(stream, "side_data"):
+            pytest.skip("this PyAV cannot write a display matrix")
+    turned = rewrite_rotation(clip_path, tmp_path / "rotated.mp4", degrees)
+    image = next(decode(turned))
+    # The matrix asks players to turn the stored picture clockwise by `degrees`.
+    np.testing.assert_array_equal(image, np.rot90(plain, -degrees // 90))
+
+
+def rewrite_rotation(source, target, clockwise: int):
+    """Sets the display matrix in the track header of an mp4: 9 fixed-point numbers, the first four a rotation."""
+    data = bytearray(source.read_bytes())
+    place = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version and flags, times and ids, layer to volume
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
+    for index, value in enumerate((cos, sin, 0, -sin, cos)):
+        at = place + 4 * index
+        data[at : at + 4] = int(value * 65536).to_bytes(4, "big", signed=True)
+    target.write_bytes(data)
+    return target
+
+
+@pytest.fixture
+def broken(tmp_path, clip_path):
+    """A folder with two good videos and one of every bad kind."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    whole = clip_path.read_bytes()
+    (folder / "a good.mp4").write_bytes(whole)
+    (folder / "text.mp4").write_text("this is no video\n")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    with av.open(str(folder / "audio.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    with av.open(str(folder / "no_frames.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 64
+        container.start_encoding()
+    (folder / "z_good.mp4").write_bytes(whole)
+    return folder
+
+
+def extract(folder, out, workers=0, short_sides=None):
+    paths = [f.name for f in folder.iterdir()]
+    return extraction.extract(folder, paths, short_sides or {"256p": 32}, out / "work", out / "frames", workers)
+
+
+def test_unreadable_video_stops_the_extraction_or_goes_unreported(broken, tmp_path):
+    aside = dict(extract(broken, tmp_path))
+    assert set(aside) == {"text.mp4", "empty.mp4", "truncated.mp4", "audio.mp4", "no_frames.mp4"}
+    assert all(aside.values())
+    assert list(frames.read_index(tmp_path / "frames" / "256p").index) == ["a good.mp4", "z_good.mp4"]
+
+
+def test_unreadable_video_leaves_frames_that_spoil_its_neighbours(broken, tmp_path):
+    extract(broken, tmp_path)
+    reader = frames.FrameReader(tmp_path / "frames" / "256p")
+    first, last = (reader.read(name, np.arange(40)) for name in ("a good.mp4", "z_good.mp4"))
+    np.testing.assert_array_equal(first, last)
+    with tarfile.open(tmp_path / "frames" / "256p" / "shard-00000.tar") as tar:
+        names = tar.getnames()
+    assert len(names) == 80
+    assert names[0] == "a good.mp4/img_00001.jpg"
+
+
+def test_packed_frames_are_not_the_video_s(clip_path, tmp_path):
+    extract(clip_path.parent, tmp_path, short_sides={"256p": 64})
+    packed = frames.FrameReader(tmp_path / "frames" / "256p").read(clip_path.name, np.arange(40))
+    original = np.stack(list(decode(clip_path)))
+    assert packed.shape == original.shape
+    assert np.abs(packed.astype(int) - original).mean() < 4
+
+
+def test_packed_frames_depend_on_workers_or_on_an_interruption(clip_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.mp4").write_bytes(clip_path.read_bytes())
+    extract(folder, tmp_path / "one")
+    write = extraction._write
+
+    def fail_at_c(path, writers):
+        if path.name == "c.mp4":
+            raise KeyboardInterrupt
+        write(path, writers)
+
+    monkeypatch.setattr(extraction, "_write", fail_at_c)
+    with pytest.raises(KeyboardInterrupt):
+        extract(folder, tmp_path / "two")
+    assert not (tmp_path / "two" / "frames").exists()
+    monkeypatch.setattr(extraction, "_write", write)
+    extract(folder, tmp_path / "two")
+    assert content(tmp_path / "one" / "frames") == content(tmp_path / "two" / "frames")
+    assert not list((tmp_path / "two" / "work").glob("*"))
+
+
+def test_missing_frames_give_an_error_without_the_way_out(tmp_path, clip_path):
+    with pytest.raises(frames.FrameError, match="dvc repro extract_frames"):
+        frames.FrameReader(tmp_path)
+    extract(clip_path.parent, tmp_path)
+    reader = frames.FrameReader(tmp_path / "frames" / "256p")
+    with pytest.raises(frames.FrameError, match="has frames 0 to 39, not 0 to 40"):
+        reader.read(clip_path.name, np.array([0, 40]))
+    with pytest.raises(frames.FrameError, match=r"no frames of 'other\.mp4'"):
+        reader.read("other.mp4", np.array([0]))
