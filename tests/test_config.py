@@ -66,7 +66,7 @@ def test_quarter_scale_does_not_shrink_every_row_alike(params):
         ("datasets.motion.runtime.devise", "cpu", "did you mean 'device'"),
         ("model.frames", 0, "model.frames is 0"),
         ("model.frames", "many", "model.frames is 'many'"),
-        ("model.depth", 33, "18, 34, 50, 101 or 152"),
+        ("model.depth", 33, "10, 18, 34, 50, 101 or 152"),
         ("model.input", "pictures", "'frames' or 'video'"),
         ("test.crop", 300, "crop 300 is larger than the short side"),
         ("test.crop", 224, "crop = resize"),

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from r2plus1d import paths
+from r2plus1d.files import held
+from r2plus1d.rows import open_row
 from tests.conftest import Project, tiny_params
 from tests.test_video_and_frames import content
 
@@ -72,22 +75,12 @@ def test_killed_training_loses_its_epochs_or_ends_with_other_bytes(trained, proj
     assert not list(project.folder.glob("runs/*/state.pt"))
 
 
-def test_second_training_of_the_same_row_starts_beside_a_running_one(trained, project):
-    command = [sys.executable, "stages/train.py", ROW]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src")}
-    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not list(project.folder.glob(f"runs/{ROW}-*.lock")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.2)
+def test_second_training_of_the_same_row_starts_beside_a_running_one(project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    with held(paths.work(ROW, open_row(ROW).key())):
         second = project.run("train", ROW)
-        assert process.poll() is None, "the first training was over too soon"
-        assert second.returncode != 0
-        assert f"in use by process {process.pid}" in second.stderr
-    finally:
-        process.kill()
-        process.wait()
+    assert second.returncode == 1
+    assert f"in use by process {os.getpid()}" in second.stderr
 
 
 def test_log_holds_wall_clock_values_or_lacks_a_field(trained):

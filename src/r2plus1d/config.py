@@ -22,7 +22,7 @@ SPAN = 64  # frames that a clip of any row covers, which fixes the interval wher
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Depth = Literal[18, 34, 50, 101, 152]
+Depth = Literal[10, 18, 34, 50, 101, 152]
 
 
 class ConfigError(UserError, ValueError):
@@ -115,7 +115,7 @@ class MotionSource(Section):
     kind: Literal["motion"]
     train_videos: Count
     val_videos: Count
-    short_side: Annotated[int, Field(ge=64, multiple_of=8)]
+    short_side: Annotated[int, Field(ge=16)]
 
 
 class FolderSource(Section):
@@ -135,7 +135,7 @@ class DataConfig(Section):
 
     dataset: str
     seed: int
-    source: MotionSource | FolderSource | KineticsSource
+    source: Annotated[MotionSource | FolderSource | KineticsSource, Field(discriminator="kind")]
     path: str | None
     short_sides: dict[str, int]  # folder of the packed frames ("256p") -> short side in pixels
 

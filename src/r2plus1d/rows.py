@@ -42,8 +42,8 @@ def open_row(name: str) -> Row:
     reader = VideoReader(paths.videos(dataset)) if row.clip.input == "video" else FrameReader(paths.packed(row))
     return Row(
         config=row,
-        classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
         splits={split: read_samples(paths.lists(dataset), dataset, split) for split in ("train", "val")},
+        classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
         reader=reader,
         workers=config.workers(config.read_params(paths.PARAMS)),
     )
