@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from r2plus1d import paths
+from r2plus1d.errors import UserError
 from r2plus1d.stage import run
 
 IDENTITY = {"NAME": "R(2+1)D model zoo", "EMAIL": "published@localhost", "DATE": "2020-12-01T00:00:00+0000"}
@@ -29,7 +30,8 @@ def main() -> None:
             Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
             Path(folder, path).write_text(text, encoding="utf-8")
         environment = {f"GIT_{who}_{key}": value for who in ("AUTHOR", "COMMITTER") for key, value in IDENTITY.items()}
-        environment |= {"GIT_INDEX_FILE": str(Path(folder, "index")), "GIT_WORK_TREE": folder}
+        environment |= {"GIT_DIR": git("rev-parse", "--absolute-git-dir"), "GIT_WORK_TREE": folder}
+        environment |= {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         git("add", "--all", "--force", "--", *sorted(files), cwd=folder, **environment)
         tree = git("write-tree", **environment)
         commit = git("commit-tree", tree, "-m", "The published figures, for comparison", **environment)
@@ -37,9 +39,11 @@ def main() -> None:
 
 
 def git(*arguments: str, cwd: str | None = None, **environment: str) -> str:
-    directory = subprocess.run(["git", "rev-parse", "--absolute-git-dir"], check=True, capture_output=True, text=True)
-    environment = os.environ | {"GIT_DIR": directory.stdout.strip()} | environment
-    done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True, cwd=cwd, env=environment)
+    done = subprocess.run(
+        ["git", *arguments], check=False, capture_output=True, text=True, cwd=cwd, env=os.environ | environment
+    )
+    if done.returncode:
+        raise UserError(f"git {arguments[0]} failed; DVC needs a git clone: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 # Residual blocks in the four stages. Depth 10 is not in the paper: one block a stage, for scaled-down runs.
-BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 INNER_EPS, OUTER_EPS = 1e-5, 1e-3  # of the batch norm inside Conv2plus1d, and of the one after it
 
 Conv = Callable[..., nn.Module]
