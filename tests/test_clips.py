@@ -80,8 +80,8 @@ def test_epoch_leaves_samples_out_repeats_them_or_drops_the_last_batch():
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     assert len(schedule) == 6
     for epoch in range(2):
-        items = [item for batch in batches[3 * epoch : 3 * epoch + 3] for item in batch]
-        assert sorted(items) == [(epoch, i) for i in range(10)]
+        seen = [item for batch in batches[3 * epoch : 3 * epoch + 3] for item in batch]
+        assert sorted(seen) == [(epoch, i) for i in range(10)]
     assert list(items.Schedule(10, 4, 1, start=1, epochs=2)) == batches[3:]
 
 
