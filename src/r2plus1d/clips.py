@@ -5,7 +5,9 @@ All randomness of an item comes from (seed, epoch, index), so neither the number
 which they work matters.
 """
 
-from collections.abc import Iterator
+import queue
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -121,13 +123,44 @@ class Schedule:
                 yield [(epoch, index) for index in order[first : first + self.batch]]
 
 
-def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> DataLoader:
-    """Reads ahead in `workers` processes. None: one per core for a GPU, none on the CPU, whose cores the model has."""
-    count = (cores() if device.type == "cuda" else 0) if workers is None else workers
+def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> Iterable:
+    """Batches, read ahead: in `workers` processes; None: one per core for a GPU, a thread for the CPU."""
+    if workers is None and device.type == "cpu":
+        return _Ahead(DataLoader(dataset, **options))
+    count = cores() if workers is None else workers
     context = "spawn" if count else None
     return DataLoader(
         dataset, num_workers=count, multiprocessing_context=context, pin_memory=device.type == "cuda", **options
     )
+
+
+class _Ahead:
+    """Reads the next batches in a thread while the caller works on one. Not a process: starting one costs seconds, at
+    every validation, and the model has the cores."""
+
+    BATCHES = 2
+
+    def __init__(self, batches: Iterable):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator:
+        ready: queue.Queue = queue.Queue(self.BATCHES)
+        threading.Thread(target=self._fill, args=(ready,), daemon=True).start()
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            yield batch
+
+    def _fill(self, ready: queue.Queue) -> None:
+        try:
+            for batch in self.batches:
+                ready.put((batch, None))
+            ready.put((None, None))
+        except BaseException as error:  # raised again where the batch is wanted
+            ready.put((None, error))
 
 
 def single(items: list) -> object:

@@ -81,7 +81,7 @@ def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
         stream.codec_context.thread_count = 1
         stream.options = {
             "preset": "veryfast",
-            "x264-params": "threads=1:qp=26:mbtree=0:aq-mode=0:rc-lookahead=0:keyint=32:scenecut=0",
+            "x264-params": "threads=1:qp=28:mbtree=0:aq-mode=0:rc-lookahead=0:keyint=32:scenecut=0",
         }
         for planes in video:
             frame = av.VideoFrame.from_ndarray(_subsampled(planes), format="yuv420p")
