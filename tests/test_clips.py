@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
 from r2plus1d import clips as items
 from r2plus1d import config, sampling, views
@@ -104,3 +105,11 @@ def test_video_of_no_frames_gives_a_clip():
 
 def test_short_video_is_not_repeated_from_its_start():
     assert sampling.test_indices(5, 4, 2, 1).tolist() == [[0, 2, 4, 1]]
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_resized_pixels_differ_from_torchvision_s(antialias):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 80, 107, 3), np.uint8)
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    peer = functional.resize(images, [64, 86], antialias=antialias).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(views.resize(frames, (64, 86), antialias), peer)

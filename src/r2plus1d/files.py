@@ -50,7 +50,7 @@ def replace_folder(work: Path, final: Path) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[Path]:
-    """Creates a work folder and locks it until the block ends; the lock dies with the process.
+    """Creates a work folder and locks it until the block ends; the lock dies with the process, its empty file stays.
 
     Raises BusyError where another process, such as the orphaned child of a killed run, holds it.
     """
@@ -69,7 +69,6 @@ def held(folder: Path) -> Iterator[Path]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield folder
-    lock_path.unlink(missing_ok=True)
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -1,0 +1,81 @@
+"""The README's tables and plots."""
+
+import json
+
+import matplotlib.image
+import pandas as pd
+import pytest
+
+from r2plus1d import config, paths, report
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def rows(params) -> list:
+    def figures(row, top1):
+        return report.RowFigures(
+            config=row,
+            test={
+                "top1": top1,
+                "top5": 99.0,
+                "mean_class_accuracy": top1,
+                "single_clip": {"top1": top1 - 5},
+                "static": {"top1": 8.3},
+                "videos": 2,
+            },
+            benchmark={"videos_per_second": 12.34, "memory_mib": 900},
+            machine={"device": "CPU Some", "threads": 2, "torch": "2", "cuda": "not used", "frames": "80x3"},
+            curve=pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_top1": [None, 0.5]}),
+            confusion=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
+        )
+
+    return [figures(row, 70.0 + i) for i, row in enumerate(config.resolve(params)[1])]
+
+
+COVERAGE = {"listed": 505, "found": 504, "readable": 503, "train": 360, "val": 143, "classes": 12}
+
+
+def test_published_table_differs_from_its_source():
+    table = report.published_table(json.loads((ROOT / paths.PUBLISHED).read_text()))
+    lines = table.splitlines()
+    assert lines[2] == (
+        "| config | resolution | gpus | backbone | pretrain | top1 acc | top5 acc | inference_time(video/s) "
+        "| gpu_mem(M) | ckpt | log | json |"
+    )
+    assert "| short-side 256 | 8x4 | ResNet34 | None | 67.30 | 87.65 | x | 5019 |" in lines[4]
+    assert "| short-side 320 | 8x2 | ResNet34 | None | 74.60 | 91.59 | 0.5 (320x3 frames) | 12975 |" in lines[7]
+
+
+def test_measured_table_does_not_say_dataset_scale_device_or_coverage(rows):
+    table = report.measured_table(rows, COVERAGE)
+    for words in ("dataset `motion`", "resolution x 0.25", "channels x 0.125", "depth", "CPU Some", "505 listed"):
+        assert words in table
+    assert "503 readable" in table
+    assert table.count("12.34 (80x3 frames)") == 5
+    assert "| custom | 16x4 | 74.00 | 74.00 | 69.00 | 8.30 |" in table
+
+
+def test_text_outside_the_markers_is_touched():
+    text = "before\n<!-- measured -->\nold\n<!-- /measured -->\nafter <!-- other -->\n"
+    replaced = report.between_markers(text, "measured", r"new \1")
+    assert replaced == "before\n<!-- measured -->\n\nnew \\1\n\n<!-- /measured -->\nafter <!-- other -->\n"
+    assert report.between_markers(replaced, "measured", r"new \1") == replaced
+    with pytest.raises(ValueError, match="markers"):
+        report.between_markers(text, "published", "x")
+
+
+def test_plots_vary_from_run_to_run_or_are_empty(rows, tmp_path):
+    for name in "ab":
+        report.plot_curves(rows, tmp_path / f"{name}_curves.png")
+        report.plot_top1(rows, COVERAGE, tmp_path / f"{name}_top1.png")
+        report.plot_confusion(rows[0], tmp_path / f"{name}_confusion.png")
+    for plot in ("curves", "top1", "confusion"):
+        a, b = (tmp_path / f"{name}_{plot}.png" for name in "ab")
+        assert a.read_bytes() == b.read_bytes()
+        assert matplotlib.image.imread(a)[..., :3].std() > 0.05
+
+
+def test_readme_lost_its_markers():
+    text = (ROOT / paths.README).read_text()
+    for name in ("published", "measured"):
+        report.between_markers(text, name, "")
