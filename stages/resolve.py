@@ -1,5 +1,7 @@
 """params.yaml -> configs/<row>.json, one complete configuration per row, and configs/data.json."""
 
+from pathlib import Path
+
 from r2plus1d import config, paths
 from r2plus1d.files import write_text
 from r2plus1d.stage import run
@@ -7,6 +9,9 @@ from r2plus1d.stage import run
 
 def main() -> None:
     data, rows = config.resolve(config.read_params(paths.PARAMS))
+    if data.path is not None and not Path(data.path).is_dir():
+        hint = "write it without ~" if data.path.startswith("~") else "give it the folder that holds your videos"
+        raise config.ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
     for row in rows:
         write_text(paths.row_config(row.row), config.dump(row))
     write_text(paths.DATA_CONFIG, config.dump(data))

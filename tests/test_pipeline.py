@@ -147,12 +147,13 @@ def test_wrong_parameter_reaches_the_later_stages(project):
     assert failed.stderr == "error: model: unknown key 'framse': did you mean 'frames'?\n"
 
 
-def test_dataset_without_a_folder_is_not_refused_in_one_line(project):
+@pytest.mark.parametrize(("path", "words"), [("no/such/place", "give it the folder"), ("~/videos", "without ~")])
+def test_dataset_without_a_folder_gets_past_the_first_stage(project, path, words):
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["dataset"], params["datasets"]["folder"]["path"] = "folder", "no/such/place"
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", path
     project.set(params)
-    project.must("resolve")
-    failed = project.run("download")
+    failed = project.run("resolve")
     assert failed.returncode == 1
-    assert "there is no such folder" in failed.stderr
+    assert f"datasets.folder.path is '{path}': there is no such folder" in failed.stderr
+    assert words in failed.stderr
     assert len(failed.stderr.splitlines()) == 1

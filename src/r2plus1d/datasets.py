@@ -84,7 +84,7 @@ def _generate_one(task: tuple[str, int, int], seed: int, short_side: int, work: 
 def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tuple[list[tuple], list[tuple]]:
     if path is None:
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
-    root = Path(path).expanduser()
+    root = Path(path)
     if not root.is_dir():
         raise DataError(f"datasets.folder.path is {path!r}: there is no such folder")
     splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
