@@ -36,6 +36,14 @@ def test_custom_row_does_not_span_64_frames(params):
         assert (clip.frames, clip.frame_interval) == (frames, interval)
 
 
+def test_depth_asked_for_is_scaled_away(params):
+    params = changed(params, "datasets.motion.scale.depth", 10)
+    assert {row.model.depth for row in rows(params).values()} == {10}
+    asked = rows(changed(params, "model.depth", 50))
+    assert asked.pop(config.CUSTOM).model.depth == 50
+    assert {row.model.depth for row in asked.values()} == {10}
+
+
 def test_learning_rates_do_not_follow_the_linear_scaling_rule(params):
     params = changed(params, "dataset", "kinetics400")
     del params["datasets"]["kinetics400"]["train"]["gpus"]

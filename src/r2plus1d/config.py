@@ -247,7 +247,9 @@ def _row(params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dic
         clip["frame_interval"] = max(1, SPAN // clip["frames"])
     published = _merge(ClipConfig, [(where, clip)])
     model = _merge(ModelConfig, layers["model"])
-    scaled_model = {"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": scale.depth or model.depth}
+    chosen = own.get("depth")  # a depth that `custom` asks for is meant as it is
+    depth = chosen if chosen is not None else scale.depth or model.depth
+    scaled_model = {"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth}
     pixels = {"short_side": _scaled(published.short_side, scale.resolution, f"{where}.short_side")}
     return RowConfig(
         row=name,
