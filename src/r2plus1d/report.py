@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from r2plus1d.config import RowConfig
 from r2plus1d.files import replacing
@@ -27,7 +28,7 @@ COLUMNS = (
     "log",
     "json",
 )
-mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "r2plus1d"}
+mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
         accuracies.plot(tested["epoch"], 100 * tested["val_top1"], marker="o", markersize=3, label=row.label)
     losses.set(title="Training loss", xlabel="epoch", ylabel="cross-entropy (nats)")
     accuracies.set(title="Validation, one centre clip", xlabel="epoch", ylabel="top-1 accuracy (%)", ylim=(0, 100))
+    for axes in (losses, accuracies):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     accuracies.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Training on `{rows[0].config.dataset}`")
     _save(figure, path)
