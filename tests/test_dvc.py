@@ -1,13 +1,15 @@
 """The DVC graph against the code and the parameters."""
 
 import ast
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from r2plus1d import config, paths
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Project, tiny_params
 
 STAGES = ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
 
@@ -66,8 +68,36 @@ def test_a_parameter_of_the_dataset_is_not_tracked(stages, params):
 
 
 def test_published_rows_are_not_those_of_the_zoo(params):
-    import json  # noqa: PLC0415
-
     published = json.loads((ROOT / paths.PUBLISHED).read_text())["rows"]
     assert list(published) == list(params["zoo"])
     assert [row["top1"] for row in published.values()] == [67.30, 67.3, 68.68, 74.60]
+
+
+def test_tag_with_the_published_figures_varies_or_touches_the_clone(tmp_path):
+    project = Project(tmp_path / "project", tiny_params())
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=Tester", "-c", "user.email=tester@localhost"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=project.folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "all")
+    before = git("rev-parse", "HEAD")
+    commits = set()
+    for timezone in ("UTC", "Asia/Tokyo"):
+        project.must("published", TZ=timezone, GIT_AUTHOR_NAME="Somebody Else", PYTHONDONTWRITEBYTECODE="1")
+        commits.add(git("rev-parse", "published"))
+    assert len(commits) == 1
+    assert (git("rev-parse", "HEAD"), git("status", "--porcelain")) == (before, "")
+    row = "metrics/r2plus1d_r34_32x2x1_180e_kinetics400_rgb"
+    assert json.loads(git("show", f"published:{row}/test.json")) == {"top1": 74.6, "top5": 91.59}
+    assert json.loads(git("show", f"published:{row}/benchmark.json")) == {"videos_per_second": 0.5, "memory_mib": 12975}
+
+
+def test_missing_git_clone_ends_in_a_traceback(tmp_path):
+    project = Project(tmp_path / "project", tiny_params())
+    failed = project.run("published", GIT_CEILING_DIRECTORIES=str(tmp_path))
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: git rev-parse failed; DVC needs a git clone")

@@ -1,5 +1,6 @@
 """Our numbers against those of the original implementation."""
 
+import json
 import random
 
 import numpy as np
@@ -96,8 +97,6 @@ def test_network_computes_other_numbers_than_the_original(golden):
 def test_state_dict_has_other_names_or_shapes_than_the_published_files():
     if not GOLDEN.is_dir():
         pytest.skip("the reference vectors of the original are not beside this clone")
-    import json  # noqa: PLC0415
-
     published = json.loads((GOLDEN / "r34_state_dict_shapes.json").read_text())
     state = build().state_dict()
     assert {name: list(t.shape) for name, t in state.items()} == {name: shape for name, (shape, _) in published.items()}
