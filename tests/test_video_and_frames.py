@@ -32,13 +32,39 @@ def test_generated_video_is_not_short_side_h264_at_25_fps(tmp_path):
         assert (stream.average_rate, stream.frames >= 80) == (25, True)
 
 
-@pytest.mark.parametrize("frame", [0, 40, 79])
-def test_one_frame_of_still_and_shaking_differs_by_more_than_a_shift_of_the_swarm(frame):
-    """The same draws in both classes: what the class adds is only the vibration."""
-    still, shaking = (motion.CLASSES.index(name) for name in ("still", "shaking"))
-    a, b = (motion.render(0, 0, label, 0, 64)[frame].astype(float) for label in (still, shaking))
-    assert a.shape == b.shape
-    assert abs(a.mean() - b.mean()) < 60
+def change(name: str, interval: int) -> float:
+    """Mean absolute difference of the brightness between frames so far apart, over a few videos."""
+    label = motion.CLASSES.index(name)
+    videos = [motion.render(0, 0, label, index, 64)[:, 0].astype(float) for index in range(2)]
+    return float(np.mean([np.abs(v[interval:] - v[:-interval]).mean() for v in videos]))
+
+
+def test_fast_motions_show_at_an_interval_of_8_frames():
+    """There `shaking` changes as little as the camera's sway makes it; at an interval of 2 or 4 it plainly moves."""
+    for interval in (2, 4):
+        assert change("shaking", interval) > 4 * change("shaking", 8)
+        assert change("shaking", interval) > 4 * change("still", interval)
+    field = motion._Field(np.random.default_rng(0), 96)
+    for name in ("shaking", "fluttering"):
+        path, _ = field.shape(np.random.default_rng(1), name)
+        calm, _ = field.shape(np.random.default_rng(1), {"shaking": "still", "fluttering": "falling"}[name])
+        offset = (path - calm)[::8]
+        np.testing.assert_allclose(offset, np.broadcast_to(offset[0], offset.shape), atol=1e-9)
+
+
+def test_slow_motions_do_not_show_at_an_interval_of_8_frames():
+    for name in set(motion.CLASSES) - {"still", "shaking"}:
+        assert change(name, 8) > 3 * change("still", 8), name
+
+
+def test_brightness_of_single_frames_tells_the_classes_apart():
+    """A first-order check of what the static control measures: means over the classes lie within their own spread."""
+    samples = [
+        [motion.render(0, 0, label, index, 64)[5::30, 0].mean() for index in range(6)]
+        for label in range(len(motion.CLASSES))
+    ]
+    means, spread = np.mean(samples, axis=1), np.std(samples)
+    assert np.std(means) < 3 * spread / np.sqrt(6)
 
 
 def test_frames_read_from_a_video_are_not_the_ones_asked_for(clip_path):
