@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing the pinned packages into $(VENV): about 6 GB with torch, a few minutes."
 	@if [ -t 1 ]; then quiet=; else quiet=-q; fi; \
 	$(BIN)/pip install $$quiet --retries 2 --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV).log || { \
-	  echo "error: the packages could not be installed; is there a network? $$(grep -m 1 -i error $(VENV).log)"; exit 1; }
+	  echo "error: the packages could not be installed; is there a network? Details: $(VENV).log"; exit 1; }
 	@rm -f $(VENV).log
 	@touch $@
 
