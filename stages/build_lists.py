@@ -10,16 +10,17 @@ def main() -> None:
     dataset, folder = data.dataset, paths.lists(data.dataset)
     manifest = datasets.read_table(paths.manifest(dataset))
     index = frames.read_index(paths.frames(dataset) / next(iter(data.short_sides)))["frames"].to_dict()
-    classes = sorted(set(manifest["label"]))
+    classes = paths.classes(dataset).read_text(encoding="utf-8").splitlines()
     splits = {"train": [], "val": []}
     for row in manifest.itertuples():
         if row.path in index:
             splits[row.split].append(lists.Sample(row.path, index[row.path], classes.index(row.label)))
-    found = {path for path in manifest["path"] if (paths.videos(dataset) / path).is_file()}
+    found = {path for path in manifest["path"] if (paths.videos(data) / path).exists()}
     lists.check(splits, classes, dict(zip(manifest["path"], manifest["sha256"], strict=True)), found)
     for split, samples in splits.items():
         write_text(folder / lists.list_name(dataset, split, "rawframes"), lists.format_frames(samples))
         write_text(folder / lists.list_name(dataset, split, "videos"), lists.format_videos(samples))
+        write_text(folder / lists.list_name(dataset, split, "ids"), lists.format_published(samples))
     write_text(paths.labels(dataset), "".join(f"{name}\n" for name in classes))
     coverage = {
         "listed": len(manifest) + len(datasets.read_table(paths.set_aside(dataset))),

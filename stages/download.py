@@ -1,19 +1,19 @@
-"""Brings the dataset's videos to data/<dataset>/videos, with a manifest of what came."""
+"""Brings the dataset's videos to data/<dataset>/videos, or finds them where they lie, with a manifest."""
 
 from r2plus1d import config, datasets, paths
-from r2plus1d.files import digest
+from r2plus1d.files import digest, write_text
 from r2plus1d.stage import run
 
 
 def main() -> None:
     data = config.read_data(paths.DATA_CONFIG)
     work = paths.work(f"download-{data.dataset}", digest([paths.DATA_CONFIG]))
-    rows, aside = datasets.bring(
-        data, work, paths.videos(data.dataset), config.workers(config.read_params(paths.PARAMS))
-    )
+    videos = paths.data(data.dataset) / "videos"
+    rows, aside, classes = datasets.bring(data, work, videos, config.workers(config.read_params(paths.PARAMS)))
     datasets.write_table(paths.manifest(data.dataset), rows, datasets.MANIFEST)
     datasets.write_table(paths.set_aside(data.dataset), aside, datasets.SET_ASIDE)
-    print(f"{len(rows)} videos, {sum(row[3] for row in rows) / 1e6:.1f} MB; {len(aside)} files set aside")
+    write_text(paths.classes(data.dataset), "".join(f"{name}\n" for name in classes))
+    print(f"{len(rows)} videos, {sum(row[-2] for row in rows) / 1e6:.1f} MB; {len(aside)} files set aside")
 
 
 if __name__ == "__main__":

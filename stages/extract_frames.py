@@ -1,7 +1,10 @@
-"""Videos -> packed JPEG frames in data/<dataset>/frames/<short side>p, for the short sides that some row needs."""
+"""Videos -> packed JPEG frames in data/<dataset>/frames/<short side>p, for the short sides that some row needs.
+
+Loose frames that another tool extracted are only indexed.
+"""
 
 from r2plus1d import config, datasets, paths
-from r2plus1d.extraction import extract
+from r2plus1d.extraction import extract, index_loose
 from r2plus1d.files import digest
 from r2plus1d.stage import run
 
@@ -9,14 +12,14 @@ from r2plus1d.stage import run
 def main() -> None:
     data = config.read_data(paths.DATA_CONFIG)
     manifest = paths.manifest(data.dataset)
-    unreadable = extract(
-        paths.videos(data.dataset),
-        datasets.read_table(manifest)["path"].tolist(),
-        data.short_sides,
-        paths.work(f"extract-{data.dataset}", digest([paths.DATA_CONFIG, manifest])),
-        paths.frames(data.dataset),
-        config.workers(config.read_params(paths.PARAMS)),
-    )
+    table = datasets.read_table(manifest)
+    work, out = paths.work(f"extract-{data.dataset}", digest([paths.DATA_CONFIG, manifest])), paths.frames(data.dataset)
+    if data.loose_frames:
+        counts = dict(zip(table["path"], table["frames"].tolist(), strict=True))
+        unreadable = index_loose(paths.videos(data), counts, data.loose_frames, data.short_sides, work, out)
+    else:
+        workers = config.workers(config.read_params(paths.PARAMS))
+        unreadable = extract(paths.videos(data), table["path"].tolist(), data.short_sides, work, out, workers)
     datasets.write_table(paths.unreadable(data.dataset), unreadable, datasets.SET_ASIDE)
     for path, reason in unreadable:
         print(f"set aside {path}: {reason}")

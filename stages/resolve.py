@@ -1,5 +1,6 @@
 """params.yaml -> configs/<row>.json, one complete configuration per row, and configs/data.json."""
 
+import json
 from pathlib import Path
 
 from r2plus1d import config, paths
@@ -8,11 +9,15 @@ from r2plus1d.stage import run
 
 
 def main() -> None:
-    data, rows = config.resolve(config.read_params(paths.PARAMS))
+    published = json.loads(paths.PUBLISHED.read_text(encoding="utf-8"))["rows"]
+    weights = {name: row["ckpt"] for name, row in published.items()}
+    data, rows = config.resolve(config.read_params(paths.PARAMS), weights)
     if data.path is not None and not Path(data.path).is_dir():
         hint = "write it without ~" if data.path.startswith("~") else "give it the folder that holds your videos"
         raise config.ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
     for row in rows:
+        if row.checkpoint and "://" not in row.checkpoint and not Path(row.checkpoint).is_file():
+            raise config.ConfigError(f"{row.row}: checkpoint is {row.checkpoint!r}: there is no such file")
         write_text(paths.row_config(row.row), config.dump(row))
     write_text(paths.DATA_CONFIG, config.dump(data))
 

@@ -1,12 +1,18 @@
-"""Trains one row: python stages/train.py ROW. Interrupted, it goes on from the last epoch when run again."""
+"""Trains one row, or takes finished weights for it: python stages/train.py ROW.
+
+Interrupted, it goes on from the last epoch, or the last byte fetched, when it is run again.
+"""
 
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pandas as pd
+import torch.hub
 
 from r2plus1d import checkpoint, paths, training
+from r2plus1d.fetch import fetch
 from r2plus1d.files import held, write_text
 from r2plus1d.rows import open_row
 from r2plus1d.stage import run
@@ -14,19 +20,33 @@ from r2plus1d.stage import run
 
 def main(name: str) -> None:
     row = open_row(name)
-    say = lambda text: print(text, flush=True)  # noqa: E731
+    classes, folder = len(row.classes), paths.model(name)
+    arguments = training.build_arguments(row.config, classes)
     with held(paths.work(name, row.key())) as work:
-        model, built_with, log = training.train(
-            row.config, row.splits, row.reader, len(row.classes), work, row.workers, say
-        )
-        checkpoint.save(model, paths.weights(name), built_with)
-        iterations = -(-len(row.splits["train"]) // row.config.train.videos_per_gpu)
-        lines = [training.format_entry(entry, iterations) for entry in log.entries]
-        write_text(paths.model(name) / "train.log", "\n".join(lines) + "\n")
-        write_text(paths.model(name) / "train.log.json", "".join(json.dumps(e) + "\n" for e in log.entries))
+        if row.config.checkpoint is None:
+            model, log = training.train(row.config, row.splits, row.reader, classes, work, row.workers, say)
+            iterations = -(-len(row.splits["train"]) // row.config.train.videos_per_gpu)
+            lines = [training.format_entry(entry, iterations) for entry in log.entries]
+        else:
+            model, log = checkpoint.adopt(weights_file(row.config.checkpoint), arguments), training.Log()
+            lines = [f"Not trained: these are the weights of {row.config.checkpoint}"]
+            say(lines[0])
+        checkpoint.save(model, paths.weights(name), arguments)
+        write_text(folder / "train.log", "\n".join(lines) + "\n")
+        write_text(folder / "train.log.json", "".join(json.dumps(e) + "\n" for e in log.entries))
         write_text(paths.timed_log(name), "".join(json.dumps(e) + "\n" for e in log.timed))
-        write_text(paths.metrics(name, "curve.csv"), pd.DataFrame(log.curve()).to_csv(index=False, lineterminator="\n"))
+        curve = pd.DataFrame(log.curve(), columns=training.CURVE)
+        write_text(paths.metrics(name, "curve.csv"), curve.to_csv(index=False, lineterminator="\n"))
         shutil.rmtree(work)
+
+
+def weights_file(source: str) -> Path:
+    """A fetched file stays in torch's own cache, where MMAction keeps the same files under the same names."""
+    return fetch(source, Path(torch.hub.get_dir(), "checkpoints")) if "://" in source else Path(source)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

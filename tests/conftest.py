@@ -21,13 +21,14 @@ GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")  # commi
 def golden():
     """Path of a file of reference vectors; one that is neither committed nor beside the clone skips the test."""
 
-    def find(name: str) -> Path:
-        for folder in GOLDEN:
-            if (folder / name).is_file():
-                return folder / name
-        pytest.skip(f"{name} of the original's reference vectors is too large to commit and not beside this clone")
+    return find_golden
 
-    return find
+
+def find_golden(name: str) -> Path:
+    for folder in GOLDEN:
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip(f"{name} of the original's reference vectors is too large to commit and not beside this clone")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def folder(tmp_path, clip_path):
 def bring(folder, tmp_path, seed=0, val_share=0.3):
     source = FolderSource(kind="folder", val_share=val_share)
     config = DataConfig(dataset="folder", seed=seed, source=source, path=str(folder), short_sides={"256p": 64})
-    return datasets.bring(config, tmp_path / "work", tmp_path / "videos", 0)
+    return datasets.bring(config, tmp_path / "work", tmp_path / "videos", 0)[:2]
 
 
 def test_split_is_not_seeded_or_leaves_a_class_out(folder, tmp_path):

@@ -27,14 +27,40 @@ def test_lists_are_not_in_the_published_formats():
 
 
 def test_lists_change_on_their_way_through_a_file():
-    assert lists.parse_frames(lists.format_frames(GOOD["train"]), "list") == GOOD["train"]
-    assert lists.parse_videos(lists.format_videos(GOOD["train"]), "list") == [(s.path, s.label) for s in GOOD["train"]]
+    assert lists.parse(lists.format_frames(GOOD["train"]), "list") == GOOD["train"]
+    uncounted = [Sample(s.path, 0, s.label) for s in GOOD["train"]]
+    assert lists.parse(lists.format_videos(GOOD["train"]), "list") == uncounted
+    ids = [Sample("1", 90, 0), Sample("2", 80, 1)]
+    assert lists.parse(lists.format_published(GOOD["train"]), "list") == ids
+
+
+@pytest.mark.parametrize(
+    "line", ["0wR5jVB-WPk, 250, 3", "0wR5jVB-WPk 250 3", "0wR5jVB-WPk,250,3", " 0wR5jVB-WPk\t250 3 "]
+)
+def test_published_list_is_read_with_commas_or_with_blanks_only(line):
+    assert lists.parse(f"first 300 0\n{line}\n", "list")[1] == Sample("0wR5jVB-WPk", 250, 3)
+
+
+@pytest.mark.parametrize("text", ["b c\na\n", "0 b c\n1 a\n", "a 1\nb c 0\n", "1 b c\n2 a\n", "b c, 0\n\na, 1\n"])
+def test_label_map_of_another_layout_numbers_the_classes_otherwise(text):
+    assert lists.parse_label_map(text, "map") == ["b c", "a"]
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "map: empty"), ("a\nb\na\n", "class 'a' stands there twice")])
+def test_spoilt_label_map_is_accepted(text, words):
+    with pytest.raises(lists.ListError, match=words):
+        lists.parse_label_map(text, "map")
+
+
+def test_one_endless_line_keeps_the_parser_busy():
+    with pytest.raises(lists.ListError, match=r"line 2: .* found 'a , , , "):
+        lists.parse("good.mp4 90 0\n" + "a" + " ," * 1_000_000 + " x\n", "list")
 
 
 @pytest.mark.parametrize("line", ["a.mp4 90", "a.mp4 x 0", "a.mp4 90 -1", "90 0", ""])
 def test_malformed_line_is_taken_or_its_number_is_not_said(line):
     with pytest.raises(lists.ListError, match="line 2"):
-        lists.parse_frames(f"good.mp4 90 0\n{line}\n", "list.txt")
+        lists.parse(f"good.mp4 90 0\n{line}\n", "list.txt")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +84,10 @@ def test_same_video_under_two_names_stands_in_train_and_val():
     content = {**CONTENT, "val/a/3.mp4": CONTENT["train/a/1.mp4"]}
     with pytest.raises(lists.ListError, match=r"val/a/3\.mp4 \(val\) = train/a/1\.mp4 \(train\)"):
         check(content=content)
+
+
+def test_finished_weights_cannot_be_tested_without_training_videos():
+    check({**GOOD, "train": []})
 
 
 def test_offending_lines_flood_the_terminal():

@@ -1,12 +1,16 @@
 """The network, its faster form, its file, and the accuracies."""
 
+import os
+import socket
+
 import numpy as np
 import pytest
 import torch
 
 from r2plus1d import checkpoint, metrics
+from r2plus1d.counting import cost
 from r2plus1d.lowering import for_inference
-from r2plus1d.model import BLOCKS, Conv2plus1d, build
+from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
 
 
 def trained_a_little(**arguments):
@@ -15,7 +19,7 @@ def trained_a_little(**arguments):
     model = build(**arguments)
     model(torch.randn(4, 3, 8, 32, 32))
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
+        if isinstance(module, torch.nn.BatchNorm3d | OuterNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
     return model.eval()
@@ -38,6 +42,157 @@ def test_width_between_the_convolutions_changes_the_parameter_count_of_a_3d_kern
         assert parameters <= 27 * channels * out < parameters + 9 * channels + 3 * out
 
 
+# Section 3 of the paper: which groups convolve in time (1 is the stem), and the millions of parameters of the 18-layer
+# networks with 400 classes. R(2+1)D is counted apart.
+TEMPORAL_GROUPS = {
+    "r3d": (12345, 33.4),
+    "f_r2d": (0, 11.4),
+    "mc2": (1, 11.4),
+    "mc3": (12, 11.7),
+    "mc4": (123, 12.7),
+    "mc5": (1234, 16.9),
+    "rmc2": (2345, 33.3),
+    "rmc3": (345, 33.1),
+    "rmc4": (45, 32.0),
+    "rmc5": (5, 27.9),
+}
+
+
+def paper_count(groups: str, depth: int, classes: int) -> int:
+    """Weights of a residual network (He et al. 2016, tables 1 and 6; shortcuts by projection) whose 3 x 3 and 7 x 7
+    kernels are 3 frames deep in the groups named and 1 frame deep in the others."""
+    norm, spread = 2, 4 if depth >= 50 else 1
+    total, channels = 3 * 64 * 49 * (3 if "1" in groups else 1) + norm * 64, 64
+    for group, (blocks, width) in enumerate(zip(BLOCKS[depth], (64, 128, 256, 512), strict=True), 2):
+        deep = 3 if str(group) in groups else 1
+        for block in range(blocks):
+            three = 9 * deep * width
+            if spread == 4:
+                total += channels * width + three * width + 4 * width * width + norm * (width + width + 4 * width)
+            else:
+                total += channels * three + width * three + norm * 2 * width
+            if block == 0 and (channels != spread * width):
+                total += channels * spread * width + norm * spread * width
+            channels = spread * width
+    return total + channels * classes + classes
+
+
+@pytest.mark.parametrize("conv", TEMPORAL_GROUPS)
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_parameters_of_a_convolution_are_not_those_that_the_paper_s_groups_give(conv, depth):
+    groups, millions = TEMPORAL_GROUPS[conv]
+    with torch.device("meta"):
+        model = build(depth=depth, conv=conv)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == paper_count(str(groups), depth, 400)
+    assert depth != 18 or abs(count / 1e6 - millions) < 0.06
+
+
+def test_stem_that_joins_all_frames_is_not_a_convolution_over_3_l_channels():
+    model, clip = build(depth=18, width=4, num_classes=5, conv="r2d", frames=6).eval(), torch.randn(2, 3, 6, 32, 32)
+    stem = model.backbone.conv1.conv
+    flat = torch.nn.functional.conv2d(clip.flatten(1, 2), stem.weight.flatten(1, 2), stride=2, padding=3)
+    with torch.no_grad():
+        torch.testing.assert_close(stem(clip)[:, :, 0], flat)
+        assert model(clip).shape == (2, 5)
+        with pytest.raises(ValueError, match="built for clips of 6 frames, not of 8"):
+            model(torch.zeros(1, 3, 8, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("conv", "frames"), [("r2plus1d", 2), ("r3d", 2), ("r2d", 1), ("f_r2d", 16), ("mc4", 8), ("rmc4", 4)]
+)
+def test_convolution_in_space_alone_shortens_the_clip(conv, frames):
+    model = build(depth=18, width=4, conv=conv, frames=16).eval()
+    with torch.no_grad():
+        assert model.backbone(torch.zeros(1, 3, 16, 64, 64)).shape == (1, 32, frames, 2, 2)
+
+
+def test_cost_of_the_published_networks_is_not_the_published_one():
+    with torch.device("meta"):
+        model = build()
+    short, long = cost(model, 8, 256, 256), cost(model, 32, 256, 256)
+    assert (short.parameters, short.macs, long.macs) == (63_759_281, 52_977_868_800, 211_910_860_800)
+    assert [round(c.published_flops / 1e9, 2) for c in (short, long)] == [53.18, 212.70]
+    assert cost(model, 8, 224, 224).macs == 40_561_228_800
+
+
+def statistics_of_one_process(rank: int, folder: str, port: int) -> None:
+    """Half of a batch in one of two processes."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    network, clips = small_network()
+    block = network.backbone.layer1
+    block(clips[2 * rank : 2 * rank + 2]).square().sum().backward()
+    torch.save(({n: p.grad for n, p in block.named_parameters()}, dict(block.named_buffers())), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def small_network():
+    torch.manual_seed(0)
+    return build(depth=10, width=4).train(), torch.randn(4, 4, 4, 8, 8)
+
+
+def test_outer_batch_norm_is_not_synchronised_over_processes_or_the_inner_one_is(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(statistics_of_one_process, (str(tmp_path), port), nprocs=2)
+    (first, buffers), (second, others) = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    for name in buffers:
+        same = torch.equal(buffers[name], others[name])
+        assert same == ("bn_s.running" not in name), name
+    network, clips = small_network()
+    inner = network.backbone.layer1[0].conv1.conv
+    halves = [inner.conv_s(clips[i : i + 2]) for i in (0, 2)]
+    for half, found in zip(halves, (buffers, others), strict=True):
+        expected = 0.1 * half.mean((0, 2, 3, 4))
+        torch.testing.assert_close(found["0.conv1.conv.bn_s.running_mean"], expected, rtol=1e-4, atol=1e-6)
+    whole = torch.cat([inner.conv_t(torch.relu(batch_norm(half))) for half in halves])
+    outer = network.backbone.layer1[0].conv1.bn
+    mean, var = whole.mean((0, 2, 3, 4)), whole.var((0, 2, 3, 4))
+    torch.testing.assert_close(buffers["0.conv1.bn.running_mean"], 0.1 * mean, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(buffers["0.conv1.bn.running_var"], 0.9 + 0.1 * var, rtol=1e-4, atol=1e-6)
+    assert outer.eps == 1e-3
+    assert all(torch.isfinite(first[name] + second[name]).all() for name in first)
+
+
+def batch_norm(x):
+    return torch.nn.functional.batch_norm(x, None, None, training=True, eps=1e-5)
+
+
+def test_gradients_through_a_synchronised_norm_are_not_those_of_the_whole_batch(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(gradients_of_one_process, (str(tmp_path), port), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    norm, x, weight = norm_and_batch()
+    (norm(x) * weight).pow(3).sum().backward()
+    torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first["weight"] + second["weight"], norm.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def norm_and_batch():
+    torch.manual_seed(0)
+    norm = OuterNorm(4)
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    return norm, torch.randn(4, 4, 2, 3, 3, requires_grad=True), torch.randn(4, 4, 2, 3, 3)
+
+
+def gradients_of_one_process(rank: int, folder: str, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    norm, x, weight = norm_and_batch()
+    own = slice(2 * rank, 2 * rank + 2)
+    part = x[own].detach().requires_grad_()
+    (norm(part) * weight[own]).pow(3).sum().backward()
+    torch.save({"x": part.grad, "weight": norm.weight.grad}, f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
 def test_unknown_depth_or_convolution_is_built():
     with pytest.raises(ValueError, match="depth 33"):
         build(depth=33)
@@ -45,13 +200,14 @@ def test_unknown_depth_or_convolution_is_built():
         build(conv="r4d")
 
 
-def test_network_for_inference_computes_something_else():
-    model = trained_a_little(depth=18, num_classes=5, width=8)
+@pytest.mark.parametrize("conv", CONVS)
+def test_network_for_inference_computes_something_else(conv):
+    model = trained_a_little(depth=18, num_classes=5, width=8, conv=conv)
     x = torch.randn(3, 3, 8, 48, 40)
     with torch.inference_mode():
         plain, fast = model(x), for_inference(model, torch.device("cpu"))(x)
     torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
-    assert isinstance(model.backbone.conv1.bn, torch.nn.BatchNorm3d), "the original was changed"
+    assert isinstance(model.backbone.conv1.bn, OuterNorm), "the original was changed"
 
 
 def test_weights_file_restores_another_network_or_varies(tmp_path):

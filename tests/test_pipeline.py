@@ -110,6 +110,8 @@ def test_benchmark_leaves_out_what_it_was_measured_on(trained):
     figures = json.loads((folder / "benchmark.json").read_text())
     assert figures["videos_per_second"] > 0
     assert figures["memory_mib"] > 0
+    assert figures["parameters"] > 10_000
+    assert figures["macs"] > 1_000_000
     assert {"device", "threads", "torch", "frames"} <= set(json.loads((folder / "benchmark_machine.json").read_text()))
 
 

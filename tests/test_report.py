@@ -1,5 +1,6 @@
 """The README's tables and plots."""
 
+import dataclasses
 import json
 
 import matplotlib.image
@@ -23,7 +24,7 @@ def rows(params) -> list:
                 "static": {"top1": 8.3},
                 "videos": 2,
             },
-            benchmark={"videos_per_second": 12.34, "memory_mib": 900},
+            benchmark={"videos_per_second": 12.34, "memory_mib": 900, "parameters": 63_759_281, "macs": 52_977_868_800},
             machine={"device": "CPU Some", "threads": 2, "torch": "2", "cuda": "not used", "frames": "80x3"},
             curve=pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_top1": [None, 0.5]}),
             confusion=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
@@ -52,7 +53,17 @@ def test_measured_table_does_not_say_dataset_scale_device_or_coverage(rows):
         assert words in table
     assert "503 readable" in table
     assert table.count("12.34 (80x3 frames)") == 5
-    assert "| custom | 16x4 | 74.00 | 74.00 | 69.00 | 8.30 |" in table
+    assert "| custom | 16x4 | 63.759 | 52.98 | 74.00 | 74.00 | 69.00 | 8.30 |" in table
+
+
+def test_row_with_finished_weights_cannot_be_reported(rows, tmp_path):
+    address = "https://host/weights-12345678.pth"
+    given = dataclasses.replace(
+        rows[0], config=rows[0].config.model_copy(update={"checkpoint": address}), curve=rows[0].curve[:0]
+    )
+    assert f"[not trained here]({address}) | x | x |" in report.measured_table([given, *rows[1:]], COVERAGE)
+    report.plot_curves([given], tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_text_outside_the_markers_is_touched():

@@ -1,10 +1,11 @@
-"""The two measured columns of the table: videos per second and memory.
+"""The columns of the table that are no accuracies: videos per second, memory, and what the network costs.
 
 videos_per_second: one video at a time, all its views in one forward pass, the copy of the ready input to the device and
 the model only (no decoding, no pre-processing), after warm-up. memory_mib: the peak of training steps at the row's
 videos per GPU. Source of the definitions: the published rows.
 """
 
+import dataclasses
 import itertools
 import time
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from r2plus1d.clips import Reader, Schedule, TestVideos, TrainClips, loader, single
 from r2plus1d.config import RowConfig
+from r2plus1d.counting import cost
 from r2plus1d.lists import Sample
 from r2plus1d.lowering import for_inference
 from r2plus1d.progress import progress
@@ -24,11 +26,12 @@ from r2plus1d.views import to_input
 def benchmark(
     config: RowConfig, model: nn.Module, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
 ) -> tuple[dict[str, float], dict[str, str | int]]:
-    """(figures, what they were measured on)."""
+    """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
-    memory = training_memory(config, splits["train"], reader, num_classes, device)
+    memory = training_memory(config, splits["train"] or splits["val"], reader, num_classes, device)
     rate, videos = inference_rate(config, for_inference(model, device), splits["val"], reader, device)
-    figures = {"videos_per_second": float(f"{rate:.4g}"), "memory_mib": memory}
+    costs = cost(model, config.clip.frames, config.test.crop, config.test.crop)
+    figures = {"videos_per_second": float(f"{rate:.4g}"), "memory_mib": memory} | dataclasses.asdict(costs)
     frames, crops = config.clip.frames * config.test.clips, config.test.crops
     return figures, describe(device) | {"videos": videos, "frames": f"{frames}x{crops}"}
 
@@ -37,7 +40,7 @@ def training_memory(
     config: RowConfig, samples: list[Sample], reader: Reader, num_classes: int, device: torch.device
 ) -> int:
     """MiB. On the CPU, of the whole process."""
-    model = build_model(config, num_classes)[0].to(device)
+    model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
     batches = loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule)

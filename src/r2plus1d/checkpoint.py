@@ -1,8 +1,14 @@
-"""Weights on disk: safetensors, with what is needed to rebuild the network beside them."""
+"""Weights on disk: our safetensors, with what is needed to rebuild the network, and MMAction's .pth.
+
+A .pth is a pickle. It is read by torch's restricted unpickler, which builds tensors and plain values and refuses
+everything else.
+"""
 
 import json
+import pickle
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -12,6 +18,7 @@ from r2plus1d.files import replacing
 from r2plus1d.model import Recognizer, build
 
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
+SUFFIXES = (".pth", ".safetensors")
 
 
 class CheckpointError(UserError):
@@ -20,17 +27,23 @@ class CheckpointError(UserError):
 
 def save(model: Recognizer, path: Path, built_with: dict) -> None:
     """Writes the state dict; `built_with` are the arguments of `model.build`, kept in the header."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as partial:
-        save_file(state, partial, metadata={METADATA: json.dumps(built_with, sort_keys=True)})
+        save_file(_plain(model), partial, metadata={METADATA: json.dumps(built_with, sort_keys=True)})
+
+
+def export_mmaction(model: Recognizer, path: Path) -> None:
+    """Writes what MMAction's `load_checkpoint` reads, strictly where the network is an R(2+1)D."""
+    with replacing(Path(path)) as partial:
+        torch.save({"meta": {}, "state_dict": _plain(model)}, partial)
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The state dict on the CPU. Raises CheckpointError for a missing or damaged file."""
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {error}; run `dvc repro` to train the row") from error
+    """The state dict on the CPU, of a .safetensors or of MMAction's .pth (by the file's name).
+
+    Raises CheckpointError for a missing or damaged file, and for a .pth that holds more than weights and plain values.
+    """
+    path = Path(path)
+    return _load_pth(path) if path.suffix == ".pth" else _load_safetensors(path)
 
 
 def restore(path: Path) -> Recognizer:
@@ -43,3 +56,55 @@ def restore(path: Path) -> Recognizer:
     model = build(**json.loads(built_with))
     model.load_state_dict(state)
     return model.eval()
+
+
+def adopt(path: Path, built_with: dict) -> Recognizer:
+    """The network of `built_with` with the weights of a file. Raises CheckpointError where they do not fit it."""
+    state, model = load(path), build(**built_with)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if differing := [name for name in {**expected, **found} if expected.get(name) != found.get(name)]:
+        lines = [f"  {name}: {_shape(found, name)}, expected {_shape(expected, name)}" for name in differing[:5]]
+        more = [f"  ... and {len(differing) - 5} more"] if len(differing) > 5 else []
+        described = ", ".join(f"{key} {value}" for key, value in built_with.items())
+        way_out = "The network follows the dataset's scale and classes and the section `model` of params.yaml."
+        raise CheckpointError("\n".join([f"{path} does not fit the network ({described}):", *lines, *more, way_out]))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: {error}; run `dvc repro` to train the row") from error
+
+
+def _load_pth(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: refused, because it is no pickle of weights and plain values; unpickling anything else can run "
+            f"code. Re-save it as {{'state_dict': ...}} where you trust it ({_first_line(error)})"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint: {_first_line(error)}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(f"{path}: expected tensors by name under `state_dict`")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _plain(model: Recognizer) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _shape(shapes: dict[str, tuple], name: str) -> str:
+    return "x".join(map(str, shapes[name])) or "a number" if name in shapes else "nothing"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

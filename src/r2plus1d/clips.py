@@ -38,15 +38,19 @@ class TrainClips(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int]:
         epoch, index = item
-        clip, train, sample = self.config.clip, self.config.train, self.samples[index]
         rng = np.random.default_rng([self.config.seed, AUGMENTATION, epoch, index])
-        indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
-        frames = views.resize_short_side(self.reader.read(sample.path, indices), train.resize)
-        box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
-        frames = views.resize(views.crop(frames, box), (train.crop, train.crop))
-        if rng.random() < train.flip:
-            frames = views.flip(frames)
-        return torch.from_numpy(np.ascontiguousarray(frames)), sample.label
+        clip = training_clip(self.config, self.samples[index], self.reader, rng)
+        return torch.from_numpy(clip), self.samples[index].label
+
+
+def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [T, crop, crop, 3]: the training view, everything random drawn from `rng`."""
+    clip, train = config.clip, config.train
+    indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
+    frames = views.resize_short_side(reader.read(sample.path, indices), train.resize)
+    box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
+    frames = views.resize(views.crop(frames, box), (train.crop, train.crop))
+    return np.ascontiguousarray(views.flip(frames) if rng.random() < train.flip else frames)
 
 
 class ValClips(Dataset):

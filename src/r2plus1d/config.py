@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -23,6 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Depth = Literal[10, 18, 34, 50, 101, 152]
+Convolution = Literal["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
 
 
 class ConfigError(UserError, ValueError):
@@ -35,7 +37,7 @@ class Section(BaseModel):
 
 class ModelConfig(Section):
     depth: Depth
-    conv: Literal["r2plus1d"]
+    conv: Convolution
     width: Count
 
 
@@ -123,11 +125,35 @@ class FolderSource(Section):
     val_share: Annotated[float, Field(gt=0, lt=1)]
 
 
+class ListsSource(Section):
+    """Annotation lists that are there already, of videos or of frames in loose files, used where they lie."""
+
+    kind: Literal["lists"]
+    content: Literal["videos", "frames"]
+    train: str | None = None  # paths of the lists; without this one, rows can be tested but not trained
+    val: str | None = None
+    labels: str | None = None  # class names, one a line
+    frame_name: str  # of loose frames, such as img_{:05}.jpg
+
+    @model_validator(mode="after")
+    def check(self):
+        try:
+            several = self.frame_name.format(1) != self.frame_name.format(2)
+        except (IndexError, KeyError, ValueError):
+            several = False
+        if not several:
+            raise ValueError(
+                f"frame_name is {self.frame_name!r}: expected a name with a number, such as img_{{:05}}.jpg"
+            )
+        return self
+
+
 class KineticsSource(Section):
     kind: Literal["kinetics"]
 
 
-SOURCES = {"motion": MotionSource, "folder": FolderSource, "kinetics": KineticsSource}
+Source = Annotated[MotionSource | FolderSource | ListsSource | KineticsSource, Field(discriminator="kind")]
+SOURCES = {"motion": MotionSource, "folder": FolderSource, "lists": ListsSource, "kinetics": KineticsSource}
 
 
 class DataConfig(Section):
@@ -135,8 +161,10 @@ class DataConfig(Section):
 
     dataset: str
     seed: int
-    source: Annotated[MotionSource | FolderSource | KineticsSource, Field(discriminator="kind")]
+    source: Source
     path: str | None
+    in_place: str | None = None  # folder of the user's own videos or frames, used where they lie
+    loose_frames: str | None = None  # name of those frames, such as img_{:05}.jpg; None: videos
     short_sides: dict[str, int]  # folder of the packed frames ("256p") -> short side in pixels
 
 
@@ -150,6 +178,9 @@ class RowConfig(Section):
     model: ModelConfig
     clip: ClipConfig
     frames: str  # folder of the packed frames, under data/<dataset>/frames
+    in_place: str | None
+    loose_frames: str | None  # name of the frames in loose files below `in_place`; None: packed frames or videos
+    checkpoint: str | None  # URL or path of weights that are tested instead of training
     train: TrainConfig
     test: TestConfig
     benchmark: BenchmarkConfig
@@ -175,11 +206,13 @@ def read_params(path: Path) -> dict:
     return params
 
 
-def resolve(params: Mapping[str, Any]) -> tuple[DataConfig, list[RowConfig]]:
+def resolve(
+    params: Mapping[str, Any], published: Mapping[str, str] = MappingProxyType({})
+) -> tuple[DataConfig, list[RowConfig]]:
     """The data configuration and one configuration for each zoo row and for `custom`, in the order of the tables.
 
-    Raises ConfigError for a key that does not exist (with the nearest that does), a missing key, or a value of a wrong
-    type or out of range.
+    `published` are the addresses of the published weights, by row. Raises ConfigError for a key that does not exist
+    (with the nearest that does), a missing key, or a value of a wrong type or out of range.
     """
     sections = ("dataset", "seed", "model", "train", "test", "benchmark", "datasets", "recipe", "zoo")
     _check_keys("params.yaml", params, sections)
@@ -194,13 +227,21 @@ def resolve(params: Mapping[str, Any]) -> tuple[DataConfig, list[RowConfig]]:
     _check_keys("recipe", params["recipe"], ("model", "train", "test", "benchmark"))
     parts = {name: _dataset(f"datasets.{name}", entry) for name, entry in datasets.items()}
     source, scale, runtime = parts[params["dataset"]]
-    shared = {"dataset": params["dataset"], "seed": seed}
+    path = datasets[params["dataset"]]["path"]
+    if isinstance(source, ListsSource):
+        where = f"datasets.{params['dataset']}"
+        if path is None:
+            raise ConfigError(f"{where}.path is null: give it the folder that the lists' paths start from")
+        if source.val is None:
+            raise ConfigError(f"{where}.source.val is null: give it the path of the validation list")
+    shared = {"dataset": params["dataset"], "seed": seed, "in_place": None, "loose_frames": None}
+    if isinstance(source, ListsSource):
+        shared["in_place"] = path
+        shared["loose_frames"] = source.frame_name if source.content == "frames" else None
     if CUSTOM in params["zoo"]:
         raise ConfigError(f"zoo.{CUSTOM}: this name is the row that the section `model` describes; choose another")
-    names = [*params["zoo"], CUSTOM]
-    rows = [_row(params, name, scale, runtime, shared) for name in names]
+    rows = [_row(params, name, scale, runtime, shared, published) for name in (*params["zoo"], CUSTOM)]
     short_sides = dict(sorted({row.frames: row.clip.short_side for row in rows}.items()))
-    path = datasets[params["dataset"]]["path"]
     if isinstance(source, MotionSource):
         pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
         source = source.model_copy(update={"short_side": pixels})
@@ -225,13 +266,15 @@ def dump(config: Section) -> str:
     return json.dumps(config.model_dump(), indent=2) + "\n"
 
 
-def _row(params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dict) -> RowConfig:
+def _row(
+    params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dict, published: Mapping[str, str]
+) -> RowConfig:
     recipe, dataset = params["recipe"], f"datasets.{shared['dataset']}"
     layers = {key: [(f"recipe.{key}", recipe[key])] for key in ("model", "train", "test", "benchmark")}
     defaults = {key: (f"{dataset}.{key}", params["datasets"][shared["dataset"]][key]) for key in ("train", "benchmark")}
     if name == CUSTOM:
         where, own = "model", params["model"]
-        _check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields))
+        _check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields, "checkpoint"))
         layers["model"].append((where, _only(own, ModelConfig)))
         for key in ("train", "test", "benchmark"):
             layers[key] += [defaults[key]] if key in defaults else []
@@ -239,29 +282,43 @@ def _row(params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dic
     else:
         where, own = f"zoo.{name}", params["zoo"][name]
         _check_mapping(where, own)
-        _check_keys(where, own, (*ClipConfig.model_fields, "gpus", "videos_per_gpu"))
+        _check_keys(where, own, (*ClipConfig.model_fields, "gpus", "videos_per_gpu", "checkpoint"))
         layers["train"] += [(where, _only(own, TrainConfig)), defaults["train"]]
         layers["benchmark"].append(defaults["benchmark"])
     clip = _only(own, ClipConfig)
     if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
         clip["frame_interval"] = max(1, SPAN // clip["frames"])
-    published = _merge(ClipConfig, [(where, clip)])
+    unscaled = _merge(ClipConfig, [(where, clip)])
     model = _merge(ModelConfig, layers["model"])
     chosen = own.get("depth")  # a depth that `custom` asks for is meant as it is
     depth = chosen if chosen is not None else scale.depth or model.depth
     scaled_model = {"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth}
-    pixels = {"short_side": _scaled(published.short_side, scale.resolution, f"{where}.short_side")}
+    pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
     return RowConfig(
         row=name,
         **shared,
         scale=scale,
         model=model.model_copy(update=scaled_model),
-        clip=published.model_copy(update=pixels),
-        frames=f"{published.short_side}p",
+        clip=unscaled.model_copy(update=pixels),
+        frames=f"{unscaled.short_side}p",
+        checkpoint=_checkpoint(where, own["checkpoint"], published.get(name)),
         train=_shrink(_merge(TrainConfig, layers["train"]), scale),
         test=_shrink(_merge(TestConfig, layers["test"]), scale),
         benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
         runtime=runtime,
+    )
+
+
+def _checkpoint(where: str, value: Any, published: str | None) -> str | None:
+    if value == "published":
+        if published is None:
+            raise ConfigError(f"{where}.checkpoint is 'published': there are published weights of the zoo rows only")
+        return published
+    if value is None or (isinstance(value, str) and value.endswith((".pth", ".safetensors"))):
+        return value
+    raise ConfigError(
+        f"{where}.checkpoint is {value!r}: expected published, the path or https address of a .pth or .safetensors, "
+        "or null to train"
     )
 
 

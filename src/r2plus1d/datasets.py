@@ -1,7 +1,8 @@
-"""Where videos come from: brings those of a dataset to one folder, with a manifest.
+"""Where videos come from: brings those of a dataset to one folder, or finds them where they lie, with a manifest.
 
 manifest.csv has one line per video, sorted by path: path (below the folder), label (class name), split (train or val),
-bytes, sha256. set_aside.csv has one line per file that was found but not taken: path, reason.
+frames (what an existing list says, else 0), bytes, sha256. set_aside.csv has one line per file that was found or listed
+but not taken: path, reason. classes.txt has the class names in the order of their labels.
 """
 
 import functools
@@ -14,14 +15,15 @@ import numpy as np
 import pandas as pd
 
 from r2plus1d import motion
-from r2plus1d.config import DataConfig, FolderSource, MotionSource
+from r2plus1d.config import DataConfig, FolderSource, ListsSource, MotionSource
 from r2plus1d.errors import UserError
+from r2plus1d.existing import find
 from r2plus1d.files import held, replace_folder, replacing
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
 from r2plus1d.video import write_h264
 
-MANIFEST = ("path", "label", "split", "bytes", "sha256")
+MANIFEST = ("path", "label", "split", "frames", "bytes", "sha256")
 SET_ASIDE = ("path", "reason")
 VIDEO_SUFFIXES = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
 VIDEO_SUFFIXES |= {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
@@ -31,16 +33,20 @@ class DataError(UserError):
     """Videos that cannot be brought; the message names the place and the way out."""
 
 
-def bring(config: DataConfig, work: Path, videos: Path, workers: int | None) -> tuple[list, list]:
-    """Fills `videos` and returns the rows of the manifest and of the files set aside.
+def bring(config: DataConfig, work: Path, videos: Path, workers: int | None) -> tuple[list, list, list[str]]:
+    """Fills `videos` and returns the rows of the manifest, those of the files set aside, and the class names.
 
-    What an interrupted run left in `work` is reused. Raises DataError where there are not at least two classes.
+    Existing lists are an exception: `videos` stays empty, since their files are used where they lie. What an
+    interrupted run left in `work` is reused. Raises DataError where there are not at least two classes.
     """
     with held(work):
         if isinstance(config.source, MotionSource):
             rows, aside = _generate(config.source, config.seed, work, workers), []
+            classes = sorted(motion.CLASSES)
         elif isinstance(config.source, FolderSource):
-            rows, aside = _copy(config.source, config.seed, config.path, work)
+            rows, aside, classes = _copy(config.source, config.seed, config.path, work)
+        elif isinstance(config.source, ListsSource):
+            rows, aside, classes = find(config.source, Path(config.path), workers)
         else:
             raise DataError(
                 f"dataset {config.dataset}: downloading Kinetics is not supported; put your copy into a folder with "
@@ -48,7 +54,7 @@ def bring(config: DataConfig, work: Path, videos: Path, workers: int | None) -> 
                 "-S dataset=folder -S datasets.folder.path=THAT_FOLDER"
             )
         replace_folder(work, videos)
-    return rows, aside
+    return rows, aside, classes
 
 
 def write_table(path: Path, rows: list[tuple], columns: tuple[str, ...]) -> None:
@@ -81,20 +87,17 @@ def _generate_one(task: tuple[str, int, int], seed: int, short_side: int, work: 
     return _row(path, work, name, split)
 
 
-def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tuple[list[tuple], list[tuple]]:
+def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tuple[list[tuple], list[tuple], list[str]]:
     if path is None:
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"datasets.folder.path is {path!r}: there is no such folder")
     splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
-    if len(splits) == 1:
-        missing = "val" if "train" in splits else "train"
-        raise DataError(
-            f"{root}: there is a {next(iter(splits))}/ but no {missing}/ beside it; add it, or keep neither"
-        )
+    if list(splits) == ["train"]:
+        raise DataError(f"{root}: there is a train/ but no val/ beside it; add it, or keep neither")
     found, aside = _scan(root, list(splits.values()) or [root])
-    classes = sorted({label for _, label in found})
+    classes = sorted({label for _, label in found}, key=lambda name: name.replace("_", " "))  # Kinetics' own order
     if len(classes) < 2:
         raise DataError(
             f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
@@ -116,7 +119,7 @@ def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tupl
         rows, repeated = _without_repeats(rows)
         aside += repeated
         rows = _split(rows, classes, source.val_share, seed)
-    return sorted(rows), sorted(aside)
+    return sorted(rows), sorted(aside), classes
 
 
 def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tuple]]:
@@ -159,7 +162,7 @@ def _without_repeats(rows: list[tuple]) -> tuple[list[tuple], list[tuple]]:
     first: dict[str, str] = {}
     kept, repeated = [], []
     for row in sorted(rows):
-        path, sha256 = row[0], row[4]
+        path, sha256 = row[0], row[-1]
         if sha256 in first:
             repeated.append((path, f"same content as {first[sha256]}"))
         else:
@@ -178,4 +181,4 @@ def _remove_others(work: Path, wanted: set[str]) -> None:
 def _row(file: Path, root: Path, label: str, split: str) -> tuple:
     with open(file, "rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return str(file.relative_to(root)), label, split, file.stat().st_size, digest
+    return str(file.relative_to(root)), label, split, 0, file.stat().st_size, digest

@@ -9,6 +9,7 @@ import torch
 
 from r2plus1d import frames
 from r2plus1d.files import held, replace_folder, write_json
+from r2plus1d.loose import frame_size
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
 from r2plus1d.video import MISSING_FRAMES, VideoError, announced_frames, decode
@@ -36,6 +37,26 @@ def extract(
             note.unlink()
         replace_folder(work, out)
     return [(path, reason) for shard in done for path, reason in shard["set_aside"]]
+
+
+def index_loose(
+    root: Path, counts: dict[str, int], frame_name: str, short_sides: dict[str, int], work: Path, out: Path
+) -> list[tuple[str, str]]:
+    """The index alone, for frames in loose files below `root`: their number by path is `counts`, their size stays.
+
+    Returns (path, reason) of those set aside.
+    """
+    rows, set_aside = [], []
+    for path in progress(sorted(counts), len(counts), "indexing", "videos"):
+        try:
+            rows.append((path, frames.NO_SHARD, 0, counts[path], *frame_size(root / path, frame_name)))
+        except frames.FrameError as error:
+            set_aside.append((path, str(error)))
+    with held(work):
+        for name in short_sides:
+            frames.write_index(work / name, rows)
+        replace_folder(work, out)
+    return set_aside
 
 
 def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int], work: Path) -> dict:

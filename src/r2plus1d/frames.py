@@ -20,6 +20,7 @@ from r2plus1d.errors import UserError
 from r2plus1d.files import replacing
 
 QUALITY = 95
+NO_SHARD = -1  # in the index of frames that are not packed
 COLUMNS = ("video", "shard", "first", "frames", "height", "width")
 
 

@@ -1,15 +1,19 @@
 """Annotation lists in MMAction's formats, and the label map.
 
-Frames list: `path total_frames label`; videos list: `path label`. One video a line; the path may contain blanks, since
-the numbers stand last. Labels count the class names in sorted order from 0.
+Frames list: `path total_frames label`; videos list: `path label`; the published validation list: `video_id,
+num_frames, label_index`, where the id is a file's name without its ending. One video a line; the path may contain
+blanks, since the numbers stand last, apart by blanks or commas. Labels count from 0.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from r2plus1d.errors import UserError
+
+LONGEST_LINE = 4096  # characters
 
 
 @dataclass(frozen=True)
@@ -31,34 +35,69 @@ def format_videos(samples: Iterable[Sample]) -> str:
     return "".join(f"{s.path} {s.label}\n" for s in samples)
 
 
-def parse_frames(text: str, name: str) -> list[Sample]:
-    """Raises ListError with the line's number for a line that is not `path total_frames label`."""
+def format_published(samples: Iterable[Sample]) -> str:
+    return "".join(f"{Path(s.path).stem}, {s.num_frames}, {s.label}\n" for s in samples)
+
+
+def parse(text: str, name: str) -> list[Sample]:
+    """Any of the three formats, told apart by the first line. A videos list gives 0 for the number of frames.
+
+    Raises ListError with the line's number for a line that is not like the first.
+    """
+    lines = text.splitlines()
+    if not lines:
+        raise ListError(f"{name}: empty; expected lines such as `path total_frames label` or `path label`")
+    numbers = 2 if _LINE[2].fullmatch(lines[0]) else 1
+    what = {1: "`path label`", 2: "`path total_frames label`"}[numbers]
     samples = []
-    for number, line in enumerate(text.splitlines(), 1):
-        parts = line.rsplit(maxsplit=2)
-        if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts[1:]):
-            raise ListError(f"{name}, line {number}: expected `path total_frames label`, found {line!r}")
-        samples.append(Sample(parts[0], int(parts[1]), int(parts[2])))
+    for number, line in enumerate(lines, 1):
+        found = _LINE[numbers].fullmatch(line) if len(line) <= LONGEST_LINE else None
+        if not found:
+            raise ListError(f"{name}, line {number}: expected {what}, found {line[:200]!r}")
+        path, *rest = found.groups()
+        samples.append(Sample(path, int(rest[0]) if numbers == 2 else 0, int(rest[-1])))
     return samples
 
 
-def parse_videos(text: str, name: str) -> list[tuple[str, int]]:
-    """(path, label) pairs. Raises ListError with the line's number for a line that is not `path label`."""
-    pairs = []
-    for number, line in enumerate(text.splitlines(), 1):
-        path, _, label = line.rstrip().rpartition(" ")
-        if not path or not (label.isascii() and label.isdigit()):
-            raise ListError(f"{name}, line {number}: expected `path label`, found {line!r}")
-        pairs.append((path, int(label)))
-    return pairs
+_LINE = {n: re.compile(r"\s*(\S.*?)" + n * r"(?:\s*,\s*|\s+)([0-9]{1,9})" + r"\s*") for n in (1, 2)}
+
+
+def parse_label_map(text: str, name: str) -> list[str]:
+    """Class names in the order of the labels, from lines of a name, or of a name and its label in either order.
+
+    Raises ListError where names repeat or the labels are not 0, 1, 2, ... or 1, 2, 3, ...
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for pattern in (r"(?P<label>[0-9]+)[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]+)"):
+        found = [re.fullmatch(pattern, line) for line in lines]
+        if lines and all(found):
+            numbered = sorted((int(match["label"]), match["name"]) for match in found)
+            if [label - numbered[0][0] for label, _ in numbered] == list(range(len(lines))) and numbered[0][0] <= 1:
+                lines = [match for _, match in numbered]
+                break
+    if repeated := [line for line, times in Counter(lines).items() if times > 1]:
+        raise ListError(f"{name}: class {repeated[0]!r} stands there twice")
+    if not lines:
+        raise ListError(f"{name}: empty; expected one class name a line")
+    return lines
+
+
+def read_text(path: str | Path) -> str:
+    """Raises ListError for a file that cannot be read or is not text."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ListError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ListError(f"{path}: not a text file in UTF-8 ({error})") from error
 
 
 def read_samples(folder: Path, dataset: str, split: str) -> list[Sample]:
     path = folder / list_name(dataset, split, "rawframes")
-    try:
-        return parse_frames(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ListError(f"{path}: {error.strerror}; run `dvc repro build_lists`") from error
+    if not path.is_file():
+        raise ListError(f"{path} is missing; run `dvc repro build_lists`")
+    text = read_text(path)
+    return parse(text, str(path)) if text else []
 
 
 def list_name(dataset: str, split: str, kind: str) -> str:
@@ -69,7 +108,8 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
     """Refuses lists that would spoil a result.
 
     `splits` are the samples of `train` and `val`, `classes` the label map, `content` each path's sha256, `available`
-    the paths that frames or videos exist for. Raises ListError naming every offending line (the first ten of a kind).
+    the paths that frames or videos exist for. The training list may be empty: finished weights can be tested without.
+    Raises ListError naming every offending line (the first ten of a kind).
     """
     problems: list[str] = []
 
@@ -97,7 +137,8 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
         ],
     )
     counts = Counter(s.label for s in splits["train"])
-    complain("class with no training video", [name for label, name in enumerate(classes) if not counts[label]])
-    complain("empty list", [split for split, samples in splits.items() if not samples])
+    if splits["train"]:
+        complain("class with no training video", [name for label, name in enumerate(classes) if not counts[label]])
+    complain("empty list", [] if splits["val"] else ["val"])
     if problems:
         raise ListError("the annotation lists cannot be used\n" + "\n".join(problems))

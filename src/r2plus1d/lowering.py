@@ -23,6 +23,9 @@ def for_inference(model: Recognizer, device: torch.device) -> nn.Module:
             module.conv_s = fuse_conv_bn_eval(module.conv_s, module.bn_s)
             module.bn_s = nn.Identity()
         elif isinstance(module, ConvNorm):
-            module.conv.conv_t = fuse_conv_bn_eval(module.conv.conv_t, module.bn)
+            if isinstance(module.conv, Conv2plus1d):
+                module.conv.conv_t = fuse_conv_bn_eval(module.conv.conv_t, module.bn)
+            else:
+                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
     return lowered.to(memory_format=torch.channels_last_3d)

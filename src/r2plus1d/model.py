@@ -1,14 +1,15 @@
-"""The R(2+1)D network: a residual network whose every convolution is split into a spatial and a temporal one.
+"""The R(2+1)D network, whose every convolution is split into a spatial and a temporal one, and its relatives.
 
 Shapes: N clips, C channels, T frames, H x W pixels. Parameter names are those of the published MMAction checkpoints.
-Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018, section 3.5,
+Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018, section 3,
 with the choices of the published Kinetics-400 rows (stem pooling, factorised shortcut, two batch-norm epsilons).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 # Residual blocks in the four stages. Depth 10 is not in the paper: one block a stage, for scaled-down runs.
 BLOCKS = {
@@ -44,7 +45,72 @@ class Conv2plus1d(nn.Module):
         return self.conv_t(torch.relu_(self.bn_s(self.conv_s(x_NCTHW))))
 
 
-CONVS: dict[str, Conv] = {"r2plus1d": Conv2plus1d}
+class ClipConv(nn.Conv3d):
+    """(frames, k, k) convolution over a whole clip: [N, in, frames, H, W] -> [N, out, 1, H', W']."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: tuple, stride: tuple, padding: tuple, *, frames: int
+    ):
+        super().__init__(in_channels, out_channels, (frames, *kernel[1:]), stride, (0, *padding[1:]), bias=False)
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        if x_NCTHW.shape[2] != self.kernel_size[0]:
+            raise ValueError(f"built for clips of {self.kernel_size[0]} frames, not of {x_NCTHW.shape[2]}")
+        return super().forward(x_NCTHW)
+
+
+def frame_conv(in_channels: int, out_channels: int, kernel: tuple, stride: tuple, padding: tuple) -> nn.Conv3d:
+    """(1, k, k) convolution, frame by frame; leaves the number of frames as it is."""
+    spatial = (1, *kernel[1:]), (1, *stride[1:]), (0, *padding[1:])
+    return nn.Conv3d(in_channels, out_channels, *spatial, bias=False)
+
+
+full_conv = partial(nn.Conv3d, bias=False)
+
+# The convolution of the stem (group 1) and of the four residual stages (groups 2 to 5): section 3 of the paper.
+CONVS: dict[str, tuple[Conv, ...]] = {
+    "r2plus1d": (Conv2plus1d,) * 5,
+    "r3d": (full_conv,) * 5,
+    "r2d": (ClipConv, *(frame_conv,) * 4),  # the stem joins all frames, given to `build`; then there is one
+    "f_r2d": (frame_conv,) * 5,
+    **{f"mc{x}": (*(full_conv,) * (x - 1), *(frame_conv,) * (6 - x)) for x in (2, 3, 4, 5)},
+    **{f"rmc{x}": (*(frame_conv,) * (x - 1), *(full_conv,) * (6 - x)) for x in (2, 3, 4, 5)},
+}
+
+
+class SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.clone()
+        distributed.all_reduce(x)
+        return x
+
+    backward = forward  # every process's loss depends on the sum
+
+
+class OuterNorm(nn.SyncBatchNorm):
+    """Batch norm whose training statistics are those of all processes of the default group, where there are several.
+
+    torch's own does that on GPUs only; this one on the CPU as well.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=OUTER_EPS)
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        if x_NCTHW.is_cuda or not (self.training and distributed.is_available() and distributed.is_initialized()):
+            return super().forward(x_NCTHW)
+        shape, dims, total = (1, -1, 1, 1, 1), (0, 2, 3, 4), SumOverProcesses.apply
+        count = total(torch.tensor(float(x_NCTHW[:, 0].numel())))
+        mean = total(x_NCTHW.sum(dims)) / count
+        centred = x_NCTHW - mean.view(shape)
+        var = total(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return centred * scale.view(shape) + self.bias.view(shape)
 
 
 class ConvNorm(nn.Module):
@@ -53,7 +119,7 @@ class ConvNorm(nn.Module):
     def __init__(self, conv: Conv, in_channels: int, out_channels: int, kernel: tuple, stride: tuple):
         super().__init__()
         self.conv = conv(in_channels, out_channels, kernel, stride, tuple(k // 2 for k in kernel))
-        self.bn = nn.BatchNorm3d(out_channels, eps=OUTER_EPS)
+        self.bn = OuterNorm(out_channels)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.bn(self.conv(x_NCTHW))
@@ -96,11 +162,15 @@ class Stem(ConvNorm):
 
 
 class Backbone(nn.Module):
-    """[N, 3, T, H, W] -> features [N, C, T/8, H/32, W/32], with C = 8 * width (32 * width with bottlenecks)."""
+    """[N, 3, T, H, W] -> features [N, C, T', H/32, W/32], with C = 8 * width (32 * width with bottlenecks).
 
-    def __init__(self, depth: int, width: int, conv: Conv):
+    T' = T/8 where the last three stages convolve in time; a stage that does not leaves T as it is. `convs` are those
+    of the stem and of the four stages.
+    """
+
+    def __init__(self, depth: int, width: int, convs: tuple[Conv, ...]):
         super().__init__()
-        self.conv1 = Stem(conv, width)
+        self.conv1 = Stem(convs[0], width)
         # (1, 3, 3) max pooling is two-dimensional, frame by frame: MaxPool3d's backward is not deterministic on CUDA.
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = width
@@ -108,7 +178,7 @@ class Backbone(nn.Module):
             layer = nn.Sequential()
             for b in range(blocks):
                 stride = 2 if stage > 0 and b == 0 else 1
-                layer.append(Block(conv, channels, width << stage, stride, bottleneck=depth >= 50))
+                layer.append(Block(convs[stage + 1], channels, width << stage, stride, bottleneck=depth >= 50))
                 channels = layer[-1].out_channels
             self.add_module(f"layer{stage + 1}", layer)
         self.out_channels = channels
@@ -148,18 +218,25 @@ class Recognizer(nn.Module):
 
 
 def build(
-    depth: int = 34, num_classes: int = 400, width: int = 64, conv: str = "r2plus1d", dropout: float = 0.5
+    depth: int = 34,
+    num_classes: int = 400,
+    width: int = 64,
+    conv: str = "r2plus1d",
+    dropout: float = 0.5,
+    frames: int = 8,
 ) -> Recognizer:
     """The network with fresh weights, drawn from torch's global generator.
 
     `width` is the number of channels after the stem (64 as published); `dropout` is the probability before the last
-    layer. Raises ValueError for an unknown depth or convolution.
+    layer; `frames` is the length of the clips, which shapes the stem of `r2d` and nothing else. Raises ValueError for
+    an unknown depth or convolution.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth {depth} is not one of {', '.join(map(str, BLOCKS))}")
     if conv not in CONVS:
         raise ValueError(f"conv '{conv}' is not one of {', '.join(CONVS)}")
-    backbone = Backbone(depth, width, CONVS[conv])
+    convs = tuple(partial(c, frames=frames) if c is ClipConv else c for c in CONVS[conv])
+    backbone = Backbone(depth, width, convs)
     model = Recognizer(backbone, Head(backbone.out_channels, num_classes, dropout))
     for module in model.modules():
         if isinstance(module, nn.Conv3d):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from r2plus1d.config import RowConfig
+from r2plus1d.config import DataConfig, RowConfig
 
 PARAMS = Path("params.yaml")
 README = Path("README.md")
@@ -20,12 +20,18 @@ def data(dataset: str) -> Path:
     return Path("data") / dataset
 
 
-def videos(dataset: str) -> Path:
-    return data(dataset) / "videos"
+def videos(config: DataConfig | RowConfig) -> Path:
+    """The folder that the paths in the lists start from."""
+    return data(config.dataset) / "videos" if config.in_place is None else Path(config.in_place)
 
 
 def manifest(dataset: str) -> Path:
     return data(dataset) / "manifest.csv"
+
+
+def classes(dataset: str) -> Path:
+    """Class names in the order of their labels, one a line."""
+    return data(dataset) / "classes.txt"
 
 
 def set_aside(dataset: str) -> Path:

@@ -71,14 +71,18 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
         rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']} frames)"
         device = config.train.gpus if _on_gpu(row) else "CPU"
         files = ["`model.safetensors`", "`train.log`", "`train.log.json`"]
+        if config.checkpoint:
+            files = [f"[not trained here]({config.checkpoint})", "x", "x"]
         cells = [config.row, f"short-side {config.clip.short_side}", device, f"ResNet{config.model.depth}", "None"]
         accuracies = [f"{test['top1']:.2f}", f"{test['top5']:.2f}"]
         measured.append([*cells, *accuracies, rate, row.benchmark["memory_mib"], *files])
         single = test["single_clip"]
         accuracies = [test["top1"], test["mean_class_accuracy"], single["top1"], test["static"]["top1"]]
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
-        beside.append([config.row, clip, *(f"{value:.2f}" for value in accuracies)])
-    columns = ("config", "clip", "top1 acc", "mean class acc", "single clip top1", "static control top1")
+        costs = [f"{row.benchmark['parameters'] / 1e6:.3f}", f"{row.benchmark['macs'] / 1e9:.4g}"]
+        beside.append([config.row, clip, *costs, *(f"{value:.2f}" for value in accuracies)])
+    columns = ("config", "clip", "parameters (M)", "MACs per clip (G)")
+    columns += ("top1 acc", "mean class acc", "single clip top1", "static control top1")
     return "\n".join(
         [
             f"Measured here: dataset `{first.config.dataset}`, {scale_text(first.config)}, on {device_text(first)}.",
@@ -89,7 +93,8 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
             _markdown(COLUMNS, measured),
             "",
             "Beside the protocol of 10 clips x 3 crops: the validation view (one clip, centre crop), and the static "
-            "control (every clip's middle frame repeated: what appearance alone scores).",
+            "control (every clip's middle frame repeated: what appearance alone scores). MACs are the multiply-"
+            "accumulates of the convolutions and the last layer for one clip of the test views.",
             "",
             _markdown(columns, beside),
         ]
@@ -120,10 +125,12 @@ def between_markers(text: str, name: str, content: str) -> str:
 
 
 def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
-    """Training loss and validation accuracy of all rows, by epoch."""
+    """Training loss and validation accuracy by epoch of all rows that were trained."""
     figure = Figure((9, 3.6), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for row in rows:
+        if row.curve.empty:
+            continue
         losses.plot(row.curve["epoch"], row.curve["train_loss"], label=row.label)
         tested = row.curve.dropna(subset=["val_top1"])
         accuracies.plot(tested["epoch"], 100 * tested["val_top1"], marker="o", markersize=3, label=row.label)
@@ -131,7 +138,8 @@ def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
     accuracies.set(title="Validation, one centre clip", xlabel="epoch", ylabel="top-1 accuracy (%)", ylim=(0, 100))
     for axes in (losses, accuracies):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    accuracies.legend(frameon=False, fontsize=8)
+    if accuracies.lines:
+        accuracies.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Training on `{rows[0].config.dataset}`")
     _save(figure, path)
 

@@ -7,6 +7,7 @@ from r2plus1d.clips import Reader
 from r2plus1d.files import digest
 from r2plus1d.frames import FrameReader
 from r2plus1d.lists import Sample, read_samples
+from r2plus1d.loose import LooseFrameReader
 from r2plus1d.video import VideoReader
 
 
@@ -39,11 +40,23 @@ def open_row(name: str) -> Row:
         raise config.ConfigError(f"{path} is missing: no row {name!r}; {hint}")
     row = config.read_row(path)
     dataset = row.dataset
-    reader = VideoReader(paths.videos(dataset)) if row.clip.input == "video" else FrameReader(paths.packed(row))
     return Row(
         config=row,
         splits={split: read_samples(paths.lists(dataset), dataset, split) for split in ("train", "val")},
         classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
-        reader=reader,
+        reader=_reader(row),
         workers=config.workers(config.read_params(paths.PARAMS)),
     )
+
+
+def _reader(row: config.RowConfig) -> Reader:
+    if row.clip.input == "frames" and row.loose_frames is None:
+        return FrameReader(paths.packed(row))
+    if row.clip.input == "frames":
+        return LooseFrameReader(paths.videos(row), row.loose_frames)
+    if row.loose_frames:
+        section = "model" if row.row == config.CUSTOM else f"zoo.{row.row}"
+        raise config.ConfigError(
+            f"{section}.input is 'video', but dataset {row.dataset} holds frames; use -S {section}.input=frames"
+        )
+    return VideoReader(paths.videos(row))

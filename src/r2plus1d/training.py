@@ -27,6 +27,7 @@ from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchron
 from r2plus1d.views import to_input
 
 STATE = "state.pt"
+CURVE = ("epoch", "train_loss", "train_top1", "val_top1")
 MODEL_STREAM = 2  # separates torch's random numbers from those of `clips`
 
 
@@ -53,12 +54,8 @@ class Log:
         points: dict[int, dict] = {}
         for epoch in sorted({entry["epoch"] for entry in self.entries}):
             groups = [e for e in self.entries if e["epoch"] == epoch and e["mode"] == "train"]
-            points[epoch] = {
-                "epoch": epoch,
-                "train_loss": round(float(np.mean([g["loss"] for g in groups])), 4),
-                "train_top1": round(float(np.mean([g["top1_acc"] for g in groups])), 4),
-                "val_top1": None,
-            }
+            means = [round(float(np.mean([g[key] for g in groups])), 4) for key in ("loss", "top1_acc")]
+            points[epoch] = dict(zip(CURVE, (epoch, *means, None), strict=True))
         for entry in self.entries:
             if entry["mode"] == "val":
                 points[entry["epoch"]]["val_top1"] = entry["top1_acc"]
@@ -70,11 +67,16 @@ def learning_rate(config: RowConfig, epoch: int) -> float:
     return config.train.learning_rate * (1 + math.cos(math.pi * epoch / config.train.epochs)) / 2
 
 
-def build_model(config: RowConfig, num_classes: int) -> tuple[Recognizer, dict]:
-    """The row's network with seeded weights, and the arguments that it was built with."""
+def build_arguments(config: RowConfig, num_classes: int) -> dict:
+    """What `model.build` is called with for this row."""
+    rest = {"num_classes": num_classes, "dropout": config.train.dropout, "frames": config.clip.frames}
+    return config.model.model_dump() | rest
+
+
+def build_model(config: RowConfig, num_classes: int) -> Recognizer:
+    """The row's network with seeded weights."""
     seed_everything(config.seed, MODEL_STREAM)
-    built_with = config.model.model_dump() | {"num_classes": num_classes, "dropout": config.train.dropout}
-    return build(**built_with), built_with
+    return build(**build_arguments(config, num_classes))
 
 
 def optimizer_for(model: nn.Module, config: RowConfig) -> torch.optim.SGD:
@@ -103,15 +105,17 @@ def train(
     work: Path,
     workers: int | None,
     say: Callable[[str], None],
-) -> tuple[Recognizer, dict, Log]:
-    """The trained network, the arguments that it was built with, and the log.
+) -> tuple[Recognizer, Log]:
+    """The trained network and the log.
 
     After every epoch the whole state goes to `work`; where a state of the same configuration stands there, training
-    goes on from it, to the same bytes. Raises TrainingError when the loss is not finite.
+    goes on from it, to the same bytes. Raises TrainingError when there is nothing to train on or the loss is not
+    finite.
     """
+    if not splits["train"]:
+        raise TrainingError(f"{config.row}: there are no training videos; give the row a checkpoint in params.yaml")
     device = prepare(config.runtime)
-    model, built_with = build_model(config, num_classes)
-    model.to(device)
+    model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
     log, start = Log(), 0
     if (work / STATE).exists():
@@ -136,7 +140,7 @@ def train(
             say(format_entry(entry, schedule.batches_per_epoch))
         _save(work, model, optimizer, epoch + 1, log)
     next(ticks, None)
-    return model, built_with, log
+    return model, log
 
 
 def _train_epoch(config, model, optimizer, epoch, iterations, batches, ticks, device, log) -> None:

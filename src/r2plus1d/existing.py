@@ -1,0 +1,103 @@
+"""Annotation lists that are there already, and the videos or loose frames that they name, used where they lie.
+
+A line names its video by the path below a root, or by its id: the name of the file or folder without its ending, as the
+published list does; Kinetics appends the seconds, as in `0wR5jVB-WPk_000417_000427.mp4`.
+"""
+
+import functools
+import hashlib
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from r2plus1d.config import ListsSource
+from r2plus1d.lists import ListError, Sample, parse, parse_label_map, read_text
+from r2plus1d.loose import count_frames
+from r2plus1d.pool import spread
+from r2plus1d.progress import progress
+
+SECONDS = re.compile(r"_[0-9]{6}_[0-9]{6}$")
+
+
+def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[tuple], list[tuple], list[str]]:
+    """(rows of the manifest, rows of what is set aside, class names); see `datasets`.
+
+    A folder of loose frames is described by the names and sizes of its files, since reading them all would take as long
+    as training. Raises ListError for a list that cannot be read or whose paths leave `root`.
+    """
+    listed = [
+        (split, sample)
+        for split, path in (("train", source.train), ("val", source.val))
+        for sample in (_read(path) if path else [])
+    ]
+    classes = _classes(source, [sample for _, sample in listed])
+    locate = _Locator(root, folders=source.content == "frames")
+    describe = functools.partial(_describe, root=root, frame_name=source.frame_name if locate.folders else None)
+    tasks = [(split, sample, locate(sample.path)) for split, sample in listed]
+    done = list(progress(spread(describe, tasks, workers), len(tasks), "finding", "videos"))
+    rows = [(path, classes[label], *rest) for path, label, *rest in (found for found, _ in done if found)]
+    return sorted(rows), sorted(aside for _, aside in done if aside), classes
+
+
+def _read(path: str) -> list[Sample]:
+    samples = parse(read_text(path), path)
+    for number, sample in enumerate(samples, 1):
+        place = PurePosixPath(sample.path)
+        if place.is_absolute() or ".." in place.parts or not sample.path.isprintable():
+            raise ListError(
+                f"{path}, line {number}: {sample.path!r} must be a path below datasets.<name>.path, without .. and "
+                "control characters"
+            )
+    return samples
+
+
+def _classes(source: ListsSource, samples: list[Sample]) -> list[str]:
+    count = max((sample.label for sample in samples), default=0) + 1
+    if source.labels is None:
+        return [str(label) for label in range(count)]
+    classes = parse_label_map(read_text(source.labels), source.labels)
+    if len(classes) < count:
+        raise ListError(f"{source.labels}: {len(classes)} classes, but the lists have label {count - 1}")
+    return classes
+
+
+class _Locator:
+    """Path in a list -> paths below the root that it can mean. The root is searched through only if ids are used."""
+
+    def __init__(self, root: Path, folders: bool):
+        self.root, self.folders = root, folders
+
+    def __call__(self, path: str) -> list[str]:
+        there = (self.root / path).is_dir if self.folders else (self.root / path).is_file
+        return [path] if there() else self._by_id.get(path, [])
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, list[str]]:
+        places: dict[str, list[str]] = {}
+        for folder, subfolders, files in os.walk(self.root):
+            subfolders.sort()
+            for name in subfolders if self.folders else sorted(files):
+                stem = name if self.folders else Path(name).stem
+                for key in {stem, SECONDS.sub("", stem)}:
+                    places.setdefault(key, []).append(str(Path(folder, name).relative_to(self.root)))
+        return places
+
+
+def _describe(task: tuple[str, Sample, list[str]], root: Path, frame_name: str | None) -> tuple:
+    """((path, label, split, frames, bytes, sha256), None), or (None, (path, reason))."""
+    split, sample, places = task
+    if len(places) != 1:
+        reason = f"listed, and there are {len(places)} of that name" if places else "listed, but not there"
+        return None, (sample.path, reason)
+    path = root / places[0]
+    if frame_name is None:
+        with open(path, "rb") as content:
+            digest, size = hashlib.file_digest(content, "sha256").hexdigest(), path.stat().st_size
+    else:
+        count = count_frames(path, frame_name)
+        if count < max(1, sample.num_frames):
+            return None, (places[0], f"{count} frames are there, {sample.num_frames} are listed")
+        sizes = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
+        digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(size for _, size in sizes)
+        sample = Sample(sample.path, sample.num_frames or count, sample.label)
+    return (places[0], sample.label, split, sample.num_frames, size, digest), None

@@ -1,0 +1,65 @@
+"""Frames as loose JPEG files that another tool wrote, one folder per video; read where they lie, never changed.
+
+Files are numbered from 1 (as MMAction writes them), or from 0 where that file exists: `img_00001.jpg`, ...
+"""
+
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from r2plus1d.frames import FrameError
+
+
+def count_frames(folder: Path, frame_name: str) -> int:
+    """The number of files in a row, from the first on; `frame_name` is a pattern such as `img_{:05}.jpg`."""
+    first = _first(folder, frame_name)
+    low, high = 0, 1  # frame `low - 1` is there; doubled, then halved: a folder may hold thousands
+    while _frame(folder, frame_name, first + high - 1).is_file():
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _frame(folder, frame_name, first + middle - 1).is_file() else (low, middle)
+    return low
+
+
+def frame_size(folder: Path, frame_name: str) -> tuple[int, int]:
+    """(height, width) of the first frame. Raises FrameError where it is no JPEG."""
+    path = _frame(folder, frame_name, _first(folder, frame_name))
+    try:
+        return simplejpeg.decode_jpeg_header(path.read_bytes())[:2]
+    except (OSError, ValueError) as error:
+        raise FrameError(f"{path}: no JPEG ({error})") from error
+
+
+class LooseFrameReader:
+    """The counterpart of `frames.FrameReader` for the folders below `root`."""
+
+    def __init__(self, root: Path, frame_name: str):
+        self.root, self.frame_name = root, frame_name
+
+    def read(self, video: str, indices: np.ndarray) -> np.ndarray:
+        """uint8 [len(indices), H, W, 3]; frame 0 is the first; each is decoded once, however often it is asked for.
+
+        Raises FrameError, with the file, for one that is not there, is no JPEG or has another size than the others.
+        """
+        unique, inverse = np.unique(indices, return_inverse=True)
+        first = _first(self.root / video, self.frame_name)
+        images = []
+        for number in unique.tolist():
+            path = _frame(self.root / video, self.frame_name, first + number)
+            try:
+                images.append(simplejpeg.decode_jpeg(path.read_bytes(), "RGB"))
+            except (OSError, ValueError) as error:
+                raise FrameError(f"{path}: {getattr(error, 'strerror', None) or f'no JPEG ({error})'}") from error
+            if images[-1].shape != images[0].shape:
+                raise FrameError(f"{path}: {images[-1].shape[:2]} pixels, but the first has {images[0].shape[:2]}")
+        return np.stack(images)[inverse]
+
+
+def _first(folder: Path, frame_name: str) -> int:
+    return 0 if _frame(folder, frame_name, 0).is_file() else 1
+
+
+def _frame(folder: Path, frame_name: str, number: int) -> Path:
+    return folder / frame_name.format(number)

@@ -1,0 +1,190 @@
+"""Annotation lists, videos and frames that were there before: used where they lie, as they are."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import simplejpeg
+import yaml
+
+from r2plus1d import config, lists
+from r2plus1d.datasets import MANIFEST
+from r2plus1d.existing import find
+from r2plus1d.frames import FrameError
+from r2plus1d.loose import LooseFrameReader, count_frames
+from r2plus1d.video import VideoReader, decode
+from tests.conftest import Project, tiny_params
+from tests.test_video_and_frames import content
+
+FRAME_NAME = "img_{:05}.jpg"
+ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
+
+
+@pytest.fixture
+def own(prepared, tmp_path):
+    """A folder of videos under Kinetics' names, frames of them in loose files, and lists of both."""
+    root = tmp_path / "own"
+    sources = sorted((prepared.folder / "data/motion/videos").rglob("*.mp4"))
+    chosen = [s for s in sources if s.parent.name in ("falling", "shaking", "still")]
+    lines = {"train": [], "val": []}
+    for number, source in enumerate(chosen):
+        split, label = source.parts[-3], ("falling", "shaking", "still").index(source.parent.name)
+        name = f"id-{number:02d}_x_{number:06d}_{number + 10:06d}"
+        target = root / "videos" / source.parent.name / f"{name}.mp4"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        folder = root / "frames" / source.parent.name / name
+        folder.mkdir(parents=True)
+        images = list(decode(source))
+        for k, image in enumerate(images, 1):
+            (folder / FRAME_NAME.format(k)).write_bytes(simplejpeg.encode_jpeg(image, 95, "RGB"))
+        lines[split].append((f"{source.parent.name}/{name}", len(images), label))
+    for split, entries in lines.items():
+        write(root / f"{split}_videos.txt", [f"{path}.mp4 {label}" for path, _, label in entries])
+        write(root / f"{split}_frames.txt", [f"{path} {count} {label}" for path, count, label in entries])
+        ids = [f"{path.split('/')[1][:7]}, {count}, {label}" for path, count, label in entries]
+        write(root / f"{split}_ids.txt", ids)
+    write(root / "classes.txt", ["falling", "shaking", "still"])
+    return root
+
+
+def write(path, lines) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def source(own, kind="videos", content="videos", **changes) -> config.ListsSource:
+    values = {"train": str(own / f"train_{kind}.txt"), "val": str(own / f"val_{kind}.txt")}
+    values |= {"kind": "lists", "content": content, "frame_name": FRAME_NAME, "labels": str(own / "classes.txt")}
+    return config.ListsSource(**values | changes)
+
+
+def test_the_three_formats_lead_to_different_videos(own):
+    by_path = find(source(own), own / "videos", 0)
+    by_id = find(source(own, "ids"), own / "videos", 2)
+    assert [row[:3] for row in by_path[0]] == [row[:3] for row in by_id[0]]
+    assert by_path[1:] == by_id[1:] == ([], ["falling", "shaking", "still"])
+    assert len(by_path[0][0]) == len(MANIFEST)
+    frames = find(source(own, "frames", "frames"), own / "frames", 0)
+    assert [(path, label) for path, label, *_ in frames[0]] == [(p[:-4], label) for p, label, *_ in by_path[0]]
+    assert frames[0] == find(source(own, "ids", "frames"), own / "frames", 0)[0]
+
+
+def test_missing_or_ambiguous_videos_go_unreported(own):
+    paths = sorted((own / "videos").rglob("*.mp4"))
+    paths[0].unlink()
+    shutil.copytree(paths[1].parent, own / "videos" / "copy")
+    rows, aside, _ = find(source(own, "ids"), own / "videos", 0)
+    assert len(rows) == 4
+    assert [reason for _, reason in aside] == ["listed, but not there", "listed, and there are 2 of that name"]
+
+
+def test_frames_that_the_list_promises_are_missing(own):
+    folder = sorted(p for p in (own / "frames").rglob("*") if p.name.startswith("id-"))[0]
+    count = count_frames(folder, FRAME_NAME)
+    (folder / FRAME_NAME.format(count)).unlink()
+    rows, aside, _ = find(source(own, "frames", "frames"), own / "frames", 0)
+    assert len(rows) == 5
+    assert aside == [(str(folder.relative_to(own / "frames")), f"{count - 1} frames are there, {count} are listed")]
+
+
+def test_labels_are_renumbered_where_a_class_is_missing(own):
+    write(own / "val_videos.txt", [next(iter((own / "val_videos.txt").read_text().splitlines()))[:-1] + "2"])
+    rows, _, classes = find(source(own, labels=None), own / "videos", 0)
+    assert classes == ["0", "1", "2"]
+    assert {label for _, label, split, *_ in rows if split == "val"} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("../x.mp4 0", "without .."), ("/etc/passwd 0", "a path below"), ("a\x1b.mp4 0", "control"), ("x.mp4", "line 2")],
+)
+def test_list_that_leads_out_of_the_folder_is_taken(own, line, words):
+    write(own / "val_videos.txt", ["falling/x.mp4 0", line])
+    with pytest.raises(lists.ListError, match=words):
+        find(source(own), own / "videos", 0)
+
+
+def test_label_without_a_name_is_taken(own):
+    write(own / "classes.txt", ["falling", "shaking"])
+    with pytest.raises(lists.ListError, match="2 classes, but the lists have label 2"):
+        find(source(own), own / "videos", 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 100])
+@pytest.mark.parametrize("first", [0, 1])
+def test_frames_are_miscounted(tmp_path, count, first):
+    for k in range(first, first + count):
+        (tmp_path / FRAME_NAME.format(k)).touch()
+    assert count_frames(tmp_path, FRAME_NAME) == count
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_loose_frames_are_read_in_another_order_than_asked_for(tmp_path, first):
+    images = [np.full((16, 24, 3), 20 * k, np.uint8) for k in range(5)]
+    (tmp_path / "a").mkdir()
+    for k, image in enumerate(images, first):
+        (tmp_path / "a" / FRAME_NAME.format(k)).write_bytes(simplejpeg.encode_jpeg(image, 95, "RGB"))
+    reader = LooseFrameReader(tmp_path, FRAME_NAME)
+    found = reader.read("a", np.array([3, 0, 3, 4]))
+    assert found[:, 8, 8, 0].tolist() == pytest.approx([60, 0, 60, 80], abs=2)
+    with pytest.raises(FrameError, match=FRAME_NAME.format(first + 5)):
+        reader.read("a", np.array([5]))
+    (tmp_path / "a" / FRAME_NAME.format(first)).write_bytes(b"no picture")
+    with pytest.raises(FrameError, match="no JPEG"):
+        reader.read("a", np.array([0]))
+
+
+def project_on(own, tmp_path, **changes) -> Project:
+    params = tiny_params()
+    params["dataset"] = "lists"
+    params["datasets"]["lists"] |= {key: params["datasets"]["motion"][key] for key in ("scale", "runtime", "train")}
+    params["datasets"]["lists"]["benchmark"] = params["datasets"]["motion"]["benchmark"]
+    params["datasets"]["lists"]["source"] |= changes
+    params["datasets"]["lists"]["path"] = str(own / changes["content"])
+    return Project(tmp_path / "project", params)
+
+
+def test_frames_of_another_tool_cannot_be_trained_on_or_are_changed(own, tmp_path):
+    before = content(own)
+    changes = {"train": str(own / "train_frames.txt"), "val": str(own / "val_ids.txt")}
+    project = project_on(own, tmp_path, content="frames", labels=str(own / "classes.txt"), **changes)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        project.must(stage)
+    for stage in ("train", "test", "benchmark"):
+        project.must(stage, ROW)
+    refused = project.run("train", VIDEO_ROW)
+    assert refused.returncode == 1
+    assert f"use -S zoo.{VIDEO_ROW}.input=frames" in refused.stderr
+    assert json.loads((project.folder / "metrics" / ROW / "test.json").read_text())["videos"] == 3
+    assert content(own) == before
+    assert not list((project.folder / "data").rglob("*.jpg"))
+    assert list((project.folder / "data/lists/videos").iterdir()) == []
+
+
+def test_videos_in_place_give_other_lists_than_the_ones_that_came(own, tmp_path):
+    changes = {"train": str(own / "train_videos.txt"), "val": str(own / "val_videos.txt")}
+    project = project_on(own, tmp_path, content="videos", **changes)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        project.must(stage)
+    folder = project.folder / "data/lists/lists"
+    for split in ("train", "val"):
+        ours = sorted((folder / f"lists_{split}_list_videos.txt").read_text().splitlines())
+        assert ours == sorted((own / f"{split}_videos.txt").read_text().splitlines())
+    reader = VideoReader(own / "videos")
+    for sample in lists.read_samples(folder, "lists", "val"):
+        assert len(reader.read(sample.path, np.array([sample.num_frames - 1]))) == 1
+
+
+def test_missing_list_is_met_by_a_traceback(own, tmp_path):
+    project = project_on(own, tmp_path, content="videos", val="no/such/list.txt")
+    project.must("resolve")
+    failed = project.run("download")
+    assert failed.stderr == "error: no/such/list.txt: No such file or directory\n"
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["datasets"]["lists"]["source"]["val"] = None
+    project.set(params)
+    assert "source.val is null: give it the path of the validation list" in project.run("resolve").stderr
+    subprocess.run(["rm", "-rf", str(project.folder)], check=True)

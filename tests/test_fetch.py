@@ -1,0 +1,148 @@
+"""Fetching files from a server that misbehaves."""
+
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+
+from r2plus1d import fetch
+
+CONTENT = np.random.default_rng(0).bytes(3_000_000)
+NAME = f"weights_20200729-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT under every path; `mood` says how it misbehaves."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.mood, self.asked, self.target = "", [], ""
+        self.url = f"http://127.0.0.1:{self.server_port}/some/folder/{NAME}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and "no ranges" not in server.mood else 0
+        if "refuse" in server.mood or ("busy once" in server.mood and len(server.asked) == 1):
+            self.send_error(404 if "refuse" in server.mood else 503)
+        elif "redirect" in server.mood:
+            self.send_response(302)
+            self.send_header("Location", server.target)
+            self.end_headers()
+        elif first >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
+        else:
+            body = bytes(len(CONTENT)) if "wrong bytes" in server.mood else CONTENT
+            self.send_response(206 if first else 200)
+            self.send_header("Content-Length", str(len(body) - first))
+            if first:
+                self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+            self.end_headers()
+            cut = "cut always" in server.mood or ("cut once" in server.mood and len(server.asked) == 1)
+            self.wfile.write(body[first : first + 1_500_000] if cut else body[first:])
+            if cut:
+                self.connection.close()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def left(folder) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+@pytest.mark.parametrize("mood", ["", "cut once", "busy once", "cut once, no ranges"])
+def test_file_does_not_arrive_whole_from_a_shaky_server(server, tmp_path, mood):
+    server.mood = mood
+    path = fetch.fetch(server.url, tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert left(tmp_path) == [NAME]
+
+
+def test_file_that_is_there_is_fetched_again(server, tmp_path):
+    fetch.fetch(server.url, tmp_path)
+    fetch.fetch(server.url, tmp_path)
+    assert len(server.asked) == 1
+
+
+def test_interrupted_file_is_fetched_from_its_start(server, tmp_path):
+    server.mood = "cut once"
+    fetch.fetch(server.url, tmp_path)
+    first, second = server.asked
+    assert first is None
+    assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) < len(CONTENT)
+
+
+def test_what_came_before_giving_up_is_lost(server, tmp_path):
+    server.mood = "cut always, no ranges"
+    with pytest.raises(fetch.FetchError, match="gave up after 6 attempts"):
+        fetch.fetch(server.url, tmp_path)
+    assert NAME not in left(tmp_path)
+    server.mood, server.asked = "", []
+    fetch.fetch(server.url, tmp_path)
+    assert server.asked[0].startswith("bytes=")
+
+
+def test_whole_file_left_by_an_interruption_is_fetched_again(server, tmp_path):
+    (tmp_path / f".{NAME}.part").mkdir()
+    (tmp_path / f".{NAME}.part" / "content").write_bytes(CONTENT)
+    assert fetch.fetch(server.url, tmp_path).read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+
+
+def test_leftover_longer_than_the_file_stays_in_the_way(server, tmp_path):
+    (tmp_path / f".{NAME}.part").mkdir()
+    (tmp_path / f".{NAME}.part" / "content").write_bytes(CONTENT + b"more")
+    assert fetch.fetch(server.url, tmp_path).read_bytes() == CONTENT
+
+
+def test_wrong_bytes_get_into_the_cache(server, tmp_path):
+    server.mood = "wrong bytes"
+    with pytest.raises(fetch.FetchError, match=f"not with {NAME[-12:-4]}"):
+        fetch.fetch(server.url, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_damaged_file_in_the_cache_is_used(server, tmp_path):
+    (tmp_path / NAME).write_bytes(b"damaged")
+    assert fetch.fetch(server.url, tmp_path).read_bytes() == CONTENT
+
+
+def test_refusal_is_tried_again_or_not_said(server, tmp_path):
+    server.mood = "refuse"
+    with pytest.raises(fetch.FetchError, match="HTTP status 404"):
+        fetch.fetch(server.url, tmp_path)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("target", ["http://example.invalid/x.pth", "http://127.0.0.1.example.invalid/x", "file:///x"])
+def test_redirect_leads_away_from_https(server, tmp_path, target):
+    server.mood, server.target = "redirect", target
+    with pytest.raises(fetch.FetchError, match="only https"):
+        fetch.fetch(server.url, tmp_path)
+
+
+def test_plain_http_of_another_machine_is_fetched(tmp_path):
+    with pytest.raises(fetch.FetchError, match="only https"):
+        fetch.fetch(f"http://example.invalid/{NAME}", tmp_path)
+
+
+def test_digits_of_a_published_name_are_not_found():
+    url = "https://download.openmmlab.com/a-b/r2plus1d_r34_8x8x1_180e_kinetics400_rgb_20200618-3fce5629.pth"
+    assert fetch.sha256_prefix(url) == "3fce5629"
+    assert fetch.sha256_prefix("https://host/model-final.pth") is None
