@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,16 +139,15 @@ def give(project, row: str, value) -> None:
     project.set(params)
 
 
-def test_row_is_trained_although_weights_are_given(served, tmp_path):
+def test_weights_in_the_published_layout_do_not_go_through_dvc_repro(served, tmp_path):
     project, address, network = served
     give(project, ROW, address)
-    project.must("resolve")
-    assert "Not trained" in project.must("train", ROW, TORCH_HOME=str(tmp_path / "hub"))
+    dvc(project, "init", "--no-scm", "--quiet")
+    said = dvc(project, "repro", f"test@{ROW}", f"benchmark@{ROW}", TORCH_HOME=str(tmp_path / "hub"))
+    assert "Not trained: these are the weights of http://127.0.0.1" in said
     assert same(checkpoint.load(project.folder / "models" / ROW / "model.safetensors"), network)
     cached = list((tmp_path / "hub/hub/checkpoints").glob("*.pth"))
     assert [f"/{path.name}" for path in cached] == [address[address.rindex("/") :]]
-    project.must("test", ROW)
-    project.must("benchmark", ROW)
     assert json.loads((project.folder / "metrics" / ROW / "test.json").read_text())["videos"] == 12
     again = content_of(project)
     give(project, ROW, str(cached[0]))
@@ -156,6 +157,17 @@ def test_row_is_trained_although_weights_are_given(served, tmp_path):
     assert {name: again[name] for name in ("test.json", "confusion.csv", "curve.csv")} == {
         name: content_of(project)[name] for name in ("test.json", "confusion.csv", "curve.csv")
     }
+
+
+def dvc(project, *arguments: str, **environment: str) -> str:
+    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    environment |= {"PYTHONPATH": str(project.folder / "src")}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(
+        command, cwd=project.folder, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def content_of(project) -> dict[str, bytes]:

@@ -1,0 +1,126 @@
+"""The paper's comparison of convolutions (Tran et al. 2018, section 4.2) on the default dataset.
+
+    dvc exp run --queue -S 'model.conv=r2plus1d,r3d,r2d,f_r2d,mc2,mc3,mc4,mc5,rmc2,rmc3,rmc4,rmc5'
+    dvc exp run --run-all
+    python benchmarks/compare_convolutions.py [COMMIT]
+
+The first line queues twelve experiments on the row `custom`; the second runs them one after the other, each a few
+minutes on two cores; the third gathers those of a commit (HEAD): metrics/convolutions.csv, .md and .png, and the
+section of the README. What is missing or failed is said, not filled in.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import dvc.api
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from r2plus1d import config, paths
+from r2plus1d.errors import UserError
+from r2plus1d.files import replacing, write_text
+from r2plus1d.report import between_markers
+from r2plus1d.stage import run
+
+CONVOLUTIONS = ["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
+OUT = Path("metrics")
+
+
+class ComparisonError(UserError):
+    """There is nothing to compare."""
+
+
+def main(commit: str = "HEAD") -> None:
+    commits = {shown["rev"] for shown in dvc.api.exp_show(revs=commit) if shown["Experiment"]}
+    table = pd.DataFrame([figures for rev in sorted(commits) if (figures := read(rev))])
+    if table.empty:
+        raise ComparisonError(f"no finished experiment of {commit}; queue and run them as {__file__} says at its head")
+    table = table.drop_duplicates("conv").set_index("conv").reindex(CONVOLUTIONS)
+    if missing := table.index[table["top1"].isna()].tolist():
+        print(f"no finished experiment with model.conv = {', '.join(missing)}", file=sys.stderr)
+    table = table.dropna().reset_index()
+    with replacing(OUT / "convolutions.csv") as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+    text = markdown(table)
+    write_text(OUT / "convolutions.md", text + "\n")
+    plot(table, OUT / "convolutions.png")
+    readme = paths.README.read_text(encoding="utf-8")
+    write_text(paths.README, between_markers(readme, "convolutions", text))
+    print(text)
+
+
+def read(rev: str) -> dict | None:
+    """The figures of one experiment; None where it is not finished."""
+    try:
+        row = show(rev, paths.metrics(config.CUSTOM, "test.json"))
+        costs = show(rev, paths.metrics(config.CUSTOM, "benchmark.json"))
+        conv = yaml.safe_load(git("show", f"{rev}:{paths.PARAMS}"))["model"]["conv"]
+    except subprocess.CalledProcessError:
+        return None
+    return {
+        "conv": conv,
+        "parameters": costs["parameters"],
+        "macs": costs["macs"],
+        "top1": row["top1"],
+        "single_clip_top1": row["single_clip"]["top1"],
+        "static_top1": row["static"]["top1"],
+        "videos": row["videos"],
+        "videos_per_second": costs["videos_per_second"],
+    }
+
+
+def show(rev: str, path: Path) -> dict:
+    return json.loads(git("show", f"{rev}:{path}"))
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def deviation(share: float, videos: int) -> float:
+    """Standard deviation of an accuracy in percent, as of `videos` independent draws."""
+    return math.sqrt(share * (100 - share) / videos)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    columns = ("conv", "parameters (M)", "MACs per clip (G)", "top1 acc", "single clip top1", "static control top1")
+    lines = [columns, ["---"] * len(columns)]
+    for row in table.itertuples():
+        top1 = f"{row.top1:.2f} ± {deviation(row.top1, row.videos):.1f}"
+        costs = f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e9:.3f}"
+        lines.append([row.conv, *costs, top1, f"{row.single_clip_top1:.2f}", f"{row.static_top1:.2f}"])
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    note = f"± is one standard deviation of {int(table['videos'][0])} independent videos; one training each."
+    return f"{text}\n\n{note}"
+
+
+def plot(table: pd.DataFrame, path: Path) -> None:
+    """Top-1 against parameters and against MACs, one point for each convolution."""
+    figure = Figure((9, 3.8), layout="constrained")
+    errors = [deviation(row.top1, row.videos) for row in table.itertuples()]
+    for axes, column, scale, label in zip(
+        figure.subplots(1, 2, sharey=True),
+        ("parameters", "macs"),
+        (1e6, 1e9),
+        ("parameters (millions)", "multiply-accumulates per clip (G)"),
+        strict=True,
+    ):
+        axes.errorbar(table[column] / scale, table["top1"], errors, fmt="o", markersize=4, capsize=2, linewidth=0.8)
+        for row in table.itertuples():
+            axes.annotate(
+                row.conv, (getattr(row, column) / scale, row.top1), (4, 4), textcoords="offset points", size=7
+            )
+        axes.set(xlabel=label, ylim=(0, 105))
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("top-1 accuracy (%)")
+    figure.suptitle("Forms of convolution on the default dataset, row `custom`")
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    run(lambda *_: main(*sys.argv[1:2]))
