@@ -14,6 +14,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import dvc.api
 import pandas as pd
@@ -26,7 +27,7 @@ from r2plus1d.files import replacing, write_text
 from r2plus1d.report import between_markers
 from r2plus1d.stage import run
 
-CONVOLUTIONS = ["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
+CONVOLUTIONS = get_args(config.Convolution)
 OUT = Path("metrics")
 
 

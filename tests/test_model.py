@@ -2,12 +2,13 @@
 
 import os
 import socket
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from r2plus1d import checkpoint, metrics
+from r2plus1d import checkpoint, config, metrics
 from r2plus1d.counting import cost
 from r2plus1d.lowering import for_inference
 from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
@@ -191,6 +192,11 @@ def gradients_of_one_process(rank: int, folder: str, port: int) -> None:
     (norm(part) * weight[own]).pow(3).sum().backward()
     torch.save({"x": part.grad, "weight": norm.weight.grad}, f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
+
+
+def test_convolution_or_depth_of_the_builder_cannot_be_asked_for():
+    assert set(get_args(config.Convolution)) == set(CONVS)
+    assert set(get_args(config.Depth)) == set(BLOCKS)
 
 
 def test_unknown_depth_or_convolution_is_built():
