@@ -37,7 +37,11 @@ class ComparisonError(UserError):
 
 def main(commit: str = "HEAD") -> None:
     commits = {shown["rev"] for shown in dvc.api.exp_show(revs=commit) if shown["Experiment"]}
-    table = pd.DataFrame([figures for rev in sorted(commits) if (figures := read(rev))])
+    rest = parameters(commit)[1]
+    found = {rev: figures for rev in sorted(commits) if (figures := read(rev))}
+    if other := [rev[:7] for rev in found if parameters(rev)[1] != rest]:
+        print(f"left out, since more than model.conv differs from {commit}: {', '.join(other)}", file=sys.stderr)
+    table = pd.DataFrame([figures for rev, figures in found.items() if rev[:7] not in other])
     if table.empty:
         raise ComparisonError(f"no finished experiment of {commit}; queue and run them as {__file__} says at its head")
     table = table.drop_duplicates("conv").set_index("conv").reindex(CONVOLUTIONS)
@@ -59,7 +63,7 @@ def read(rev: str) -> dict | None:
     try:
         row = show(rev, paths.metrics(config.CUSTOM, "test.json"))
         costs = show(rev, paths.metrics(config.CUSTOM, "benchmark.json"))
-        conv = yaml.safe_load(git("show", f"{rev}:{paths.PARAMS}"))["model"]["conv"]
+        conv = parameters(rev)[0]
     except subprocess.CalledProcessError:
         return None
     return {
@@ -72,6 +76,12 @@ def read(rev: str) -> dict | None:
         "videos": row["videos"],
         "videos_per_second": costs["videos_per_second"],
     }
+
+
+def parameters(rev: str) -> tuple[str, dict]:
+    """(model.conv, all other parameters)"""
+    params = yaml.safe_load(git("show", f"{rev}:{paths.PARAMS}"))
+    return params["model"].pop("conv"), params
 
 
 def show(rev: str, path: Path) -> dict:
@@ -95,7 +105,7 @@ def markdown(table: pd.DataFrame) -> str:
         costs = f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e9:.3f}"
         lines.append([row.conv, *costs, top1, f"{row.single_clip_top1:.2f}", f"{row.static_top1:.2f}"])
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    note = f"± is one standard deviation of {int(table['videos'][0])} independent videos; one training each."
+    note = f"± is one standard deviation of {int(table['videos'].iloc[0])} independent videos; one training each."
     return f"{text}\n\n{note}"
 
 

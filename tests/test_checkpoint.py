@@ -48,6 +48,8 @@ def test_exported_weights_are_not_read_back_alike(model, tmp_path):
     checkpoint.export_mmaction(model, tmp_path / "a.pth")
     assert same(checkpoint.load(tmp_path / "a.pth"), model)
     assert set(torch.load(tmp_path / "a.pth", weights_only=True)) == {"meta", "state_dict"}
+    checkpoint.export_mmaction(model, tmp_path / "another name.pth")
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "another name.pth").read_bytes()
 
 
 @pytest.mark.parametrize("legacy", [True, False])
@@ -71,7 +73,7 @@ def test_checkpoint_that_runs_code_is_read(model, tmp_path):
             torch.save(content, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=not legacy)
             with pytest.raises(checkpoint.CheckpointError, match=f"{name}.pth: refused"):
                 checkpoint.load(tmp_path / f"{name}.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Harm(tmp_path / "harm")))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Harm(tmp_path / "harm"), protocol=2))
     with pytest.raises(checkpoint.CheckpointError):
         checkpoint.load(tmp_path / "plain.pth")
     assert not (tmp_path / "harm").exists()
@@ -86,10 +88,11 @@ def test_damaged_checkpoint_ends_in_a_traceback(tmp_path, content):
         checkpoint.load(tmp_path / "gone.pth")
 
 
-def test_cut_checkpoint_is_loaded(model, tmp_path):
-    checkpoint.export_mmaction(model, tmp_path / "a.pth")
+@pytest.mark.parametrize("legacy", [True, False])
+def test_cut_checkpoint_is_loaded(model, tmp_path, legacy):
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
     whole = (tmp_path / "a.pth").read_bytes()
-    for size in (len(whole) // 2, len(whole) - 10):
+    for size in (*range(0, len(whole) - 10, len(whole) // 50), len(whole) - 10):
         (tmp_path / "cut.pth").write_bytes(whole[:size])
         with pytest.raises(checkpoint.CheckpointError, match=r"cut\.pth"):
             checkpoint.load(tmp_path / "cut.pth")

@@ -9,11 +9,12 @@ import pytest
 import simplejpeg
 import yaml
 
-from r2plus1d import config, lists
+from r2plus1d import checkpoint, config, lists, training
 from r2plus1d.datasets import MANIFEST
 from r2plus1d.existing import find
 from r2plus1d.frames import FrameError
-from r2plus1d.loose import LooseFrameReader, count_frames
+from r2plus1d.loose import LooseFrameReader, survey
+from r2plus1d.model import build
 from r2plus1d.video import VideoReader, decode
 from tests.conftest import Project, tiny_params
 from tests.test_video_and_frames import content
@@ -65,6 +66,11 @@ def test_the_three_formats_lead_to_different_videos(own):
     by_path = find(source(own), own / "videos", 0)
     by_id = find(source(own, "ids"), own / "videos", 2)
     assert [row[:3] for row in by_path[0]] == [row[:3] for row in by_id[0]]
+    for path in own.glob("*_videos.txt"):
+        write(path, reversed(path.read_text().splitlines()))
+    assert [row[0] for row in find(source(own), own / "videos", 0)[0]] == [
+        line.split()[0] for split in ("train", "val") for line in (own / f"{split}_videos.txt").read_text().splitlines()
+    ]
     assert by_path[1:] == by_id[1:] == ([], ["falling", "shaking", "still"])
     assert len(by_path[0][0]) == len(MANIFEST)
     frames = find(source(own, "frames", "frames"), own / "frames", 0)
@@ -75,6 +81,7 @@ def test_the_three_formats_lead_to_different_videos(own):
 def test_missing_or_ambiguous_videos_go_unreported(own):
     paths = sorted((own / "videos").rglob("*.mp4"))
     paths[0].unlink()
+    paths[2].with_suffix(".json").write_text("beside the video, as downloaders leave it")
     shutil.copytree(paths[1].parent, own / "videos" / "copy")
     rows, aside, _ = find(source(own, "ids"), own / "videos", 0)
     assert len(rows) == 4
@@ -83,11 +90,20 @@ def test_missing_or_ambiguous_videos_go_unreported(own):
 
 def test_frames_that_the_list_promises_are_missing(own):
     folder = sorted(p for p in (own / "frames").rglob("*") if p.name.startswith("id-"))[0]
-    count = count_frames(folder, FRAME_NAME)
-    (folder / FRAME_NAME.format(count)).unlink()
-    rows, aside, _ = find(source(own, "frames", "frames"), own / "frames", 0)
-    assert len(rows) == 5
-    assert aside == [(str(folder.relative_to(own / "frames")), f"{count - 1} frames are there, {count} are listed")]
+    count = survey(folder, FRAME_NAME)[0]
+    for spoil, state in ((folder / FRAME_NAME.format(7)).write_bytes, "empty"), (None, "missing"):
+        spoil(b"") if spoil else (folder / FRAME_NAME.format(7)).unlink()
+        rows, aside, _ = find(source(own, "frames", "frames"), own / "frames", 0)
+        assert len(rows) == 5
+        reason = f"{FRAME_NAME.format(7)} is {state}; {count} frames are listed"
+        assert aside == [(str(folder.relative_to(own / "frames")), reason)]
+    with pytest.raises(FrameError, match="is missing"):
+        survey(folder, FRAME_NAME)
+
+
+def test_lists_of_another_folder_make_an_empty_dataset(own):
+    with pytest.raises(lists.ListError, match=r"none of the 6 videos listed is there; the first is falling/id-"):
+        find(source(own), own / "frames", 0)
 
 
 def test_labels_are_renumbered_where_a_class_is_missing(own):
@@ -113,12 +129,14 @@ def test_label_without_a_name_is_taken(own):
         find(source(own), own / "videos", 0)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 100])
+@pytest.mark.parametrize("count", [1, 2, 100])
 @pytest.mark.parametrize("first", [0, 1])
 def test_frames_are_miscounted(tmp_path, count, first):
     for k in range(first, first + count):
-        (tmp_path / FRAME_NAME.format(k)).touch()
-    assert count_frames(tmp_path, FRAME_NAME) == count
+        (tmp_path / FRAME_NAME.format(k)).write_bytes(b"x" * k + b"x")
+    (tmp_path / "thumbnail.png").touch()
+    found, sizes = survey(tmp_path, FRAME_NAME)
+    assert (found, list(sizes.values())) == (count, list(range(first + 1, first + count + 1)))
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -164,6 +182,25 @@ def test_frames_of_another_tool_cannot_be_trained_on_or_are_changed(own, tmp_pat
     assert list((project.folder / "data/lists/videos").iterdir()) == []
 
 
+def test_weights_cannot_be_tested_on_a_published_list_without_training_videos(own, tmp_path):
+    labels, val = str(own / "classes.txt"), str(own / "val_ids.txt")
+    project = project_on(own, tmp_path, content="videos", val=val, labels=labels)
+    project.must("resolve")
+    row = config.read_row(project.folder / "configs" / f"{ROW}.json")
+    network = build(**training.build_arguments(row, 3))
+    checkpoint.export_mmaction(network, tmp_path / "weights.pth")
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["zoo"][ROW]["checkpoint"] = str(tmp_path / "weights.pth")
+    project.set(params)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        project.must(stage)
+    for stage in ("train", "test", "benchmark"):
+        project.must(stage, ROW)
+    assert json.loads((project.folder / "metrics" / ROW / "test.json").read_text())["videos"] == 3
+    refused = project.run("train", "custom")
+    assert "there are no training videos; give the row a checkpoint" in refused.stderr
+
+
 def test_videos_in_place_give_other_lists_than_the_ones_that_came(own, tmp_path):
     changes = {"train": str(own / "train_videos.txt"), "val": str(own / "val_videos.txt")}
     project = project_on(own, tmp_path, content="videos", **changes)
@@ -171,8 +208,8 @@ def test_videos_in_place_give_other_lists_than_the_ones_that_came(own, tmp_path)
         project.must(stage)
     folder = project.folder / "data/lists/lists"
     for split in ("train", "val"):
-        ours = sorted((folder / f"lists_{split}_list_videos.txt").read_text().splitlines())
-        assert ours == sorted((own / f"{split}_videos.txt").read_text().splitlines())
+        ours = (folder / f"lists_{split}_list_videos.txt").read_text()
+        assert ours == (own / f"{split}_videos.txt").read_text()
     reader = VideoReader(own / "videos")
     for sample in lists.read_samples(folder, "lists", "val"):
         assert len(reader.read(sample.path, np.array([sample.num_frames - 1]))) == 1

@@ -130,7 +130,15 @@ def test_refusal_is_tried_again_or_not_said(server, tmp_path):
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("target", ["http://example.invalid/x.pth", "http://127.0.0.1.example.invalid/x", "file:///x"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://example.invalid/x.pth",
+        "http://127.0.0.1.example.invalid/x",
+        "http://localhost:x@example.invalid/x",
+        "file:///x",
+    ],
+)
 def test_redirect_leads_away_from_https(server, tmp_path, target):
     server.mood, server.target = "redirect", target
     with pytest.raises(fetch.FetchError, match="only https"):
@@ -146,3 +154,25 @@ def test_digits_of_a_published_name_are_not_found():
     url = "https://download.openmmlab.com/a-b/r2plus1d_r34_8x8x1_180e_kinetics400_rgb_20200618-3fce5629.pth"
     assert fetch.sha256_prefix(url) == "3fce5629"
     assert fetch.sha256_prefix("https://host/model-final.pth") is None
+    assert fetch.sha256_prefix("https://host/my-run-20240115.pth") is None
+
+
+def test_files_of_one_name_from_two_addresses_are_taken_for_each_other(server, tmp_path):
+    one, other = (server.url.replace(f"some/folder/{NAME}", f"{folder}/model.pth") for folder in "ab")
+    server.mood = "wrong bytes"
+    first = fetch.fetch(one, tmp_path)
+    server.mood = ""
+    assert fetch.fetch(other, tmp_path).read_bytes() == CONTENT
+    assert first.read_bytes() == bytes(len(CONTENT))
+    assert fetch.fetch(one, tmp_path) == first
+    assert len(server.asked) == 2
+
+
+def test_file_without_a_digest_is_pieced_together_from_two_calls(server, tmp_path):
+    url = server.url.replace(NAME, "model.pth")
+    server.mood = "cut always, no ranges"
+    with pytest.raises(fetch.FetchError):
+        fetch.fetch(url, tmp_path)
+    server.mood, server.asked = "", []
+    assert fetch.fetch(url, tmp_path).read_bytes() == CONTENT
+    assert server.asked == [None]

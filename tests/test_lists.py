@@ -52,12 +52,19 @@ def test_spoilt_label_map_is_accepted(text, words):
         lists.parse_label_map(text, "map")
 
 
+def test_blank_lines_or_a_byte_order_mark_spoil_a_list(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.mp4 0\r\n\r\nb.mp4 1\r\n\r\n")
+    assert lists.parse(lists.read_text(tmp_path / "list.txt"), "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
+
+
 def test_one_endless_line_keeps_the_parser_busy():
     with pytest.raises(lists.ListError, match=r"line 2: .* found 'a , , , "):
         lists.parse("good.mp4 90 0\n" + "a" + " ," * 1_000_000 + " x\n", "list")
+    with pytest.raises(lists.ListError, match="line 1"):
+        lists.parse("a" + " " * 1_000_000 + "x\n", "list")
 
 
-@pytest.mark.parametrize("line", ["a.mp4 90", "a.mp4 x 0", "a.mp4 90 -1", "90 0", ""])
+@pytest.mark.parametrize("line", ["a.mp4 90", "a.mp4 x 0", "a.mp4 90 -1", "90 0"])
 def test_malformed_line_is_taken_or_its_number_is_not_said(line):
     with pytest.raises(lists.ListError, match="line 2"):
         lists.parse(f"good.mp4 90 0\n{line}\n", "list.txt")

@@ -33,8 +33,8 @@ def save(model: Recognizer, path: Path, built_with: dict) -> None:
 
 def export_mmaction(model: Recognizer, path: Path) -> None:
     """Writes what MMAction's `load_checkpoint` reads, strictly where the network is an R(2+1)D."""
-    with replacing(Path(path)) as partial:
-        torch.save({"meta": {}, "state_dict": _plain(model)}, partial)
+    with replacing(Path(path)) as partial, open(partial, "wb") as file:  # given a path, torch writes its name too
+        torch.save({"meta": {}, "state_dict": _plain(model)}, file)
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def _load_pth(path: Path) -> dict[str, Tensor]:
             f"{path}: refused, because it is no pickle of weights and plain values; unpickling anything else can run "
             f"code. Re-save it as {{'state_dict': ...}} where you trust it ({_first_line(error)})"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:  # whatever the unpickler stumbles over
         raise CheckpointError(f"{path}: damaged, or not a checkpoint: {_first_line(error)}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(t, Tensor) for t in state.values()):

@@ -1,8 +1,8 @@
 """Where videos come from: brings those of a dataset to one folder, or finds them where they lie, with a manifest.
 
-manifest.csv has one line per video, sorted by path: path (below the folder), label (class name), split (train or val),
-frames (what an existing list says, else 0), bytes, sha256. set_aside.csv has one line per file that was found or listed
-but not taken: path, reason. classes.txt has the class names in the order of their labels.
+manifest.csv has one line per video, sorted by path or in the order of existing lists: path (below the folder), label
+(class name), split (train or val), frames (what an existing list says, else 0), bytes, sha256. set_aside.csv has one
+line per file that was found or listed but not taken: path, reason. classes.txt has the class names, by label.
 """
 
 import functools
@@ -21,12 +21,10 @@ from r2plus1d.existing import find
 from r2plus1d.files import held, replace_folder, replacing
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
-from r2plus1d.video import write_h264
+from r2plus1d.video import VIDEO_SUFFIXES, write_h264
 
 MANIFEST = ("path", "label", "split", "frames", "bytes", "sha256")
 SET_ASIDE = ("path", "reason")
-VIDEO_SUFFIXES = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
-VIDEO_SUFFIXES |= {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 
 
 class DataError(UserError):

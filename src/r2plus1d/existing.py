@@ -11,19 +11,21 @@ import re
 from pathlib import Path, PurePosixPath
 
 from r2plus1d.config import ListsSource
+from r2plus1d.frames import FrameError
 from r2plus1d.lists import ListError, Sample, parse, parse_label_map, read_text
-from r2plus1d.loose import count_frames
+from r2plus1d.loose import survey
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
+from r2plus1d.video import VIDEO_SUFFIXES
 
 SECONDS = re.compile(r"_[0-9]{6}_[0-9]{6}$")
 
 
 def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[tuple], list[tuple], list[str]]:
-    """(rows of the manifest, rows of what is set aside, class names); see `datasets`.
+    """(rows of the manifest in the order of the lists, rows of what is set aside, class names); see `datasets`.
 
     A folder of loose frames is described by the names and sizes of its files, since reading them all would take as long
-    as training. Raises ListError for a list that cannot be read or whose paths leave `root`.
+    as training. Raises ListError for a list that cannot be read, paths that leave `root`, and where nothing is found.
     """
     listed = [
         (split, sample)
@@ -36,7 +38,11 @@ def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[tup
     tasks = [(split, sample, locate(sample.path)) for split, sample in listed]
     done = list(progress(spread(describe, tasks, workers), len(tasks), "finding", "videos"))
     rows = [(path, classes[label], *rest) for path, label, *rest in (found for found, _ in done if found)]
-    return sorted(rows), sorted(aside for _, aside in done if aside), classes
+    aside = sorted(aside for _, aside in done if aside)
+    if not rows:
+        kind = "folders of frames" if locate.folders else "videos"
+        raise ListError(f"{root}: none of the {len(listed)} {kind} listed is there; the first is {'; '.join(aside[0])}")
+    return rows, aside, classes
 
 
 def _read(path: str) -> list[Sample]:
@@ -69,14 +75,17 @@ class _Locator:
 
     def __call__(self, path: str) -> list[str]:
         there = (self.root / path).is_dir if self.folders else (self.root / path).is_file
-        return [path] if there() else self._by_id.get(path, [])
+        if there():
+            return [path]
+        return [] if "/" in path else self._by_id.get(path, [])
 
     @functools.cached_property
     def _by_id(self) -> dict[str, list[str]]:
         places: dict[str, list[str]] = {}
         for folder, subfolders, files in os.walk(self.root):
             subfolders.sort()
-            for name in subfolders if self.folders else sorted(files):
+            videos = sorted(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+            for name in subfolders if self.folders else videos:
                 stem = name if self.folders else Path(name).stem
                 for key in {stem, SECONDS.sub("", stem)}:
                     places.setdefault(key, []).append(str(Path(folder, name).relative_to(self.root)))
@@ -89,15 +98,14 @@ def _describe(task: tuple[str, Sample, list[str]], root: Path, frame_name: str |
     if len(places) != 1:
         reason = f"listed, and there are {len(places)} of that name" if places else "listed, but not there"
         return None, (sample.path, reason)
-    path = root / places[0]
-    if frame_name is None:
-        with open(path, "rb") as content:
-            digest, size = hashlib.file_digest(content, "sha256").hexdigest(), path.stat().st_size
-    else:
-        count = count_frames(path, frame_name)
-        if count < max(1, sample.num_frames):
-            return None, (places[0], f"{count} frames are there, {sample.num_frames} are listed")
-        sizes = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
-        digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(size for _, size in sizes)
-        sample = Sample(sample.path, sample.num_frames or count, sample.label)
-    return (places[0], sample.label, split, sample.num_frames, size, digest), None
+    path, count = root / places[0], sample.num_frames
+    try:
+        if frame_name is None:
+            with open(path, "rb") as content:
+                digest, size = hashlib.file_digest(content, "sha256").hexdigest(), path.stat().st_size
+        else:
+            count, sizes = survey(path, frame_name, sample.num_frames)
+            digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(sizes.values())
+    except (OSError, FrameError) as error:
+        return None, (places[0], getattr(error, "strerror", None) or str(error))
+    return (places[0], sample.label, split, count, size, digest), None

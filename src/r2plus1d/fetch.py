@@ -21,7 +21,7 @@ ATTEMPTS = 6  # in a row that bring nothing
 PAUSE = 1.0  # seconds after the first of them; doubled after each
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
-LOCAL = tuple(f"http://{host}{end}" for host in ("localhost", "127.0.0.1") for end in ":/")
+LOCAL = ("localhost", "127.0.0.1", "::1")
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
@@ -30,23 +30,32 @@ class FetchError(UserError):
 
 
 def sha256_prefix(url: str) -> str | None:
-    """The hexadecimal digits that end a published file's name, such as `aa94765e` of `..._20200729-aa94765e.pth`."""
+    """The hexadecimal digits that end a published file's name, such as `aa94765e` of `..._20200729-aa94765e.pth`.
+
+    A date, such as in `model-20200729.pth`, is none.
+    """
     found = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path)
-    return found[1] if found else None
+    date = found and re.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])", found[1])
+    return found[1] if found and not date else None
 
 
 def fetch(url: str, folder: Path) -> Path:
     """The path of the file in `folder`; it is fetched only where it is not there yet.
 
-    Goes on after the bytes that an interrupted call left. Raises FetchError where the server cannot be reached or
-    refuses, and where the file's SHA-256 does not begin as its name says.
+    Goes on after the bytes that an interrupted call left. A name without a SHA-256 says nothing about the content: such
+    a file has a folder of its own for each address, and is fetched in one call or from its start. Raises FetchError
+    where the server cannot be reached or refuses, and where the file's SHA-256 does not begin as its name says.
     """
     name, prefix = Path(urlsplit(url).path).name, sha256_prefix(url)
+    if prefix is None:
+        folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
     final = folder / name
     if final.is_file() and _sha256(final).startswith(prefix or ""):
         return final
     with held(folder / f".{name}.part") as work:
         partial = work / "content"
+        if prefix is None:
+            partial.unlink(missing_ok=True)
         _receive(url, partial, name)
         found = _sha256(partial)
         if not found.startswith(prefix or ""):
@@ -64,15 +73,15 @@ def _receive(url: str, partial: Path, name: str) -> None:
     """Appends to `partial` until the server has no more, over as many connections as that takes."""
     failures = 0
     with requests.Session() as session:
-        session.adapters.pop("http://")  # also where a server redirects to
-        for start in LOCAL:
-            session.mount(start, HTTPAdapter())
+        session.mount("http://", _OnlyHere())  # also where a server redirects to
         while True:
             before = _size(partial)
             try:
                 return _append(session, url, partial, name)
             except requests.exceptions.InvalidSchema as error:
                 raise FetchError(f"{url}: only https is fetched from ({error})") from error
+            except requests.exceptions.SSLError as error:
+                raise FetchError(f"{url}: the server's certificate or encryption is not accepted: {error}") from error
             except PASSING as error:
                 failures = 0 if _size(partial) > before else failures + 1
                 if failures == ATTEMPTS:
@@ -106,6 +115,15 @@ def _append(session: requests.Session, url: str, partial: Path, name: str) -> No
         with open(partial, "ab" if kept else "wb") as file:
             for chunk in progress(response.iter_content(CHUNK), total, f"fetching {name}", "B", len, kept):
                 file.write(chunk)
+
+
+class _OnlyHere(HTTPAdapter):
+    """Plain http, for servers on this machine."""
+
+    def send(self, request, **options):
+        if urlsplit(request.url).hostname not in LOCAL:
+            raise requests.exceptions.InvalidSchema(request.url)
+        return super().send(request, **options)
 
 
 def _size(path: Path) -> int:

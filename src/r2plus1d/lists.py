@@ -40,23 +40,29 @@ def format_published(samples: Iterable[Sample]) -> str:
 
 
 def parse(text: str, name: str) -> list[Sample]:
-    """Any of the three formats, told apart by the first line. A videos list gives 0 for the number of frames.
+    """Any of the three formats, told apart by the first line; blank lines are passed over. Of a videos list, num_frames
+    is 0.
 
     Raises ListError with the line's number for a line that is not like the first.
     """
-    lines = text.splitlines()
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise ListError(f"{name}: empty; expected lines such as `path total_frames label` or `path label`")
-    numbers = 2 if _LINE[2].fullmatch(lines[0]) else 1
+    numbers = 2 if _fields(lines[0][1], 2) else 1
     what = {1: "`path label`", 2: "`path total_frames label`"}[numbers]
     samples = []
-    for number, line in enumerate(lines, 1):
-        found = _LINE[numbers].fullmatch(line) if len(line) <= LONGEST_LINE else None
+    for number, line in lines:
+        found = _fields(line, numbers)
         if not found:
             raise ListError(f"{name}, line {number}: expected {what}, found {line[:200]!r}")
-        path, *rest = found.groups()
+        path, *rest = found
         samples.append(Sample(path, int(rest[0]) if numbers == 2 else 0, int(rest[-1])))
     return samples
+
+
+def _fields(line: str, numbers: int) -> tuple[str, ...] | None:
+    found = _LINE[numbers].fullmatch(line) if len(line) <= LONGEST_LINE else None
+    return found.groups() if found else None
 
 
 _LINE = {n: re.compile(r"\s*(\S.*?)" + n * r"(?:\s*,\s*|\s+)([0-9]{1,9})" + r"\s*") for n in (1, 2)}
@@ -85,7 +91,7 @@ def parse_label_map(text: str, name: str) -> list[str]:
 def read_text(path: str | Path) -> str:
     """Raises ListError for a file that cannot be read or is not text."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ListError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

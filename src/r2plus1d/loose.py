@@ -3,6 +3,7 @@
 Files are numbered from 1 (as MMAction writes them), or from 0 where that file exists: `img_00001.jpg`, ...
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,20 @@ import simplejpeg
 from r2plus1d.frames import FrameError
 
 
-def count_frames(folder: Path, frame_name: str) -> int:
-    """The number of files in a row, from the first on; `frame_name` is a pattern such as `img_{:05}.jpg`."""
-    first = _first(folder, frame_name)
-    low, high = 0, 1  # frame `low - 1` is there; doubled, then halved: a folder may hold thousands
-    while _frame(folder, frame_name, first + high - 1).is_file():
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _frame(folder, frame_name, first + middle - 1).is_file() else (low, middle)
-    return low
+def survey(folder: Path, frame_name: str, listed: int = 0) -> tuple[int, dict[str, int]]:
+    """(number of frames, bytes of each frame's file by its name), from names and sizes alone.
+
+    `frame_name` is a pattern such as `img_{:05}.jpg`; `listed` is how many frames there must be and are taken, where 0
+    stands for all that are there. Raises FrameError for a frame that is missing or empty.
+    """
+    there = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
+    first = 0 if frame_name.format(0) in there else 1
+    pattern = sum(Path(name).suffix == Path(frame_name).suffix for name in there)
+    names = [frame_name.format(first + k) for k in range(listed or max(pattern, 1))]
+    if broken := next((name for name in names if not there.get(name)), None):
+        state = "is empty" if broken in there else "is missing"
+        raise FrameError(f"{broken} {state}; {len(names)} frames are {'listed' if listed else 'expected'}")
+    return len(names), {name: there[name] for name in names}
 
 
 def frame_size(folder: Path, frame_name: str) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from av.video.reformatter import VideoReformatter
 from r2plus1d.errors import UserError
 from r2plus1d.files import replacing
 
+VIDEO_SUFFIXES = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
+VIDEO_SUFFIXES |= {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before a video counts as cut off
 
 
