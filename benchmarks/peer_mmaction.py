@@ -1,0 +1,476 @@
+"""Our R(2+1)D beside the original's, MMAction2 0.24.1: the same weights and the same videos through both, step by step.
+
+    python benchmarks/peer_mmaction.py [--videos FILE ...] [--rows ROW ...]
+
+Makes an environment for the original at its first run (benchmarks/.peer: 6 GB, some minutes, PyPI, Python 3.11). Then,
+for every published row at full size on the CPU, compares the frames sampled, the decoded pixels, the 30 test views,
+their logits, the averaged scores, and training views drawn from the same seeds. Writes metrics/peer_mmaction.md and
+.json, and the README's table. Four rows on three videos take about 20 minutes on two idle cores, 5 GB of memory
+and 3 GB in TMPDIR. The exit status is 1 if frames or boxes differ, or logits of the same views by more than rounding
+explains.
+
+Expect: the same frames, boxes, decoded pixels and top-1; for the same views, logits equal to 1e-3 of their spread; one
+grey level of difference in a share of the pixels where a view is resized.
+
+Weights are random (see `random_weights`); the comparison needs no published ones.
+
+Why 0.24.1: its wheel holds the published rows' own configurations. The wheel of 1.2.0 lacks the folder
+mmaction/models/localizers/drn and cannot be imported; 1.1.0 runs, but knows none of the three rows with frames.
+
+Shapes: D clips, V views, T frames, H x W pixels, K classes, S seeds; pixels are uint8 RGB.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import r2plus1d  # before torch: it pins the arithmetic
+
+# isort: split
+import av
+import numpy as np
+import simplejpeg
+import torch
+from torch import nn
+
+from r2plus1d import checkpoint, config, evaluation, lists, metrics, motion, runtime, sampling, video, views
+from r2plus1d.clips import Reader, TestVideos, training_clip
+from r2plus1d.errors import UserError
+from r2plus1d.extraction import extract
+from r2plus1d.files import write_json, write_text
+from r2plus1d.frames import FrameReader, read_index
+from r2plus1d.lowering import for_inference
+from r2plus1d.model import OuterNorm, Recognizer, build
+from r2plus1d.pool import cores
+from r2plus1d.report import between_markers
+from r2plus1d.stage import run
+from r2plus1d.views import to_input
+
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = ROOT / "metrics"
+SEED = 0
+TRAINING_SEEDS = tuple(range(8))
+VIEWS_AT_ONCE = 2
+# Of the logits' standard deviation: what the networks may differ by for the same views. On four views, float32 alone was
+# 5e-5 from float64 for each side's order of sums; the largest of 36,000 logits was 2e-4 apart.
+ROUNDING = 1e-3
+CALIBRATION = 6  # clips that the random network is fitted to
+SPREAD = 3.0  # standard deviation of its logits on them
+CPU = torch.device("cpu")
+
+# numpy 1.23 is the last with np.int, which MMAction2 0.24.1 uses, and Python 3.11 the last that it runs on. mmcv's
+# setup needs pkg_resources (setuptools below 81), and MMAction2 refuses an mmcv after 1.7.0.
+PACKAGES = (
+    "setuptools==80.9.0 wheel==0.48.0 torch==2.14.1 torchvision==0.29.1 numpy==1.23.5 opencv-python-headless==4.8.1.78 "
+    "decord==0.6.0 einops==0.8.2 scipy==1.11.4 pillow==13.0.0 addict==2.4.0 packaging==26.3 pyyaml==6.0.3 yapf==0.43.0"
+)
+ORIGINAL = "mmcv==1.7.0 mmaction2==0.24.1"  # without what they ask for: an OpenCV with another numpy
+
+
+class PeerError(UserError):
+    """The comparison cannot be made."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The videos as both sides read them, in one folder: videos/ (links), frames/<short side>p/ (packed), loose/ (the
+    same JPEG files, unpacked), and the annotation lists frames.txt and video.txt."""
+
+    folder: Path
+    samples: list[lists.Sample]
+    described: list[dict]  # name, width, height and frames of each video
+
+    def reader(self, row: config.RowConfig) -> Reader:
+        if row.clip.input == "frames":
+            return FrameReader(self.folder / "frames" / row.frames)
+        return video.VideoReader(self.folder / "videos")
+
+
+class SeededTwice:
+    """The original's two random streams, numpy's and Python's, behind the interface of one generator.
+
+    The original draws frames, shares and flips from numpy's, and the place of a crop from Python's; both sides draw in
+    the same order.
+    """
+
+    def __init__(self, seed: int):
+        self.numpy, self.python = np.random.RandomState(seed), random.Random(seed)
+
+    def integers(self, low: int, high: int | None = None, size: int | None = None):
+        if size is None:
+            return self.python.randint(low, high - 1)
+        return self.numpy.randint(low, high, size=size)
+
+    def uniform(self, low: float, high: float, size: int) -> np.ndarray:
+        return self.numpy.uniform(low, high, size=size)
+
+    def random(self) -> float:
+        return self.numpy.rand()
+
+
+class Recorder:
+    """A reader that remembers what it was last asked for, and gave."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def read(self, path: str, indices: np.ndarray) -> np.ndarray:
+        self.indices, self.frames = indices, self.reader.read(path, indices)
+        return self.frames
+
+
+# ---- The original's environment ----
+
+
+def environment(folder: Path, python: str) -> Path:
+    """The environment's python, after installing the pinned packages where they are not there yet."""
+    ready, interpreter = folder / "ready", folder / "bin" / "python"
+    if ready.is_file() and ready.read_text() == PACKAGES + ORIGINAL:
+        return interpreter
+    if folder.exists() and any(folder.iterdir()) and not (folder / "install.log").is_file():
+        raise PeerError(f"{folder} holds something else than the original; choose another --environment")
+    if run_quietly([python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"], subprocess.DEVNULL):
+        raise PeerError(f"the original runs on Python 3.11, and {python} is not one; give one with --python")
+    print(f"installing the original into {folder}: about 6 GB, some minutes", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    install = [interpreter, "-m", "pip", "install", "--retries", "2", "--disable-pip-version-check"]
+    steps = (
+        [python, "-m", "venv", folder],
+        [*install, *PACKAGES.split()],
+        [*install, "--no-deps", "--no-build-isolation", *ORIGINAL.split()],
+    )
+    with open(folder / "install.log", "w") as log:
+        if any(run_quietly(step, log) for step in steps):
+            raise PeerError(f"the original could not be installed; is there a network? What pip says: {log.name}")
+    ready.write_text(PACKAGES + ORIGINAL)
+    return interpreter
+
+
+def run_quietly(command: list, output) -> int:
+    """The exit status; what the command says goes to `output`."""
+    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+
+
+# ---- Inputs ----
+
+
+def generated(folder: Path) -> list[Path]:
+    """Three videos of the project's own dataset, 342 x 256."""
+    files = []
+    for label in (0, 5, 11):
+        files.append(folder / f"{motion.CLASSES[label]}.mp4")
+        video.write_h264(files[-1], motion.render(SEED, 0, label, 0, 256), motion.FPS)
+    return files
+
+
+def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inputs:
+    """Packs the videos' frames once, with the project's extraction, and unpacks the same JPEG files beside them."""
+    names = [f"{number:04d}{file.suffix}" for number, file in enumerate(files)]  # the original's lists bear no blanks
+    (folder / "videos").mkdir()
+    for name, file in zip(names, files, strict=True):
+        if not file.is_file():
+            raise PeerError(f"{file}: no such video")
+        (folder / "videos" / name).symlink_to(file.resolve())
+    if refused := extract(folder / "videos", names, short_sides, folder / "work", folder / "frames", 0):
+        raise PeerError(f"{files[names.index(refused[0][0])]}: {refused[0][1]}")
+    for shard in sorted((folder / "frames").glob("*/shard-*.tar")):
+        with tarfile.open(shard) as tar:
+            tar.extractall(folder / "loose" / shard.parent.name, filter="data")
+    counts = read_index(next((folder / "frames").iterdir()))["frames"]
+    samples = [lists.Sample(name, int(counts[name]), 0) for name in names]
+    write_text(folder / "frames.txt", lists.format_frames(samples))
+    write_text(folder / "video.txt", lists.format_videos(samples))
+    first = [next(video.decode(folder / "videos" / name)) for name in names]
+    described = [
+        {"name": file.name, "width": image.shape[1], "height": image.shape[0], "frames": sample.num_frames}
+        for file, image, sample in zip(files, first, samples, strict=True)
+    ]
+    return Inputs(folder, samples, described)
+
+
+def random_weights(row: config.RowConfig, inputs: Inputs, path: Path) -> Recognizer:
+    """The full-size network with random weights, written to `path` in the original's format and read back.
+
+    Batch norms have random scales and shifts, and the statistics of some clips of the videos, as long as the row's. The
+    last layer leaves out what the features of those clips have in common, so that views score apart: a wrong order of
+    views would show.
+    """
+    torch.manual_seed(SEED)
+    model = build(row.model.depth, 400, row.model.width, row.model.conv, row.train.dropout)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d | OuterNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.momentum = 1.0  # the statistics become those of the next batch
+    reader = inputs.reader(row)
+    samples = [inputs.samples[n % len(inputs.samples)] for n in range(CALIBRATION)]
+    clips = [training_clip(row, sample, reader, np.random.default_rng([SEED, n])) for n, sample in enumerate(samples)]
+    x = to_input(torch.from_numpy(np.stack(clips)), CPU)
+    last = model.cls_head.fc_cls
+    with torch.no_grad():
+        model.train()(x)
+        features = model.eval().backbone(x).mean((2, 3, 4))
+        nn.init.normal_(last.weight)
+        last.weight *= SPREAD / ((features - features.mean(0)) @ last.weight.T).std()
+        last.bias.copy_(-(last.weight @ features.mean(0)))
+    checkpoint.export_mmaction(model, path)
+    model.load_state_dict(checkpoint.load(path))
+    return model
+
+
+# ---- The two sides ----
+
+
+def ours(row: config.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
+    """What `peer_original.py` writes for a video, from our side; its functions say the shapes."""
+    sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
+    item = TestVideos(row, [sample], reader)[0]
+    indices = reader.indices[item.indices.numpy()]
+    pixels = item.views(row)
+    logits = torch.cat([evaluation.logits(model, part, CPU) for part in pixels.split(VIEWS_AT_ONCE)])
+    arrays = {
+        "indices": indices,
+        "decoded": reader.frames[item.indices.numpy().ravel()],
+        "pixels": pixels.numpy(),
+        "logits": logits.numpy(),
+        "scores": metrics.average_views(logits.numpy(), row.test.average_clips),
+    }
+    drawn = [_training_view(row, sample, reader, seed) for seed in TRAINING_SEEDS]
+    names = ("train_indices", "train_boxes", "train_flips", "train_pixels")
+    return arrays | {name: np.stack(values) for name, values in zip(names, zip(*drawn, strict=True), strict=True)}
+
+
+def _training_view(row: config.RowConfig, sample: lists.Sample, reader: Recorder, seed: int) -> tuple:
+    """(indices [T], box [4], flipped, pixels [T, H, W, 3]); box and flip are drawn once more, from the same seed."""
+    pixels = training_clip(row, sample, reader, SeededTwice(seed))
+    again, train = SeededTwice(seed), row.train
+    sampling.train_indices(sample.num_frames, row.clip.frames, row.clip.frame_interval, rng=again)
+    size = views.short_side_size(*reader.frames.shape[1:3], train.resize)
+    box = views.random_resized_crop_box(*size, again, tuple(train.crop_area), tuple(train.crop_ratio))
+    return reader.indices, np.array(box), again.random() < train.flip, np.asarray(pixels)
+
+
+def theirs(row: config.RowConfig, inputs: Inputs, python: Path, folder: Path) -> dict:
+    """Runs the original on the row's videos and returns its versions. It runs as its users run it: without the
+    variables that pin our arithmetic."""
+    frames = row.clip.input == "frames"
+    job = {
+        "config": re.sub("_[0-9]+p$", "", row.row),  # 256p and 320p share a configuration
+        "list": str(inputs.folder / f"{row.clip.input}.txt"),
+        "prefix": str(inputs.folder / "loose" / row.frames if frames else inputs.folder / "videos"),
+        "weights": str(inputs.folder / "weights.pth"),
+        "versions": str(inputs.folder / "versions.json"),
+        "videos": len(inputs.samples),
+        "seeds": TRAINING_SEEDS,
+        "ours": str(folder / "ours"),
+        "theirs": str(folder / "theirs"),
+    }
+    write_json(folder / "job.json", job)
+    script = Path(__file__).with_name("peer_original.py")
+    command = [python, "-W", "ignore", script, folder / "job.json"]
+    dropped = {*r2plus1d.PINNED_ENVIRONMENT, "PYTHONPATH"}
+    environ = {key: value for key, value in os.environ.items() if key not in dropped}
+    with open(folder / "original.log", "w+") as log:
+        if subprocess.run(command, stderr=log, env=environ, check=False).returncode:
+            log.seek(0)
+            raise PeerError(f"the original failed on {row.row}:\n{log.read()[-3000:]}")
+    return json.loads(Path(job["versions"]).read_text())
+
+
+# ---- The comparison ----
+
+
+def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
+    """One video of one row: `a` are our arrays, `b` the original's. Differences of logits also as a share of their
+    standard deviation over views and classes; those of pixels in grey levels."""
+    spread = float(b["logits"].std())
+    same_input, end_to_end = (np.abs(a["logits"] - b[key]) for key in ("same_input", "logits"))
+    pixels, pixel_share = difference(a["pixels"], b["pixels"])
+    train_pixels, train_pixel_share = difference(a["train_pixels"], b["train_pixels"])
+    equal = ("indices", "train_indices", "train_boxes", "train_flips")
+    return {
+        **{f"{key}_equal": np.array_equal(a[key], b[key]) for key in equal},
+        "decoded": difference(a["decoded"], b["decoded"])[0],
+        "pixels": pixels,
+        "pixel_share": pixel_share,
+        "train_pixels": train_pixels,
+        "train_pixel_share": train_pixel_share,
+        "logit_spread": spread,
+        "same_input_logits": float(same_input.max()),
+        "same_input_relative": float(same_input.max()) / spread,
+        "end_to_end_logits": float(end_to_end.max()),
+        "end_to_end_relative": float(end_to_end.max()) / spread,
+        "end_to_end_rms_relative": float(np.sqrt((end_to_end**2).mean())) / spread,
+        "views": len(b["logits"]),
+        "views_computed_again": int(b["computed_again"]),
+        "scores": float(np.abs(a["scores"] - b["scores"]).max()),
+        "highest_score": float(b["scores"].max()),
+        "same_top1": int(a["scores"].argmax()) == int(b["scores"].argmax()),
+    }
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
+    """(largest difference in grey levels, share of the values that differ) of uint8 arrays."""
+    if a.shape != b.shape:
+        raise PeerError(f"our pixels are {a.shape}, the original's {b.shape}")
+    apart = np.maximum(a, b) - np.minimum(a, b)
+    return int(apart.max()), float((apart > 0).mean())
+
+
+def worst(figures: list[dict]) -> dict:
+    """Over the videos of a row: False before True, the largest of the numbers (the smallest `logit_spread`)."""
+    merged = {}
+    for key in figures[0]:
+        values = [video[key] for video in figures]
+        merged[key] = all(values) if isinstance(values[0], bool) else (min if key == "logit_spread" else max)(values)
+    return merged
+
+
+def failures(row: str, found: dict) -> list[str]:
+    """What must not differ, and does."""
+    wrong = [key.removesuffix("_equal") for key in found if key.endswith("_equal") and not found[key]]
+    if not found["same_input_relative"] <= ROUNDING:
+        wrong.append(f"logits of the same views (by {found['same_input_relative']:.1e} of their spread)")
+    return [f"{row}: different {what}" for what in wrong]
+
+
+def compare_row(row: config.RowConfig, inputs: Inputs, python: Path) -> tuple[dict, dict]:
+    """(figures of the row with those of each video, versions of the original)"""
+    count = len(inputs.samples)
+    model = for_inference(random_weights(row, inputs, inputs.folder / "weights.pth"), CPU)
+    with tempfile.TemporaryDirectory(prefix="row-", dir=inputs.folder) as name:
+        folder = Path(name)
+        for side in ("ours", "theirs"):
+            (folder / side).mkdir()
+        for number in range(count):
+            start = time.monotonic()
+            np.savez(folder / "ours" / f"{number}.npz", **ours(row, inputs, number, model))
+            print(f"  ours:     video {number + 1} of {count}: {time.monotonic() - start:.0f} s", flush=True)
+        original = theirs(row, inputs, python, folder)
+        both = [[np.load(folder / side / f"{number}.npz") for side in ("ours", "theirs")] for number in range(count)]
+        figures = [compare(*sides) for sides in both]
+    named = [{"video": about["name"], **found} for about, found in zip(inputs.described, figures, strict=True)]
+    return {**worst(figures), "videos": named}, original
+
+
+# ---- The report ----
+
+
+COLUMNS = {
+    "row": "{row}",
+    "frames equal": "{indices_equal}",
+    "decoded pixels": "{decoded}",
+    "view pixels": "{pixels} ({pixel_share:.1%})",
+    "logits, same views": "{same_input_logits:.1e} ({same_input_relative:.1e})",
+    "logits, end to end": "{end_to_end_logits:.1e} ({end_to_end_relative:.1e}, rms {end_to_end_rms_relative:.1e})",
+    "averaged scores": "{scores:.1e} of {highest_score:.2f}",
+    "same top-1": "{same_top1}",
+    "training: frames, boxes, flips equal": "{train_equal}",
+    "training: pixels": "{train_pixels} ({train_pixel_share:.1%})",
+}
+EXPLANATION = """\
+Largest differences over the videos. Pixels: grey levels of 0-255, with the largest share of values that differ at all.
+Logits: also as a share of their standard deviation over views and classes; *same views* gives our pixels to both
+networks (views that are equal anyway are not computed again), *end to end* gives each its own. Scores: the mean of the
+softmax over the 30 views, beside the highest one. Training views: {seeds} for each video, from the same seeds.
+
+Where *decoded pixels* are equal and *view pixels* are not, the resizing differs: cv2 in the original and torch here
+round differently, by at most one grey level each time; training views are resized twice. What remains for the *same
+views* is the rounding of sums in another order (batch norms folded, other instructions of the processor). The weights
+are random, and the last layer leaves out what the clips' features have in common: the spread counts only what tells
+clips apart."""
+
+
+def report(result: dict) -> str:
+    """Markdown."""
+    cells = []
+    for name, found in result["rows"].items():
+        train_equal = all(found[f"train_{key}_equal"] for key in ("indices", "boxes", "flips"))
+        values = {key: yes_no(value) for key, value in {**found, "row": name, "train_equal": train_equal}.items()}
+        cells.append([form.format(**values) for form in COLUMNS.values()])
+    table = ["| " + " | ".join(line) + " |" for line in [list(COLUMNS), ["---"] * len(COLUMNS), *cells]]
+    about = [
+        f"- {side}: " + ", ".join(f"{key} {value}" for key, value in result["versions"][side].items())
+        for side in ("ours", "original")
+    ]
+    videos = [f"{v['name']} ({v['width']}x{v['height']}, {v['frames']} frames)" for v in result["videos"]]
+    setting = f"- {result['device']}, {result['threads']} threads; {', '.join(videos)}; {result['minutes']} minutes"
+    title = "# Beside the original: MMAction2 " + result["versions"]["original"]["mmaction2"]
+    lines = [title, "", *about, setting, "", *table, "", EXPLANATION.format(seeds=len(TRAINING_SEEDS))]
+    return "\n".join(lines) + "\n"
+
+
+def yes_no(value):
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
+def our_versions() -> dict[str, str]:
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "jpeg decoder": f"simplejpeg {simplejpeg.__version__}",
+        "video decoder": f"PyAV {av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}",
+    }
+
+
+def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[config.RowConfig]]:
+    """(short sides by folder, the rows asked for) as on Kinetics-400."""
+    params = config.read_params(ROOT / "params.yaml")
+    params["dataset"] = "kinetics400"
+    data, rows = config.resolve(params)
+    for name in wanted or ():
+        if name not in params["zoo"]:
+            raise PeerError(f"no row {name!r}; there are {', '.join(params['zoo'])}")
+    return data.short_sides, [row for row in rows if row.row in (wanted or params["zoo"])]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", nargs="+", type=Path, metavar="FILE", help="videos; default: three generated ones")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows of params.yaml; default: the published four")
+    parser.add_argument("--environment", type=Path, default=ROOT / "benchmarks" / ".peer", metavar="DIR")
+    parser.add_argument("--python", default=sys.executable, help="a Python 3.11 to make the environment from")
+    parser.add_argument("--out", type=Path, default=METRICS, metavar="DIR", help="where the results go")
+    return parser.parse_args()
+
+
+def main() -> None:
+    options, start = arguments(), time.monotonic()
+    short_sides, rows = published_rows(options.rows)
+    python = environment(options.environment.absolute(), options.python)
+    with tempfile.TemporaryDirectory(prefix="peer-") as name:
+        folder = Path(name)
+        inputs = gather(options.videos or generated(folder), folder, short_sides)
+        runtime.prepare(config.Runtime(device="cpu", threads=cores()))  # the extraction left one thread
+        found = {}
+        for row in rows:
+            print(row.row, flush=True)
+            found[row.row], original = compare_row(row, inputs, python)
+    setting = {key: runtime.describe(CPU)[key] for key in ("device", "threads")}
+    versions = {"ours": our_versions(), "original": original}
+    minutes = round((time.monotonic() - start) / 60)
+    result = {"versions": versions, **setting, "minutes": minutes, "videos": inputs.described, "rows": found}
+    write_json(options.out / "peer_mmaction.json", result)
+    text = report(result)
+    write_text(options.out / "peer_mmaction.md", text)
+    if options.out == METRICS:
+        readme = (ROOT / "README.md").read_text(encoding="utf-8")
+        write_text(ROOT / "README.md", between_markers(readme, "peer", text.split("\n", 2)[2].strip()))
+    print(text)
+    if wrong := [line for row, figures in found.items() for line in failures(row, figures)]:
+        sys.exit("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    run(main)
