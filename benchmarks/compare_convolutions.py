@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from r2plus1d import config, paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import replacing, write_text
-from r2plus1d.report import between_markers
+from r2plus1d.report import between_markers, markdown_table, save_figure
 from r2plus1d.stage import run
 
 CONVOLUTIONS = get_args(config.Convolution)
@@ -99,14 +99,13 @@ def deviation(share: float, videos: int) -> float:
 
 def markdown(table: pd.DataFrame) -> str:
     columns = ("conv", "parameters (M)", "MACs per clip (G)", "top1 acc", "single clip top1", "static control top1")
-    lines = [columns, ["---"] * len(columns)]
+    rows = []
     for row in table.itertuples():
         top1 = f"{row.top1:.2f} ± {deviation(row.top1, row.videos):.1f}"
         costs = f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e9:.3f}"
-        lines.append([row.conv, *costs, top1, f"{row.single_clip_top1:.2f}", f"{row.static_top1:.2f}"])
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append([row.conv, *costs, top1, f"{row.single_clip_top1:.2f}", f"{row.static_top1:.2f}"])
     note = f"± is one standard deviation of {int(table['videos'].iloc[0])} independent videos; one training each."
-    return f"{text}\n\n{note}"
+    return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
@@ -129,8 +128,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("top-1 accuracy (%)")
     figure.suptitle("Forms of convolution on the default dataset, row `custom`")
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

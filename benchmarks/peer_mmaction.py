@@ -52,7 +52,7 @@ from r2plus1d.frames import FrameReader, read_index
 from r2plus1d.lowering import for_inference
 from r2plus1d.model import OuterNorm, Recognizer, build
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers
+from r2plus1d.report import between_markers, markdown_table
 from r2plus1d.stage import run
 from r2plus1d.views import to_input
 
@@ -160,6 +160,12 @@ def environment(folder: Path, python: str) -> Path:
 def run_quietly(command: list, output) -> int:
     """The exit status; what the command says goes to `output`."""
     return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def unpinned() -> dict[str, str]:
+    """The variables of this process without those that pin our arithmetic."""
+    dropped = {*r2plus1d.PINNED_ENVIRONMENT, "PYTHONPATH"}
+    return {key: value for key, value in os.environ.items() if key not in dropped}
 
 
 # ---- Inputs ----
@@ -279,10 +285,8 @@ def theirs(row: config.RowConfig, inputs: Inputs, python: Path, folder: Path) ->
     write_json(folder / "job.json", job)
     script = Path(__file__).with_name("peer_original.py")
     command = [python, "-W", "ignore", script, folder / "job.json"]
-    dropped = {*r2plus1d.PINNED_ENVIRONMENT, "PYTHONPATH"}
-    environ = {key: value for key, value in os.environ.items() if key not in dropped}
     with open(folder / "original.log", "w+") as log:
-        if subprocess.run(command, stderr=log, env=environ, check=False).returncode:
+        if subprocess.run(command, stderr=log, env=unpinned(), check=False).returncode:
             log.seek(0)
             raise PeerError(f"the original failed on {row.row}:\n{log.read()[-3000:]}")
     return json.loads(Path(job["versions"]).read_text())
@@ -399,7 +403,7 @@ def report(result: dict) -> str:
         train_equal = all(found[f"train_{key}_equal"] for key in ("indices", "boxes", "flips"))
         values = {key: yes_no(value) for key, value in {**found, "row": name, "train_equal": train_equal}.items()}
         cells.append([form.format(**values) for form in COLUMNS.values()])
-    table = ["| " + " | ".join(line) + " |" for line in [list(COLUMNS), ["---"] * len(COLUMNS), *cells]]
+    table = markdown_table(list(COLUMNS), cells)
     about = [
         f"- {side}: " + ", ".join(f"{key} {value}" for key, value in result["versions"][side].items())
         for side in ("ours", "original")
@@ -407,7 +411,7 @@ def report(result: dict) -> str:
     videos = [f"{v['name']} ({v['width']}x{v['height']}, {v['frames']} frames)" for v in result["videos"]]
     setting = f"- {result['device']}, {result['threads']} threads; {', '.join(videos)}; {result['minutes']} minutes"
     title = "# Beside the original: MMAction2 " + result["versions"]["original"]["mmaction2"]
-    lines = [title, "", *about, setting, "", *table, "", EXPLANATION.format(seeds=len(TRAINING_SEEDS))]
+    lines = [title, "", *about, setting, "", table, "", EXPLANATION.format(seeds=len(TRAINING_SEEDS))]
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,8 @@ LR, MAX_NORM = 0.05, 40
 
 
 def main() -> None:
-    from r2plus1d import PINNED_ENVIRONMENT  # noqa: PLC0415
+    from peer_mmaction import unpinned  # noqa: PLC0415
+
     from r2plus1d.errors import UserError  # noqa: PLC0415
     from r2plus1d.files import write_json, write_text  # noqa: PLC0415
     from r2plus1d.report import between_markers  # noqa: PLC0415
@@ -35,14 +36,13 @@ def main() -> None:
     python = parser.parse_args().environment / "bin" / "python"
     if not python.is_file():
         raise UserError(f"{python} is missing; benchmarks/peer_mmaction.py makes this environment")
-    environ = {key: value for key, value in os.environ.items() if key not in {*PINNED_ENVIRONMENT, "PYTHONPATH"}}
     steps = {}
     with tempfile.TemporaryDirectory() as folder:
         make_inputs(Path(folder))
         for threads in ("1", "2"):
             for side, interpreter in (("ours", sys.executable), ("original", python)):
                 command = [interpreter, "-W", "ignore", __file__, side, folder, threads]
-                done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+                done = subprocess.run(command, env=unpinned(), capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise UserError(f"{side} failed:\n{done.stderr[-2000:]}")
                 steps[f"{side}, {threads} threads"] = json.loads(done.stdout.splitlines()[-1])

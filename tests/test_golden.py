@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.peer_mmaction import SeededTwice
 from r2plus1d import config, metrics, sampling, views
 from r2plus1d.model import build
 from r2plus1d.training import learning_rate, step
 from tests.conftest import ROOT
-
-
-class SeededTwice:
-    """The original's two random streams, numpy's and Python's, behind the interface of one generator."""
-
-    def __init__(self, seed: int):
-        self.numpy, self.python = np.random.RandomState(seed), random.Random(seed)
-
-    def integers(self, low, high=None, size=None):
-        if size is None:
-            return self.python.randint(low, high - 1)
-        return self.numpy.randint(low, high, size=size)
-
-    def uniform(self, low, high, size):
-        return self.numpy.uniform(low, high, size=size)
 
 
 def test_test_clips_start_elsewhere_than_the_original_s(golden):

@@ -127,16 +127,29 @@ def test_cost_of_the_published_networks_is_not_the_published_one():
     assert cost(model, 8, 224, 224).macs == 40_561_228_800
 
 
-def statistics_of_one_process(rank: int, folder: str, port: int) -> None:
-    """Half of a batch in one of two processes."""
+def in_two_processes(function, folder):
+    """What function(0) and function(1) returned, each in a process of one gloo group."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_of_two, (function, str(folder), port), nprocs=2)
+    return [torch.load(folder / str(rank)) for rank in (0, 1)]
+
+
+def one_of_two(rank: int, function, folder: str, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.save(function(rank), f"{folder}/{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def statistics_of_one_process(rank: int) -> tuple[dict, dict]:
+    """Half of a batch in one of two processes."""
     network, clips = small_network()
     block = network.backbone.layer1
     block(clips[2 * rank : 2 * rank + 2]).square().sum().backward()
-    torch.save(({n: p.grad for n, p in block.named_parameters()}, dict(block.named_buffers())), f"{folder}/{rank}")
-    torch.distributed.destroy_process_group()
+    return {n: p.grad for n, p in block.named_parameters()}, dict(block.named_buffers())
 
 
 def small_network():
@@ -145,11 +158,7 @@ def small_network():
 
 
 def test_outer_batch_norm_is_not_synchronised_over_processes_or_the_inner_one_is(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(statistics_of_one_process, (str(tmp_path), port), nprocs=2)
-    (first, buffers), (second, others) = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    (first, buffers), (second, others) = in_two_processes(statistics_of_one_process, tmp_path)
     for name in buffers:
         same = torch.equal(buffers[name], others[name])
         assert same == ("bn_s.running" not in name), name
@@ -173,11 +182,7 @@ def batch_norm(x):
 
 
 def test_gradients_through_a_synchronised_norm_are_not_those_of_the_whole_batch(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(gradients_of_one_process, (str(tmp_path), port), nprocs=2)
-    first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    first, second = in_two_processes(gradients_of_one_process, tmp_path)
     norm, x, weight = norm_and_batch()
     (norm(x) * weight).pow(3).sum().backward()
     torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad, rtol=1e-4, atol=1e-5)
@@ -191,16 +196,12 @@ def norm_and_batch():
     return norm, torch.randn(4, 4, 2, 3, 3, requires_grad=True), torch.randn(4, 4, 2, 3, 3)
 
 
-def gradients_of_one_process(rank: int, folder: str, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+def gradients_of_one_process(rank: int) -> dict:
     norm, x, weight = norm_and_batch()
     own = slice(2 * rank, 2 * rank + 2)
     part = x[own].detach().requires_grad_()
     (norm(part) * weight[own]).pow(3).sum().backward()
-    torch.save({"x": part.grad, "weight": norm.weight.grad}, f"{folder}/{rank}")
-    torch.distributed.destroy_process_group()
+    return {"x": part.grad, "weight": norm.weight.grad}
 
 
 def test_convolution_or_depth_of_the_builder_cannot_be_asked_for():

@@ -18,7 +18,6 @@ from r2plus1d.files import replacing
 from r2plus1d.model import Recognizer, build
 
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
-SUFFIXES = (".pth", ".safetensors")
 
 
 class CheckpointError(UserError):

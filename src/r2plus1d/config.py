@@ -228,14 +228,13 @@ def resolve(
     parts = {name: _dataset(f"datasets.{name}", entry) for name, entry in datasets.items()}
     source, scale, runtime = parts[params["dataset"]]
     path = datasets[params["dataset"]]["path"]
+    shared = {"dataset": params["dataset"], "seed": seed, "in_place": None, "loose_frames": None}
     if isinstance(source, ListsSource):
         where = f"datasets.{params['dataset']}"
         if path is None:
             raise ConfigError(f"{where}.path is null: give it the folder that the lists' paths start from")
         if source.val is None:
             raise ConfigError(f"{where}.source.val is null: give it the path of the validation list")
-    shared = {"dataset": params["dataset"], "seed": seed, "in_place": None, "loose_frames": None}
-    if isinstance(source, ListsSource):
         shared["in_place"] = path
         shared["loose_frames"] = source.frame_name if source.content == "frames" else None
     if CUSTOM in params["zoo"]:

@@ -6,7 +6,6 @@ line per file that was found or listed but not taken: path, reason. classes.txt 
 """
 
 import functools
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from r2plus1d import motion
 from r2plus1d.config import DataConfig, FolderSource, ListsSource, MotionSource
 from r2plus1d.errors import UserError
 from r2plus1d.existing import find
-from r2plus1d.files import held, replace_folder, replacing
+from r2plus1d.files import held, replace_folder, replacing, sha256
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
 from r2plus1d.video import VIDEO_SUFFIXES, write_h264
@@ -160,11 +159,11 @@ def _without_repeats(rows: list[tuple]) -> tuple[list[tuple], list[tuple]]:
     first: dict[str, str] = {}
     kept, repeated = [], []
     for row in sorted(rows):
-        path, sha256 = row[0], row[-1]
-        if sha256 in first:
-            repeated.append((path, f"same content as {first[sha256]}"))
+        path, content = row[0], row[-1]
+        if content in first:
+            repeated.append((path, f"same content as {first[content]}"))
         else:
-            first[sha256] = path
+            first[content] = path
             kept.append(row)
     return kept, repeated
 
@@ -177,6 +176,4 @@ def _remove_others(work: Path, wanted: set[str]) -> None:
 
 
 def _row(file: Path, root: Path, label: str, split: str) -> tuple:
-    with open(file, "rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return str(file.relative_to(root)), label, split, 0, file.stat().st_size, digest
+    return str(file.relative_to(root)), label, split, 0, file.stat().st_size, sha256(file)

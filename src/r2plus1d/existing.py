@@ -11,6 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from r2plus1d.config import ListsSource
+from r2plus1d.files import sha256
 from r2plus1d.frames import FrameError
 from r2plus1d.lists import ListError, Sample, parse, parse_label_map, read_text
 from r2plus1d.loose import survey
@@ -101,8 +102,7 @@ def _describe(task: tuple[str, Sample, list[str]], root: Path, frame_name: str |
     path, count = root / places[0], sample.num_frames
     try:
         if frame_name is None:
-            with open(path, "rb") as content:
-                digest, size = hashlib.file_digest(content, "sha256").hexdigest(), path.stat().st_size
+            digest, size = sha256(path), path.stat().st_size
         else:
             count, sizes = survey(path, frame_name, sample.num_frames)
             digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(sizes.values())

@@ -14,7 +14,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from r2plus1d.errors import UserError
-from r2plus1d.files import held
+from r2plus1d.files import held, sha256
 from r2plus1d.progress import progress
 
 ATTEMPTS = 6  # in a row that bring nothing
@@ -50,14 +50,14 @@ def fetch(url: str, folder: Path) -> Path:
     if prefix is None:
         folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
     final = folder / name
-    if final.is_file() and _sha256(final).startswith(prefix or ""):
+    if final.is_file() and sha256(final).startswith(prefix or ""):
         return final
     with held(folder / f".{name}.part") as work:
         partial = work / "content"
         if prefix is None:
             partial.unlink(missing_ok=True)
         _receive(url, partial, name)
-        found = _sha256(partial)
+        found = sha256(partial)
         if not found.startswith(prefix or ""):
             partial.unlink()
             raise FetchError(
@@ -128,8 +128,3 @@ class _OnlyHere(HTTPAdapter):
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

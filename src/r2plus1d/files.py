@@ -71,6 +71,12 @@ def held(folder: Path) -> Iterator[Path]:
         yield folder
 
 
+def sha256(path: Path) -> str:
+    """Of the file's content, in hexadecimal digits."""
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def digest(files: Iterable[Path]) -> str:
     """A short name for the content of several files, in order."""
     whole = hashlib.sha256()

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from r2plus1d.errors import UserError
-from r2plus1d.files import replacing
+from r2plus1d.report import save_figure
 
 SHARES = {  # column: its names in 0.x and in 1.x
     "top1_acc": ("top1_acc", "acc/top1"),
@@ -38,7 +37,6 @@ CURVES = {
 }
 MAX_LINE = 1 << 24  # bytes; a header holds a whole configuration, some 10 KB
 MAX_ROWS = 20  # of the printed table
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}  # as in the report
 
 
 class LogError(UserError, ValueError):
@@ -159,23 +157,21 @@ def plot_comparison(ours: TrainingLog, theirs: TrainingLog, path: Path) -> None:
     """
     curves = {"ours": _in_percent(ours), "theirs": _in_percent(theirs)}
     same = len({curve.index[-1] for curve in curves.values()}) == 1
-    with mpl.rc_context(STYLE):
-        figure = Figure((11, 3.8), layout="constrained")
-        for axes, column in zip(figure.subplots(1, 3), ("train_loss", "train_top1", "val_top1"), strict=True):
-            for label, curve in curves.items():
-                values = curve[column].dropna() if column == "val_top1" else curve[column]  # not every epoch validates
-                x = values.index if same else values.index / curve.index[-1]
-                axes.plot(x, values, marker="o", markersize=3, label=label)
-            axes.set(title=CURVES[column].capitalize(), xlabel="epoch" if same else "share of the training (0-1)")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=same))
-            if column == "train_loss":
-                axes.set(ylabel="cross-entropy (nats)")
-                axes.legend(frameon=False)
-            else:
-                axes.set(ylabel="accuracy (%)", ylim=(0, 100))
-        figure.suptitle(f"ours: {ours.path}\ntheirs: {theirs.path}", parse_math=False)
-        with replacing(path) as partial:
-            figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+    figure = Figure((11, 3.8), layout="constrained")
+    for axes, column in zip(figure.subplots(1, 3), ("train_loss", "train_top1", "val_top1"), strict=True):
+        for label, curve in curves.items():
+            values = curve[column].dropna() if column == "val_top1" else curve[column]  # not every epoch validates
+            x = values.index if same else values.index / curve.index[-1]
+            axes.plot(x, values, marker="o", markersize=3, label=label)
+        axes.set(title=CURVES[column].capitalize(), xlabel="epoch" if same else "share of the training (0-1)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=same))
+        if column == "train_loss":
+            axes.set(ylabel="cross-entropy (nats)")
+            axes.legend(frameon=False)
+        else:
+            axes.set(ylabel="accuracy (%)", ylim=(0, 100))
+    figure.suptitle(f"ours: {ours.path}\ntheirs: {theirs.path}", parse_math=False)
+    save_figure(figure, path)
 
 
 def _in_percent(log: TrainingLog) -> pd.DataFrame:

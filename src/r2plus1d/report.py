@@ -59,7 +59,7 @@ def published_table(published: dict) -> str:
         cells = [row["config"], row["resolution"], row["gpus"], row["backbone"], row["pretrain"]]
         rows.append([*cells, f"{row['top1']:.2f}", f"{row['top5']:.2f}", rate, row["memory_mib"], *links])
     head = f"Published: {published['dataset']}. Source: {published['source']}."
-    return f"{head}\n\n{_markdown(COLUMNS, rows)}"
+    return f"{head}\n\n{markdown_table(COLUMNS, rows)}"
 
 
 def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
@@ -90,13 +90,13 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
             f"{coverage['listed']} listed, {coverage['found']} found, {coverage['readable']} readable. "
             f"Chance is {chance(coverage):.1f}% top-1. The files of a row lie in `models/<config>/`.",
             "",
-            _markdown(COLUMNS, measured),
+            markdown_table(COLUMNS, measured),
             "",
             "Beside the protocol of 10 clips x 3 crops: the validation view (one clip, centre crop), and the static "
             "control (every clip's middle frame repeated: what appearance alone scores). MACs are the multiply-"
             "accumulates of the convolutions and the last layer for one clip of the test views.",
             "",
-            _markdown(columns, beside),
+            markdown_table(columns, beside),
         ]
     )
 
@@ -141,7 +141,7 @@ def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
     if accuracies.lines:
         accuracies.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Training on `{rows[0].config.dataset}`")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
@@ -160,7 +160,7 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     axes.set(ylabel="top-1 accuracy (%)", ylim=(0, 110), yticks=range(0, 101, 20))
     axes.set_title(f"Accuracy on `{rows[0].config.dataset}` ({rows[0].test['videos']} validation videos)")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(row: RowFigures, path: Path) -> None:
@@ -183,18 +183,19 @@ def plot_confusion(row: RowFigures, path: Path) -> None:
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 50 else "k")
     axes.set(xlabel="predicted class", ylabel="actual class")
     axes.set_title(f"{row.label} on `{row.config.dataset}`: top-1 {row.test['top1']:.1f}%")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _on_gpu(row: RowFigures) -> bool:
     return row.machine["cuda"] != "not used"
 
 
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """As a PNG without a date, so that the same figure gives the same bytes."""
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
