@@ -6,11 +6,9 @@ Makes an environment for the original at its first run (benchmarks/.peer: 6 GB, 
 for every published row at full size on the CPU, compares the frames sampled, the decoded pixels, the 30 test views,
 their logits, the averaged scores, and training views drawn from the same seeds. Writes metrics/peer_mmaction.md and
 .json, and the README's table. Four rows on three videos take about 20 minutes on two idle cores, 5 GB of memory
-and 3 GB in TMPDIR. The exit status is 1 if frames or boxes differ, or logits of the same views by more than rounding
-explains.
+and 3 GB in TMPDIR. The exit status is 1 if frames, boxes or pixels differ, or logits by more than rounding explains.
 
-Expect: the same frames, boxes, decoded pixels and top-1; for the same views, logits equal to 1e-3 of their spread; one
-grey level of difference in a share of the pixels where a view is resized.
+Expect: the same frames, boxes, pixels and top-1, and logits equal to 1e-3 of their spread.
 
 Weights are random (see `random_weights`); the comparison needs no published ones.
 
@@ -61,7 +59,7 @@ METRICS = ROOT / "metrics"
 SEED = 0
 TRAINING_SEEDS = tuple(range(8))
 VIEWS_AT_ONCE = 2
-# Of the logits' standard deviation: what the networks may differ by for the same views. On four views, float32 was 5e-5
+# Of the logits' standard deviation: what the networks may differ by. On four views, float32 was 5e-5
 # from float64, with batch norms folded and without; the largest of 36,000 logits was 2e-4 apart.
 ROUNDING = 1e-3
 CALIBRATION = 6  # clips that the random network is fitted to
@@ -279,7 +277,6 @@ def theirs(row: config.RowConfig, inputs: Inputs, python: Path, folder: Path) ->
         "versions": str(inputs.folder / "versions.json"),
         "videos": len(inputs.samples),
         "seeds": TRAINING_SEEDS,
-        "ours": str(folder / "ours"),
         "theirs": str(folder / "theirs"),
     }
     write_json(folder / "job.json", job)
@@ -298,8 +295,7 @@ def theirs(row: config.RowConfig, inputs: Inputs, python: Path, folder: Path) ->
 def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
     """One video of one row: `a` are our arrays, `b` the original's. Differences of logits also as a share of their
     standard deviation over views and classes; those of pixels in grey levels."""
-    spread = float(b["logits"].std())
-    same_input, end_to_end = (np.abs(a["logits"] - b[key]) for key in ("same_input", "logits"))
+    spread, apart = float(b["logits"].std()), np.abs(a["logits"] - b["logits"])
     pixels, pixel_share = difference(a["pixels"], b["pixels"])
     train_pixels, train_pixel_share = difference(a["train_pixels"], b["train_pixels"])
     equal = ("indices", "train_indices", "train_boxes", "train_flips")
@@ -311,13 +307,10 @@ def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
         "train_pixels": train_pixels,
         "train_pixel_share": train_pixel_share,
         "logit_spread": spread,
-        "same_input_logits": float(same_input.max()),
-        "same_input_relative": float(same_input.max()) / spread,
-        "end_to_end_logits": float(end_to_end.max()),
-        "end_to_end_relative": float(end_to_end.max()) / spread,
-        "end_to_end_rms_relative": float(np.sqrt((end_to_end**2).mean())) / spread,
+        "logits": float(apart.max()),
+        "logits_relative": float(apart.max()) / spread,
+        "logits_rms_relative": float(np.sqrt((apart**2).mean())) / spread,
         "views": len(b["logits"]),
-        "views_computed_again": int(b["computed_again"]),
         "scores": float(np.abs(a["scores"] - b["scores"]).max()),
         "highest_score": float(b["scores"].max()),
         "same_top1": int(a["scores"].argmax()) == int(b["scores"].argmax()),
@@ -344,8 +337,10 @@ def worst(figures: list[dict]) -> dict:
 def failures(row: str, found: dict) -> list[str]:
     """What must not differ, and does."""
     wrong = [key.removesuffix("_equal") for key in found if key.endswith("_equal") and not found[key]]
-    if not found["same_input_relative"] <= ROUNDING:
-        wrong.append(f"logits of the same views (by {found['same_input_relative']:.1e} of their spread)")
+    pixels = ("decoded", "pixels", "train_pixels")
+    wrong += [f"{key.replace('_', ' ')} (by {found[key]})" for key in pixels if found[key]]
+    if not found["logits_relative"] <= ROUNDING:
+        wrong.append(f"logits (by {found['logits_relative']:.1e} of their spread)")
     return [f"{row}: different {what}" for what in wrong]
 
 
@@ -376,8 +371,7 @@ COLUMNS = {
     "frames equal": "{indices_equal}",
     "decoded pixels": "{decoded}",
     "view pixels": "{pixels} ({pixel_share:.1%})",
-    "logits, same views": "{same_input_logits:.1e} ({same_input_relative:.1e})",
-    "logits, end to end": "{end_to_end_logits:.1e} ({end_to_end_relative:.1e}, rms {end_to_end_rms_relative:.1e})",
+    "logits": "{logits:.1e} ({logits_relative:.1e}, rms {logits_rms_relative:.1e})",
     "averaged scores": "{scores:.1e} of {highest_score:.2f}",
     "same top-1": "{same_top1}",
     "training: frames, boxes, flips equal": "{train_equal}",
@@ -385,15 +379,12 @@ COLUMNS = {
 }
 EXPLANATION = """\
 Largest differences over the videos. Pixels: grey levels of 0-255, with the largest share of values that differ at all.
-Logits: also as a share of their standard deviation over views and classes; *same views* gives our pixels to both
-networks (views that are equal anyway are not computed again), *end to end* gives each its own. Scores: the mean of the
-softmax over the 30 views, beside the highest one. Training views: {seeds} for each video, from the same seeds.
+Logits: also as a share of their standard deviation over views and classes. Scores: the mean of the softmax over the 30
+views, beside the highest one. Training views: {seeds} for each video, from the same seeds.
 
-Where *decoded pixels* are equal and *view pixels* are not, the resizing differs: cv2 in the original and torch here
-round differently, by at most one grey level each time; training views are resized twice. What remains for the *same
-views* is the rounding of sums in another order (batch norms folded, other instructions of the processor). The weights
-are random, and the last layer leaves out what the clips' features have in common: the spread counts only what tells
-clips apart."""
+What remains is the rounding of sums in another order (batch norms folded, other instructions of the processor). The
+weights are random, and the last layer leaves out what the clips' features have in common: the spread counts only what
+tells clips apart."""
 
 
 def report(result: dict) -> str:

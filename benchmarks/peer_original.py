@@ -20,7 +20,6 @@ import mmcv
 import numpy as np
 import torch
 from mmaction.datasets import build_dataset
-from mmaction.datasets.pipelines import Compose
 from mmaction.models import build_model
 from mmcv.runner import load_checkpoint
 
@@ -29,7 +28,7 @@ TO_TENSOR = ("Collect", "ToTensor")
 
 
 def main(job: dict) -> None:
-    """Writes `versions` (JSON), and for every video `theirs`/<number>.npz; reads `ours`/<number>.npz."""
+    """Writes `versions` (JSON), and for every video `theirs`/<number>.npz."""
     torch.set_grad_enabled(False)
     configs = Path(mmaction.__path__[0]) / ".mim" / "configs" / "recognition" / "r2plus1d"
     config = mmcv.Config.fromfile(str(configs / f"{job['config']}.py"))
@@ -39,8 +38,7 @@ def main(job: dict) -> None:
         load_checkpoint(model, job["weights"], map_location="cpu", strict=True)
     for number in range(job["videos"]):
         start = time.monotonic()
-        arrays = {**tested(config, job, number), **trained(config, job, number)}
-        arrays |= scored(config, job, number, model, arrays["pixels"])
+        arrays = tested(config, job, number) | trained(config, job, number) | scored(config, job, number, model)
         np.savez(Path(job["theirs"]) / f"{number}.npz", **arrays)
         print(f"  original: video {number + 1} of {job['videos']}: {time.monotonic() - start:.0f} s", flush=True)
 
@@ -102,27 +100,13 @@ def trained(config: mmcv.Config, job: dict, number: int) -> dict:
     return {name: np.stack(values) for name, values in zip(names, zip(*drawn, strict=True), strict=True)}
 
 
-def scored(config: mmcv.Config, job: dict, number: int, model, pixels: np.ndarray) -> dict:
-    """`logits` [V, K] of the published test pipeline, their average `scores` [K], and `same_input` [V, K]: the logits
-    when the views are ours; views that are equal to ours are not computed twice."""
+def scored(config: mmcv.Config, job: dict, number: int, model) -> dict:
+    """`logits` [V, K] of the published test pipeline and their average, `scores` [K]."""
     views = dataset(config, job, "test", config.test_pipeline)[number]["imgs"]
     logits = np.concatenate([forward(model, part) for part in views.split(VIEWS_AT_ONCE)])
     model.test_cfg = config.model.test_cfg
     scores = model.average_clip(torch.from_numpy(logits), num_segs=len(logits))[0].numpy()
-    ours = np.load(Path(job["ours"]) / f"{number}.npz")["pixels"]
-    same_input = logits.copy()
-    differing = [v for v in range(len(logits)) if not np.array_equal(ours[v], pixels[v])]
-    for first in range(0, len(differing), VIEWS_AT_ONCE):
-        which = differing[first : first + VIEWS_AT_ONCE]
-        same_input[which] = forward(model, torch.cat([normalised(config, ours[v]) for v in which]))
-    return {"logits": logits, "scores": scores, "same_input": same_input, "computed_again": len(differing)}
-
-
-def normalised(config: mmcv.Config, view: np.ndarray) -> torch.Tensor:
-    """One view, uint8 [T, H, W, 3], through the end of the published pipeline: float32 [1, 3, T, H, W]."""
-    before = until(config.test_pipeline, ("Normalize",))
-    end = Compose(config.test_pipeline[len(before) :])
-    return end({"imgs": list(view), "num_clips": 1, "clip_len": len(view), "modality": "RGB", "label": 0})["imgs"]
+    return {"logits": logits, "scores": scores}
 
 
 def forward(model, views: torch.Tensor) -> np.ndarray:

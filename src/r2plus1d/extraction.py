@@ -13,7 +13,7 @@ from r2plus1d.loose import frame_size
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
 from r2plus1d.video import MISSING_FRAMES, VideoError, announced_frames, decode
-from r2plus1d.views import resize, short_side_size
+from r2plus1d.views import short_side_size, shrink
 
 VIDEOS_PER_SHARD = 64
 
@@ -92,7 +92,7 @@ def _write(path: Path, writers: dict[int, frames.ShardWriter]) -> None:
     for image in decode(path):
         for side, writer in writers.items():
             size = sizes.setdefault(side, short_side_size(*image.shape[:2], side))
-            writer.add(resize(image, size, antialias=True))
+            writer.add(shrink(image, size))
         count += 1
     announced = announced_frames(path)
     if count == 0:

@@ -8,6 +8,7 @@ Frame k of a video (k from 0) is row first + k. Videos stand in sorted order, so
 """
 
 import io
+import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,7 +98,7 @@ def read_index(folder: Path) -> pd.DataFrame:
 class FrameReader:
     """Reads frames from a folder of shards; the counterpart of `video.VideoReader`.
 
-    Opens each shard once per process, so it can be handed to worker processes.
+    Opens each shard once per process, so it can be handed to worker processes; threads may share it.
     """
 
     def __init__(self, folder: Path):
@@ -123,9 +124,8 @@ class FrameReader:
         file, spans = self._shard(shard)
         images = []
         for offset, length in spans[first + unique].tolist():
-            file.seek(offset)
             try:
-                images.append(simplejpeg.decode_jpeg(file.read(length), "RGB"))
+                images.append(simplejpeg.decode_jpeg(os.pread(file.fileno(), length, offset), "RGB"))
             except ValueError as error:
                 raise FrameError(f"{file.name}: no JPEG at byte {offset} ({video!r}): {error}") from error
         return np.stack(images)[inverse]
