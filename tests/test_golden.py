@@ -52,6 +52,12 @@ def test_pixels_of_the_views_differ_from_the_original_s(golden, size):
     np.testing.assert_array_equal(resized, reference)
     np.testing.assert_array_equal(views.center_crop(reference, 224), z[f"{size}__center224"])
     np.testing.assert_array_equal(views.three_crop(reference, 256), z[f"{size}__three256"])
+    for seed in range(4):
+        cropped = views.crop(reference, tuple(z[f"{size}__rrc_bbox_seed{seed}"]))
+        np.testing.assert_array_equal(views.resize(cropped, (224, 224)), z[f"{size}__rrc_seed{seed}"])
+    squeezed = views.resize(z[f"{size}__img"], (224, 224))
+    np.testing.assert_array_equal(squeezed, z[f"{size}__resize224_noratio"])
+    np.testing.assert_array_equal(views.flip(squeezed), z[f"{size}__resize224_flip"])
     clip = torch.from_numpy(z[f"{size}__center224"])[None, None]
     normalised = views.to_input(clip, torch.device("cpu"))[0, :, 0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(normalised, z[f"{size}__center224_norm"], atol=1e-5)
