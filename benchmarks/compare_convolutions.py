@@ -21,13 +21,13 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from r2plus1d import config, paths
+from r2plus1d import config, paths, sections
 from r2plus1d.errors import UserError
 from r2plus1d.files import replacing, write_text
 from r2plus1d.report import between_markers, markdown_table, save_figure
 from r2plus1d.stage import run
 
-CONVOLUTIONS = get_args(config.Convolution)
+CONVOLUTIONS = get_args(sections.Convolution)
 OUT = Path("metrics")
 
 

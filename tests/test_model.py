@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from r2plus1d import checkpoint, config, metrics
+from r2plus1d import checkpoint, metrics, sections
 from r2plus1d.counting import cost
 from r2plus1d.lowering import for_inference
 from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
@@ -205,8 +205,8 @@ def gradients_of_one_process(rank: int) -> dict:
 
 
 def test_convolution_or_depth_of_the_builder_cannot_be_asked_for():
-    assert set(get_args(config.Convolution)) == set(CONVS)
-    assert set(get_args(config.Depth)) == set(BLOCKS)
+    assert set(get_args(sections.Convolution)) == set(CONVS)
+    assert set(get_args(sections.Depth)) == set(BLOCKS)
 
 
 def test_unknown_depth_or_convolution_is_built():

@@ -10,186 +10,36 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from r2plus1d.errors import UserError
+from r2plus1d.sections import (
+    BenchmarkConfig,
+    ClipConfig,
+    DataConfig,
+    FolderSource,
+    KineticsSource,
+    ListsSource,
+    ModelConfig,
+    MotionSource,
+    RowConfig,
+    Runtime,
+    Scale,
+    Section,
+    TestConfig,
+    TrainConfig,
+)
 
 CUSTOM = "custom"
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Depth = Literal[10, 18, 34, 50, 101, 152]
-Convolution = Literal["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
+SOURCES = {"motion": MotionSource, "folder": FolderSource, "lists": ListsSource, "kinetics": KineticsSource}
 
 
 class ConfigError(UserError, ValueError):
     """A value in params.yaml that cannot be used; the message names the key, the value and the way out."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class ModelConfig(Section):
-    depth: Depth
-    conv: Convolution
-    width: Count
-
-
-class ClipConfig(Section):
-    input: Literal["frames", "video"]
-    short_side: Annotated[int, Field(ge=8)]
-    frames: Count
-    frame_interval: Count
-
-
-class TrainConfig(Section):
-    gpus: Count
-    videos_per_gpu: Count
-    epochs: Count
-    lr: Positive
-    lr_batch: Count
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Positive
-    resize: Count
-    crop: Count
-    crop_area: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
-    crop_ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)]
-    flip: Annotated[float, Field(ge=0, le=1)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    val_interval: Count
-    log_interval: Count
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the first epoch, by the linear scaling rule."""
-        return self.lr * self.gpus * self.videos_per_gpu / self.lr_batch
-
-    @model_validator(mode="after")
-    def check(self):
-        _check_crop(self.crop, self.resize)
-        for name in ("crop_area", "crop_ratio"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} must be [least, largest], not [{low}, {high}]")
-        return self
-
-
-class TestConfig(Section):
-    clips: Count
-    crops: Literal[1, 3]
-    resize: Count
-    crop: Count
-    average_clips: Literal["prob", "score"]
-
-    @model_validator(mode="after")
-    def check(self):
-        _check_crop(self.crop, self.resize)
-        if self.crops == 3 and self.crop != self.resize:
-            raise ValueError(f"3 crops along the long side need crop = resize, not {self.crop} and {self.resize}")
-        return self
-
-
-class BenchmarkConfig(Section):
-    warmup_videos: Annotated[int, Field(ge=0)]
-    videos: Count
-    train_steps: Count
-
-
-class Scale(Section):
-    resolution: Annotated[float, Field(gt=0, le=1)]
-    width: Annotated[float, Field(gt=0, le=1)]
-    depth: Depth | None
-
-
-class Runtime(Section):
-    device: Literal["cpu", "cuda", "auto"]
-    threads: Count | None
-
-
-class MotionSource(Section):
-    kind: Literal["motion"]
-    train_videos: Count
-    val_videos: Count
-    short_side: Annotated[int, Field(ge=16)]
-
-
-class FolderSource(Section):
-    kind: Literal["folder"]
-    val_share: Annotated[float, Field(gt=0, lt=1)]
-
-
-class ListsSource(Section):
-    """Annotation lists that are there already, of videos or of frames in loose files, used where they lie."""
-
-    kind: Literal["lists"]
-    content: Literal["videos", "frames"]
-    train: str | None = None  # paths of the lists; without this one, rows can be tested but not trained
-    val: str | None = None
-    labels: str | None = None  # class names, one a line
-    frame_name: str  # of loose frames, such as img_{:05}.jpg
-
-    @model_validator(mode="after")
-    def check(self):
-        try:
-            several = self.frame_name.format(1) != self.frame_name.format(2)
-        except (IndexError, KeyError, ValueError):
-            several = False
-        if not several:
-            raise ValueError(
-                f"frame_name is {self.frame_name!r}: expected a name with a number, such as img_{{:05}}.jpg"
-            )
-        return self
-
-
-class KineticsSource(Section):
-    kind: Literal["kinetics"]
-
-
-Source = Annotated[MotionSource | FolderSource | ListsSource | KineticsSource, Field(discriminator="kind")]
-SOURCES = {"motion": MotionSource, "folder": FolderSource, "lists": ListsSource, "kinetics": KineticsSource}
-
-
-class DataConfig(Section):
-    """What the stages that every row shares need: download, extraction and lists."""
-
-    dataset: str
-    seed: int
-    source: Source
-    path: str | None
-    in_place: str | None = None  # folder of the user's own videos or frames, used where they lie
-    loose_frames: str | None = None  # name of those frames, such as img_{:05}.jpg; None: videos
-    short_sides: dict[str, int]  # folder of the packed frames ("256p") -> short side in pixels
-
-
-class RowConfig(Section):
-    """What one row needs; `clip.short_side`, `train.resize`, ... are pixels after scaling."""
-
-    row: str
-    dataset: str
-    seed: int
-    scale: Scale
-    model: ModelConfig
-    clip: ClipConfig
-    frames: str  # folder of the packed frames, under data/<dataset>/frames
-    in_place: str | None
-    loose_frames: str | None  # name of the frames in loose files below `in_place`; None: packed frames or videos
-    checkpoint: str | None  # URL or path of weights that are tested instead of training
-    train: TrainConfig
-    test: TestConfig
-    benchmark: BenchmarkConfig
-    runtime: Runtime
-
-
-def _check_crop(crop: int, resize: int) -> None:
-    if crop > resize:
-        raise ValueError(f"crop {crop} is larger than the short side it is cut from (resize {resize})")
 
 
 Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and the values given there
