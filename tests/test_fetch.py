@@ -18,7 +18,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.mood, self.asked, self.target = "", [], ""
+        self.mood, self.asked, self.target, self.tag = "", [], "", None
         self.url = f"http://127.0.0.1:{self.server_port}/some/folder/{NAME}"
 
 
@@ -29,6 +29,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
+        if self.headers.get("If-Range", server.tag) != server.tag and "ignores" not in server.mood:
+            asked = None
         first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and "no ranges" not in server.mood else 0
         if "refuse" in server.mood or ("busy once" in server.mood and len(server.asked) == 1):
             self.send_error(404 if "refuse" in server.mood else 503)
@@ -43,7 +45,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             body = bytes(len(CONTENT)) if "wrong bytes" in server.mood else CONTENT
             self.send_response(206 if first else 200)
-            self.send_header("Content-Length", str(len(body) - first))
+            self.send_header("Content-Length", str(len(body) - first + 9 * ("wrong length" in server.mood)))
+            if server.tag:
+                self.send_header("ETag" if server.tag.startswith('"') else "Last-Modified", server.tag)
             if first:
                 self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
             self.end_headers()
@@ -176,3 +180,62 @@ def test_file_without_a_digest_is_pieced_together_from_two_calls(server, tmp_pat
     server.mood, server.asked = "", []
     assert fetch.fetch(url, tmp_path).read_bytes() == CONTENT
     assert server.asked == [None]
+
+
+def give_up(server, tmp_path, url) -> None:
+    """Leaves the first half of the file behind."""
+    server.mood = "cut always, no ranges"
+    with pytest.raises(fetch.FetchError):
+        fetch.fetch(url, tmp_path)
+    server.mood, server.asked = "", []
+
+
+@pytest.mark.parametrize("tag", ['"first"', "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_file_that_stays_the_same_starts_again_in_every_call(server, tmp_path, tag):
+    url, server.tag = server.url.replace(NAME, "part_0.tar.gz"), tag
+    give_up(server, tmp_path, url)
+    path = fetch.fetch(url, tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert fetch.recorded_sha256(path) == hashlib.sha256(CONTENT).hexdigest()
+    (asked,) = server.asked
+    assert asked.startswith("bytes=")
+
+
+@pytest.mark.parametrize(
+    ("tag", "mood"), [('"second"', ""), ('"second"', "ignores If-Range"), ('W/"first"', ""), (None, "")]
+)
+def test_file_is_pieced_together_from_two_versions(server, tmp_path, tag, mood):
+    url, server.tag = server.url.replace(NAME, "part_0.tar.gz"), '"first"'
+    server.mood = "wrong bytes, cut always, no ranges"
+    with pytest.raises(fetch.FetchError):
+        fetch.fetch(url, tmp_path)
+    server.mood, server.tag = mood, tag
+    assert fetch.fetch(url, tmp_path).read_bytes() == CONTENT
+
+
+def test_file_kept_without_its_name_s_digest_is_used_though_damaged(server, tmp_path):
+    url = server.url.replace(NAME, "part_0.tar.gz")
+    path = fetch.fetch(url, tmp_path)
+    path.write_bytes(b"damaged")
+    assert fetch.fetch(url, tmp_path).read_bytes() == CONTENT
+
+
+def test_length_that_the_server_does_not_keep_is_believed(server, tmp_path):
+    server.mood = "wrong length"
+    with pytest.raises(fetch.FetchError, match="gave up after"):
+        fetch.fetch(server.url.replace(NAME, "part_0.tar.gz"), tmp_path)
+
+
+def test_counting_callback_cannot_end_a_call_or_loses_what_came(server, tmp_path):
+    url, server.tag, came = server.url.replace(NAME, "part_0.tar.gz"), '"first"', []
+
+    def arrived(count: int) -> None:
+        came.append(count)
+        if len(came) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fetch.fetch(url, tmp_path, arrived)
+    assert fetch.fetch(url, tmp_path, came.append).read_bytes() == CONTENT
+    assert sum(came) == len(CONTENT)
+    assert server.asked[1] == f"bytes={came[0] + came[1]}-"
