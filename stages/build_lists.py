@@ -15,6 +15,7 @@ def main() -> None:
     for row in manifest.itertuples():
         if row.path in index:
             splits[row.split].append(lists.Sample(row.path, index[row.path], classes.index(row.label)))
+    aside = datasets.read_table(paths.set_aside(dataset))
     found = {path for path in manifest["path"] if (paths.videos(data) / path).exists()}
     lists.check(splits, classes, dict(zip(manifest["path"], manifest["sha256"], strict=True)), found)
     for split, samples in splits.items():
@@ -22,13 +23,11 @@ def main() -> None:
         write_text(folder / lists.list_name(dataset, split, "videos"), lists.format_videos(samples))
         write_text(folder / lists.list_name(dataset, split, "ids"), lists.format_published(samples))
     write_text(paths.labels(dataset), "".join(f"{name}\n" for name in classes))
-    coverage = {
-        "listed": len(manifest) + len(datasets.read_table(paths.set_aside(dataset))),
-        "found": len(found),
-        "readable": len(index),
-        **{split: len(samples) for split, samples in splits.items()},
-        "classes": len(classes),
-    }
+    coverage = {"classes": len({sample.label for samples in splits.values() for sample in samples})}
+    for split, samples in splits.items():
+        own = manifest[manifest["split"] == split]
+        listed = len(own) + int((aside["split"] == split).sum())
+        coverage[split] = {"listed": listed, "found": int(own["path"].isin(found).sum()), "readable": len(samples)}
     write_json(paths.COVERAGE, coverage)
     print(", ".join(f"{key} {value}" for key, value in coverage.items()))
 

@@ -9,7 +9,8 @@ def main() -> None:
     data = config.read_data(paths.DATA_CONFIG)
     work = paths.work(f"download-{data.dataset}", digest([paths.DATA_CONFIG]))
     videos = paths.data(data.dataset) / "videos"
-    rows, aside, classes = datasets.bring(data, work, videos, config.workers(config.read_params(paths.PARAMS)))
+    params = config.read_params(paths.PARAMS)
+    rows, aside, classes = datasets.bring(data, work, videos, config.workers(params), config.connections(params))
     datasets.write_table(paths.manifest(data.dataset), rows, datasets.MANIFEST)
     datasets.write_table(paths.set_aside(data.dataset), aside, datasets.SET_ASIDE)
     write_text(paths.classes(data.dataset), "".join(f"{name}\n" for name in classes))

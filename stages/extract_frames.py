@@ -20,7 +20,7 @@ def main() -> None:
     else:
         workers = config.workers(config.read_params(paths.PARAMS))
         unreadable = extract(paths.videos(data), table["path"].tolist(), data.short_sides, work, out, workers)
-    datasets.write_table(paths.unreadable(data.dataset), unreadable, datasets.SET_ASIDE)
+    datasets.write_table(paths.unreadable(data.dataset), unreadable, datasets.UNREADABLE)
     for path, reason in unreadable:
         print(f"set aside {path}: {reason}")
 

@@ -84,7 +84,7 @@ def test_quarter_scale_does_not_shrink_every_row_alike(params):
         ("seed", True, "seed is True"),
         ("datasets.motion.scale.width", 2.0, "datasets.motion.scale.width is 2.0"),
         ("datasets.motion.runtime.workers", -1, "number of processes, 0 or more, or auto"),
-        ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics"),
+        ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics, ucf101, hmdb51"),
         ("zoo.custom", {}, "choose another"),
         ("model", None, "expected keys with values"),
     ],

@@ -51,7 +51,7 @@ def test_a_zoo_row_is_in_the_parameters_but_not_in_the_pipeline(stages, params):
 
 def test_number_of_workers_makes_stages_run_again(stages):
     tracked = stages["resolve"]["params"]
-    assert not any("workers" in key for key in tracked)
+    assert not any("workers" in key or "connections" in key for key in tracked)
     assert "datasets" not in tracked
     assert "datasets.${dataset}.runtime" not in tracked
 
@@ -62,7 +62,9 @@ def test_a_parameter_of_the_dataset_is_not_tracked(stages, params):
         for key in dataset:
             keys = {f"datasets.${{dataset}}.{key}"}
             if key == "runtime":
-                keys = {f"datasets.${{dataset}}.runtime.{name}" for name in dataset[key] if name != "workers"}
+                keys = {
+                    f"datasets.${{dataset}}.runtime.{name}" for name in set(dataset[key]) - {"workers", "connections"}
+                }
             assert keys <= tracked
     assert set(params) - {"datasets"} <= tracked
 

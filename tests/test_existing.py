@@ -85,7 +85,7 @@ def test_missing_or_ambiguous_videos_go_unreported(own):
     shutil.copytree(paths[1].parent, own / "videos" / "copy")
     rows, aside, _ = find(source(own, "ids"), own / "videos", 0)
     assert len(rows) == 4
-    assert [reason for _, reason in aside] == ["listed, but not there", "listed, and there are 2 of that name"]
+    assert [reason for *_, reason in aside] == ["listed, but not there", "listed, and there are 2 of that name"]
 
 
 def test_frames_that_the_list_promises_are_missing(own):
@@ -96,7 +96,7 @@ def test_frames_that_the_list_promises_are_missing(own):
         rows, aside, _ = find(source(own, "frames", "frames"), own / "frames", 0)
         assert len(rows) == 5
         reason = f"{FRAME_NAME.format(7)} is {state}; {count} frames are listed"
-        assert aside == [(str(folder.relative_to(own / "frames")), reason)]
+        assert [(path, why) for path, _, why in aside] == [(str(folder.relative_to(own / "frames")), reason)]
     with pytest.raises(FrameError, match="is missing"):
         survey(folder, FRAME_NAME)
 

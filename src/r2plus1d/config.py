@@ -22,9 +22,11 @@ from r2plus1d.sections import (
     DataConfig,
     FolderSource,
     KineticsSource,
+    Limit,
     ListsSource,
     ModelConfig,
     MotionSource,
+    OfficialSource,
     RowConfig,
     Runtime,
     Scale,
@@ -35,7 +37,14 @@ from r2plus1d.sections import (
 
 CUSTOM = "custom"
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
-SOURCES = {"motion": MotionSource, "folder": FolderSource, "lists": ListsSource, "kinetics": KineticsSource}
+SOURCES = {
+    "motion": MotionSource,
+    "folder": FolderSource,
+    "lists": ListsSource,
+    "kinetics": KineticsSource,
+    "ucf101": OfficialSource,
+    "hmdb51": OfficialSource,
+}
 
 
 class ConfigError(UserError, ValueError):
@@ -87,6 +96,8 @@ def resolve(
             raise ConfigError(f"{where}.source.val is null: give it the path of the validation list")
         shared["in_place"] = path
         shared["loose_frames"] = source.frame_name if source.content == "frames" else None
+    if isinstance(source, KineticsSource | OfficialSource):
+        shared["in_place"] = f"{path or 'downloads/' + params['dataset']}/videos"
     if CUSTOM in params["zoo"]:
         raise ConfigError(f"zoo.{CUSTOM}: this name is the row that the section `model` describes; choose another")
     rows = [_row(params, name, scale, runtime, shared, published) for name in (*params["zoo"], CUSTOM)]
@@ -95,6 +106,11 @@ def resolve(
         pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
         source = source.model_copy(update={"short_side": pixels})
     return DataConfig(**shared, source=source, path=path, short_sides=short_sides), rows
+
+
+def connections(params: Mapping[str, Any]) -> int:
+    """To the server that the dataset in use comes from."""
+    return params["datasets"][params["dataset"]]["runtime"].get("connections", 1)
 
 
 def workers(params: Mapping[str, Any]) -> int | None:
@@ -187,6 +203,12 @@ def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
     count = runtime.pop("workers", None)
     if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
         raise ConfigError(f"{where}.runtime.workers is {count!r}: expected a number of processes, 0 or more, or auto")
+    if "limit" in SOURCES[kind].model_fields:
+        count = runtime.pop("connections", None)
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 16:
+            raise ConfigError(f"{where}.runtime.connections is {count!r}: expected a number from 1 to 16")
+        _check_mapping(f"{where}.source.limit", entry["source"].get("limit"))
+        _merge(Limit, [(f"{where}.source.limit", entry["source"]["limit"])])
     return (
         _merge(SOURCES[kind], [(f"{where}.source", entry["source"])]),
         _merge(Scale, [(f"{where}.scale", entry["scale"])], nullable=("depth",)),

@@ -2,7 +2,8 @@
 
 manifest.csv has one line per video, sorted by path or in the order of existing lists: path (below the folder), label
 (class name), split (train or val), frames (what an existing list says, else 0), bytes, sha256. set_aside.csv has one
-line per file that was found or listed but not taken: path, reason. classes.txt has the class names, by label.
+line per file that was found or listed but not taken: path, split (of listed videos), reason. classes.txt has the class
+names, by label.
 """
 
 import functools
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from r2plus1d import motion
-from r2plus1d.config import DataConfig, FolderSource, ListsSource, MotionSource
+from r2plus1d import downloads, kinetics, motion, official
+from r2plus1d.config import DataConfig, FolderSource, KineticsSource, ListsSource, MotionSource
 from r2plus1d.errors import UserError
 from r2plus1d.existing import find
 from r2plus1d.files import held, replace_folder, replacing, sha256
@@ -23,18 +24,22 @@ from r2plus1d.progress import progress
 from r2plus1d.video import VIDEO_SUFFIXES, write_h264
 
 MANIFEST = ("path", "label", "split", "frames", "bytes", "sha256")
-SET_ASIDE = ("path", "reason")
+SET_ASIDE = ("path", "split", "reason")
+UNREADABLE = ("path", "reason")
 
 
 class DataError(UserError):
     """Videos that cannot be brought; the message names the place and the way out."""
 
 
-def bring(config: DataConfig, work: Path, videos: Path, workers: int | None) -> tuple[list, list, list[str]]:
+def bring(
+    config: DataConfig, work: Path, videos: Path, workers: int | None, connections: int = 1
+) -> tuple[list, list, list[str]]:
     """Fills `videos` and returns the rows of the manifest, those of the files set aside, and the class names.
 
-    Existing lists are an exception: `videos` stays empty, since their files are used where they lie. What an
-    interrupted run left in `work` is reused. Raises DataError where there are not at least two classes.
+    `videos` stays empty where files are used in place: those of existing lists, and downloaded ones, which are kept
+    outside the pipeline's own folders. What an interrupted run left in `work` is reused. Raises DataError where there
+    are not at least two classes.
     """
     with held(work):
         if isinstance(config.source, MotionSource):
@@ -45,11 +50,7 @@ def bring(config: DataConfig, work: Path, videos: Path, workers: int | None) -> 
         elif isinstance(config.source, ListsSource):
             rows, aside, classes = find(config.source, Path(config.path), workers)
         else:
-            raise DataError(
-                f"dataset {config.dataset}: downloading Kinetics is not supported; put your copy into a folder with "
-                "one sub-folder per class below train/ and val/, and run with "
-                "-S dataset=folder -S datasets.folder.path=THAT_FOLDER"
-            )
+            rows, aside, classes = _download(config, connections)
         replace_folder(work, videos)
     return rows, aside, classes
 
@@ -61,6 +62,15 @@ def write_table(path: Path, rows: list[tuple], columns: tuple[str, ...]) -> None
 
 def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, dtype={"path": str, "label": str})
+
+
+def _download(config: DataConfig, connections: int) -> tuple[list[tuple], list[tuple], list[str]]:
+    source, store = config.source, Path(config.in_place).parent
+    layout = kinetics if isinstance(source, KineticsSource) else official
+    with held(store / "incoming"):
+        catalogue = layout.catalogue(source, store / "annotations")
+        rows, aside = downloads.bring(catalogue, source.limit, source.skip, store, connections)
+    return rows, aside, catalogue.classes
 
 
 def _generate(source: MotionSource, seed: int, work: Path, workers: int | None) -> list[tuple]:
@@ -120,7 +130,7 @@ def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tupl
 
 
 def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tuple]]:
-    """(file, class) of every video, sorted, and (path, reason) of other files. Folder links are not followed."""
+    """(file, class) of every video, sorted, and (path, split, reason) of other files. Folder links are not followed."""
     found, aside = [], []
     for top in tops:
         for folder, subfolders, names in os.walk(top):
@@ -128,15 +138,17 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tu
             for name in sorted(name for name in names if not name.startswith(".")):
                 file = Path(folder, name)
                 below = file.relative_to(top).parts
-                path = str(file.relative_to(root))
+                path, split = str(file.relative_to(root)), "" if top == root else top.name
                 if len(below) < 2:
                     continue  # beside the class folders, such as a README
                 if file.suffix.lower() not in VIDEO_SUFFIXES:
-                    aside.append((path, "its name does not end like a video's"))
+                    aside.append((path, split, "its name does not end like a video's"))
                 elif not path.isprintable():
-                    aside.append((repr(path), "control characters in the name cannot stand in an annotation list"))
+                    aside.append(
+                        (repr(path), split, "control characters in the name cannot stand in an annotation list")
+                    )
                 elif not file.is_file():
-                    aside.append((path, "not a file, or a link to nowhere"))
+                    aside.append((path, split, "not a file, or a link to nowhere"))
                 else:
                     found.append((file, below[0]))
     return sorted(found), aside
@@ -161,7 +173,7 @@ def _without_repeats(rows: list[tuple]) -> tuple[list[tuple], list[tuple]]:
     for row in sorted(rows):
         path, content = row[0], row[-1]
         if content in first:
-            repeated.append((path, f"same content as {first[content]}"))
+            repeated.append((path, "", f"same content as {first[content]}"))
         else:
             first[content] = path
             kept.append(row)

@@ -42,7 +42,9 @@ def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[tup
     aside = sorted(aside for _, aside in done if aside)
     if not rows:
         kind = "folders of frames" if locate.folders else "videos"
-        raise ListError(f"{root}: none of the {len(listed)} {kind} listed is there; the first is {'; '.join(aside[0])}")
+        raise ListError(
+            f"{root}: none of the {len(listed)} {kind} listed is there; the first is {'; '.join(aside[0][::2])}"
+        )
     return rows, aside, classes
 
 
@@ -94,11 +96,11 @@ class _Locator:
 
 
 def _describe(task: tuple[str, Sample, list[str]], root: Path, frame_name: str | None) -> tuple:
-    """((path, label, split, frames, bytes, sha256), None), or (None, (path, reason))."""
+    """((path, label, split, frames, bytes, sha256), None), or (None, (path, split, reason))."""
     split, sample, places = task
     if len(places) != 1:
         reason = f"listed, and there are {len(places)} of that name" if places else "listed, but not there"
-        return None, (sample.path, reason)
+        return None, (sample.path, split, reason)
     path, count = root / places[0], sample.num_frames
     try:
         if frame_name is None:
@@ -107,5 +109,5 @@ def _describe(task: tuple[str, Sample, list[str]], root: Path, frame_name: str |
             count, sizes = survey(path, frame_name, sample.num_frames)
             digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(sizes.values())
     except (OSError, FrameError) as error:
-        return None, (places[0], getattr(error, "strerror", None) or str(error))
+        return None, (places[0], split, getattr(error, "strerror", None) or str(error))
     return (places[0], sample.label, split, count, size, digest), None

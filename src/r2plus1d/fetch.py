@@ -28,7 +28,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 Result = TypeVar("Result")
-Arrived = Callable[[int], None]  # is told how many bytes came, less than 0 where bytes kept before were thrown away
+Arrived = Callable[[int], None]  # is told how many bytes came, those of an earlier call at once; thrown away: below 0
 
 
 class FetchError(UserError):
@@ -60,11 +60,15 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
         folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
     final = folder / name
     if final.is_file() and sha256(final).startswith(prefix or recorded_sha256(final) or ""):
+        if arrived is not None:
+            arrived(_size(final))
         return final
     with held(folder / f".{name}.part") as work:
         partial = work / "content"
         if prefix is None and "If-Range" not in _version(partial):
             partial.unlink(missing_ok=True)
+        if arrived is not None:
+            arrived(_size(partial))
         _persist(url, lambda session: _append(session, url, partial, name, arrived), lambda: _size(partial), arrived)
         found = sha256(partial)
         if not found.startswith(prefix or ""):

@@ -114,7 +114,8 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
     """Refuses lists that would spoil a result.
 
     `splits` are the samples of `train` and `val`, `classes` the label map, `content` each path's sha256, `available`
-    the paths that frames or videos exist for. The training list may be empty: finished weights can be tested without.
+    the paths that frames or videos exist for. The training list may be empty: finished weights can be tested without;
+    and a subset has no videos of some classes in either list.
     Raises ListError naming every offending line (the first ten of a kind).
     """
     problems: list[str] = []
@@ -144,7 +145,8 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
     )
     counts = Counter(s.label for s in splits["train"])
     if splits["train"]:
-        complain("class with no training video", [name for label, name in enumerate(classes) if not counts[label]])
+        untrained = {s.label for s in splits["val"] if 0 <= s.label < len(classes) and not counts[s.label]}
+        complain("class with no training video", [classes[label] for label in sorted(untrained)])
     complain("empty list", [] if splits["val"] else ["val"])
     if problems:
         raise ListError("the annotation lists cannot be used\n" + "\n".join(problems))

@@ -74,23 +74,26 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
         if config.checkpoint:
             files = [f"[not trained here]({config.checkpoint})", "x", "x"]
         cells = [config.row, f"short-side {config.clip.short_side}", device, f"ResNet{config.model.depth}", "None"]
-        accuracies = [f"{test['top1']:.2f}", f"{test['top5']:.2f}"]
+        tested = f"{test['videos']} of {coverage['val']['listed']}"
+        accuracies = [tested, f"{test['top1']:.2f}", f"{test['top5']:.2f}"]
         measured.append([*cells, *accuracies, rate, row.benchmark["memory_mib"], *files])
         single = test["single_clip"]
         accuracies = [test["top1"], test["mean_class_accuracy"], single["top1"], test["static"]["top1"]]
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
         costs = [f"{row.benchmark['parameters'] / 1e6:.3f}", f"{row.benchmark['macs'] / 1e9:.4g}"]
-        beside.append([config.row, clip, *costs, *(f"{value:.2f}" for value in accuracies)])
-    columns = ("config", "clip", "parameters (M)", "MACs per clip (G)")
+        beside.append([config.row, clip, *costs, tested, *(f"{value:.2f}" for value in accuracies)])
+    columns = ("config", "clip", "parameters (M)", "MACs per clip (G)", "val videos")
     columns += ("top1 acc", "mean class acc", "single clip top1", "static control top1")
     return "\n".join(
         [
             f"Measured here: dataset `{first.config.dataset}`, {scale_text(first.config)}, on {device_text(first)}.",
-            f"{coverage['train']} training and {coverage['val']} validation videos of {coverage['classes']} classes; "
-            f"{coverage['listed']} listed, {coverage['found']} found, {coverage['readable']} readable. "
+            f"{coverage['train']['readable']} training and {coverage['val']['readable']} validation videos of "
+            f"{coverage['classes']} classes. Training: {coverage_text(coverage['train'])}. Validation: "
+            f"{coverage_text(coverage['val'])}; beside each accuracy stand the videos it was measured on, of those "
+            "listed. "
             f"Chance is {chance(coverage):.1f}% top-1. The files of a row lie in `models/<config>/`.",
             "",
-            markdown_table(COLUMNS, measured),
+            markdown_table((*COLUMNS[:5], "val videos", *COLUMNS[5:]), measured),
             "",
             "Beside the protocol of 10 clips x 3 crops: the validation view (one clip, centre crop), and the static "
             "control (every clip's middle frame repeated: what appearance alone scores). MACs are the multiply-"
@@ -99,6 +102,10 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
             markdown_table(columns, beside),
         ]
     )
+
+
+def coverage_text(counts: dict) -> str:
+    return f"{counts['listed']} listed, {counts['found']} found, {counts['readable']} readable"
 
 
 def scale_text(config: RowConfig) -> str:
@@ -158,7 +165,8 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     axes.axhline(level, color="black", linewidth=0.8, linestyle="--", label=f"chance ({level:.1f}%)")
     axes.set_xticks(places, [row.label for row in rows])
     axes.set(ylabel="top-1 accuracy (%)", ylim=(0, 110), yticks=range(0, 101, 20))
-    axes.set_title(f"Accuracy on `{rows[0].config.dataset}` ({rows[0].test['videos']} validation videos)")
+    tested = f"{rows[0].test['videos']} of {coverage['val']['listed']} validation videos"
+    axes.set_title(f"Accuracy on `{rows[0].config.dataset}` ({tested})")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     save_figure(figure, path)
 

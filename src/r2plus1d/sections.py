@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s/]+)+$")]
 Depth = Literal[10, 18, 34, 50, 101, 152]
 Convolution = Literal["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
 
@@ -131,11 +132,42 @@ class ListsSource(Section):
         return self
 
 
+class Limit(Section):
+    """A subset of a dataset that is downloaded. The label map keeps all classes, so that labels stay the same."""
+
+    classes: Count | None = None  # the first ones, in the order of the labels
+    videos_per_class: Count | None = None  # of each split: the first ones, in the order of the archives
+    splits: Annotated[list[Literal["train", "val"]], Field(min_length=1, max_length=2)]
+
+    @model_validator(mode="after")
+    def check(self):
+        if self.splits not in (["val"], ["train", "val"]):
+            raise ValueError(f"splits is {self.splits}: expected [val] or [train, val]")
+        return self
+
+
 class KineticsSource(Section):
     kind: Literal["kinetics"]
+    url: Url
+    replacements: str | None = None  # archive below `url` of better copies of training videos
+    limit: Limit
+    skip: list[str]
 
 
-Source = Annotated[MotionSource | FolderSource | ListsSource | KineticsSource, Field(discriminator="kind")]
+class OfficialSource(Section):
+    """UCF101 and HMDB51, with their official splits."""
+
+    kind: Literal["ucf101", "hmdb51"]
+    videos: Url
+    annotations: Url
+    split: Literal[1, 2, 3]
+    limit: Limit
+    skip: list[str]
+
+
+Source = Annotated[
+    MotionSource | FolderSource | ListsSource | KineticsSource | OfficialSource, Field(discriminator="kind")
+]
 
 
 class DataConfig(Section):
