@@ -1,0 +1,438 @@
+"""Datasets from a server that keeps the public mirrors' layouts, and misbehaves on request."""
+
+import hashlib
+import http.server
+import json
+import shutil
+import tarfile
+import threading
+import urllib.parse
+from email.utils import formatdate
+
+import pytest
+import yaml
+
+from r2plus1d import config, datasets, downloads, fetch, motion
+from r2plus1d.archives import ArchiveError
+from r2plus1d.sections import DataConfig, KineticsSource, Limit, OfficialSource
+from r2plus1d.video import write_h264
+from tests.conftest import Project, tiny_params
+from tests.test_archives import rar, tar, written, zipped
+
+CHANGED = hashlib.shake_128(b"changed").digest(9000)
+LABELS = ("abseiling", "air drumming", "yoga")
+
+
+class Mirror(http.server.ThreadingHTTPServer):
+    """Serves `files` by path, with ETags and ranges; `moods` are said by path, and `asked` keeps what was asked for."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.moods: dict[str, str] = {}
+        self.asked: list[tuple[str, str, str | None]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def fetched(self) -> list[str]:
+        return [path for method, path, _ in self.asked if method == "GET"]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path, server = urllib.parse.unquote(self.path), self.server
+        asked, mood = self.headers.get("Range"), server.moods.get(path, "")
+        server.asked.append((self.command, path, asked))
+        if path not in server.files or "500" in mood:
+            if "once" in mood:
+                server.moods[path] = ""
+            self.send_error(500 if "500" in mood else 404)
+            return
+        body, tag = server.files[path], f'"{hash(server.files[path])}"'
+        same = self.headers.get("If-Range") in (tag, None)
+        first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and same else 0
+        self.send_response(206 if first else 200)
+        self.send_header("Content-Length", str(len(body) - first))
+        self.send_header("ETag", tag)
+        self.send_header("Last-Modified", formatdate(0, usegmt=True))
+        if first:
+            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[first : len(body) // 2] if "cut" in mood else body[first:])
+            if "once" in mood:
+                server.moods[path] = ""
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch, "CHUNK", 1000)
+    with Mirror() as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def name(split: str, label: int, index: int) -> str:
+    return f"{split[0]}{label}-_{index:02d}abcde_{index:06d}_{index + 10:06d}.mp4"
+
+
+def content(split: str, label: int, index: int) -> bytes:
+    return hashlib.shake_128(f"{split} {label} {index}".encode()).digest(2000 + label)
+
+
+@pytest.fixture
+def kinetics(mirror, tmp_path):
+    """Four videos of each class and split in three parts; content that only looks like videos."""
+    fill(mirror, "/400", tmp_path, content)
+    return mirror
+
+
+def fill(mirror, base, folder, make, count=4) -> None:
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "val"):
+        rows = ["label,youtube_id,time_start,time_end,split,is_cc"]
+        parts = [[], [], []]
+        for index in range(count):
+            for label, text in enumerate(LABELS):
+                stem = name(split, label, index)
+                rows.append(f'"{text}",{stem[:11]},{index},{index + 10},{split},0')
+                parts[index % 3].append((f"./{stem}", make(split, label, index)))
+        mirror.files[f"{base}/annotations/{split}.csv"] = "\n".join([*rows, ""]).encode()
+        for number, members in enumerate(parts):
+            put(mirror, f"{base}/{split}/part_{number}.tar.gz", members, folder)
+        lines = [f"https://s3.amazonaws.com/kinetics{base}/{split}/part_{number}.tar.gz" for number in range(3)]
+        mirror.files[f"{base}/{split}/k{base[1:]}_{split}_path.txt"] = "\n".join([*lines, ""]).encode()
+
+
+def put(mirror, path, members, folder, make=tar) -> None:
+    make(folder / "archive", members)
+    mirror.files[path] = (folder / "archive").read_bytes()
+
+
+def source(mirror, base="/400", splits=("train", "val"), classes=None, videos_per_class=None, **values):
+    limit = Limit(classes=classes, videos_per_class=videos_per_class, splits=list(splits))
+    return KineticsSource(kind="kinetics", url=mirror.url + base, limit=limit, **{"skip": []} | values)
+
+
+def bring(source, tmp_path, connections=2):
+    """(rows, aside, classes) of the folder tmp_path/store."""
+    store = tmp_path / "store"
+    data = DataConfig(
+        dataset="x", seed=0, source=source, path=None, in_place=str(store / "videos"), short_sides={"256p": 64}
+    )
+    return datasets.bring(data, tmp_path / "work", tmp_path / "empty", 0, connections)
+
+
+def test_videos_come_under_other_names_labels_or_splits_than_annotated(kinetics, tmp_path, capsys):
+    rows, aside, classes = bring(source(kinetics), tmp_path)
+    assert classes == list(LABELS)
+    assert aside == []
+    assert len(rows) == 24
+    path, label, split, frames, size, digest = rows[4]
+    assert path == "train/air_drumming/t1-_00abcde_000000_000010.mp4"
+    assert (label, split, frames, size) == ("air drumming", "train", 0, len(content("train", 1, 0)))
+    assert (tmp_path / "store/videos" / path).read_bytes() == content("train", 1, 0)
+    assert len(digest) == 64
+    assert len(written(tmp_path / "store" / "videos")) == 24
+    assert not [name for name in written(tmp_path / "store") if name.endswith(".tar.gz")]
+    assert "6 parts, " in capsys.readouterr().out
+    note = json.loads((tmp_path / "store/parts/train-part_1.tar.gz.json").read_text())
+    assert note["bytes"] == len(kinetics.files["/400/train/part_1.tar.gz"])
+    assert list(note["members"]) == [f"./{name('train', label, 1)}" for label in range(3)]
+
+
+def test_finished_download_asks_the_server_again(kinetics, tmp_path):
+    first = bring(source(kinetics), tmp_path)
+    kinetics.asked.clear()
+    assert bring(source(kinetics), tmp_path) == first
+    assert kinetics.asked == []
+    (tmp_path / "store/videos" / first[0][0][0]).write_bytes(b"cut")
+    assert bring(source(kinetics), tmp_path) == first
+    assert kinetics.fetched() == ["/400/train/part_0.tar.gz"]
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_shaky_server_changes_what_comes(kinetics, tmp_path, connections):
+    smooth = bring(source(kinetics), tmp_path / "smooth")
+    kinetics.moods = {"/400/train/part_0.tar.gz": "cut once", "/400/val/part_1.tar.gz": "500 once"}
+    kinetics.moods["/400/annotations/val.csv"] = "500 once"
+    assert bring(source(kinetics), tmp_path / "shaky", connections) == smooth
+
+
+def test_interrupted_download_fetches_again_what_it_had(kinetics, tmp_path):
+    kinetics.moods["/400/train/part_2.tar.gz"] = "cut"
+    with pytest.raises(fetch.FetchError, match="gave up"):
+        bring(source(kinetics), tmp_path, 1)
+    kinetics.moods, came = {}, kinetics.fetched()
+    assert "/400/train/part_0.tar.gz" in came
+    kinetics.asked.clear()
+    rows, aside, _ = bring(source(kinetics), tmp_path, 1)
+    assert (len(rows), aside) == (24, [])
+    assert "/400/train/part_0.tar.gz" not in kinetics.fetched()
+    (asked,) = [asked for method, path, asked in kinetics.asked if method == "GET" and "train/part_2" in path]
+    assert int(asked.removeprefix("bytes=").removesuffix("-")) > 0
+
+
+def test_part_that_changed_between_two_attempts_is_pieced_together(kinetics, tmp_path):
+    kinetics.moods["/400/val/part_2.tar.gz"] = "cut"
+    with pytest.raises(fetch.FetchError):
+        bring(source(kinetics, splits=["val"]), tmp_path, 1)
+    kinetics.moods = {}
+    put(kinetics, "/400/val/part_2.tar.gz", [(name("val", 0, 2), CHANGED)], tmp_path)
+    _, aside, _ = bring(source(kinetics, splits=["val"]), tmp_path, 1)
+    assert (tmp_path / "store/videos/val/abseiling" / name("val", 0, 2)).read_bytes() == CHANGED
+    assert [(split, reason) for _, split, reason in aside] == [("val", "annotated, but not in the archives")] * 2
+
+
+def test_part_that_changed_on_the_server_is_mixed_with_the_old_one(kinetics, tmp_path):
+    rows, *_ = bring(source(kinetics, splits=["val"]), tmp_path)
+    (tmp_path / "store/videos" / rows[0][0]).unlink()
+    put(kinetics, "/400/val/part_0.tar.gz", [(name("val", 0, 0), b"changed")], tmp_path)
+    with pytest.raises(downloads.DownloadError, match=r"another file than before.*remove .*val-part_0\.tar\.gz\.json"):
+        bring(source(kinetics, splits=["val"]), tmp_path)
+
+
+def test_subset_depends_on_what_was_there_before_or_fetches_all_parts(kinetics, tmp_path):
+    one = bring(source(kinetics, splits=["val"], classes=2, videos_per_class=1), tmp_path, 1)
+    assert [row[0].split("/")[1] for row in one[0]] == ["abseiling", "air_drumming"]
+    assert one[1:] == ([], list(LABELS))
+    assert "/400/val/part_2.tar.gz" not in kinetics.fetched()
+    assert not any("/train/part" in path for path in kinetics.fetched())
+    assert len(written(tmp_path / "store/videos")) == 2
+    more = bring(source(kinetics, splits=["val"], videos_per_class=3), tmp_path)
+    assert more == bring(source(kinetics, splits=["val"], videos_per_class=3), tmp_path / "fresh")
+    assert len(more[0]) == 9
+    everything = bring(source(kinetics), tmp_path)
+    assert everything == bring(source(kinetics), tmp_path / "fresh")
+    kinetics.asked.clear()
+    assert bring(source(kinetics, splits=["val"], classes=2, videos_per_class=1), tmp_path) == one
+    assert kinetics.asked == []
+
+
+def test_missing_and_surplus_videos_go_unreported(kinetics, tmp_path):
+    members = [(name("val", 0, 1), content("val", 0, 1)), ("stranger_000001_000011.mp4", b"x"), ("readme.txt", b"x")]
+    put(kinetics, "/400/val/part_1.tar.gz", members, tmp_path)
+    rows, aside, _ = bring(source(kinetics, splits=["val"]), tmp_path)
+    assert len(rows) == 10
+    assert sorted(aside) == [
+        ("part_1.tar.gz/stranger_000001_000011.mp4", "", "in the archives, but not annotated"),
+        (f"val/air_drumming/{name('val', 1, 1)}", "val", "annotated, but not in the archives"),
+        (f"val/yoga/{name('val', 2, 1)}", "val", "annotated, but not in the archives"),
+    ]
+
+
+def test_video_whose_seconds_differ_from_the_annotation_is_lost(kinetics, tmp_path):
+    stem = name("val", 0, 1)[:11]
+    put(kinetics, "/400/val/part_1.tar.gz", [(f"{stem}_000077_000087.mp4", b"other seconds")], tmp_path)
+    rows, *_ = bring(source(kinetics, splits=["val"]), tmp_path)
+    assert f"val/abseiling/{name('val', 0, 1)}" in [row[0] for row in rows]
+
+
+def test_corrupted_video_is_taken_though_there_is_a_replacement(kinetics, tmp_path):
+    better = ("replacement_for_corrupted_k400/" + name("train", 2, 3), b"better")
+    put(kinetics, "/400/replacement.tgz", [better], tmp_path)
+    rows, aside, _ = bring(source(kinetics, replacements="replacement.tgz"), tmp_path)
+    assert (len(rows), aside) == (24, [])
+    assert (tmp_path / "store/videos/train/yoga" / name("train", 2, 3)).read_bytes() == b"better"
+
+
+def test_training_video_that_is_also_in_val_is_trained_on(kinetics, tmp_path):
+    put(kinetics, "/400/train/part_1.tar.gz", [(name("train", 0, 1), content("val", 0, 1))], tmp_path)
+    rows, aside, _ = bring(source(kinetics), tmp_path)
+    assert (
+        f"train/abseiling/{name('train', 0, 1)}",
+        "train",
+        f"same content as val/abseiling/{name('val', 0, 1)}",
+    ) in aside
+    assert len(rows) == 21
+
+
+def test_parts_named_after_classes_are_not_found_or_their_surplus_is_lost(kinetics, tmp_path):
+    """Kinetics-600: the names have blanks, the list is incomplete."""
+    for split in ("train", "val"):
+        lines = [f"https://s3.amazonaws.com/kinetics/400/{split}/{label}.tar.gz" for label in LABELS]
+        kinetics.files[f"/400/{split}/k400_{split}_path.txt"] = "\n".join(lines).encode()
+        for number, label in enumerate(LABELS):
+            members = [(f"./{name(split, number, i)}", content(split, number, i)) for i in range(6)]
+            put(kinetics, f"/400/{split}/{label}.tar.gz", members, tmp_path)
+    rows, aside, _ = bring(source(kinetics, splits=["val"], classes=2), tmp_path)
+    assert [row[0] for row in rows][-1] == f"val/air_drumming/{name('val', 1, 5)}"
+    assert (len(rows), aside) == (12, [])
+    assert "/400/val/yoga.tar.gz" not in kinetics.fetched()
+
+
+def test_damaged_part_or_an_error_page_leaves_no_way_on(kinetics, tmp_path):
+    kinetics.files["/400/val/part_1.tar.gz"] = b"<html>sorry</html>"
+    with pytest.raises(downloads.DownloadError, match=r"no archive.*add 'part_1\.tar\.gz' to .*source\.skip"):
+        bring(source(kinetics, splits=["val"]), tmp_path)
+    rows, aside, _ = bring(source(kinetics, splits=["val"], skip=["part_1.tar.gz"]), tmp_path)
+    assert len(rows) == 9
+    assert ("part_1.tar.gz", "", "skipped, as params.yaml says") in aside
+    with pytest.raises(downloads.DownloadError, match=r"there is no part 'part_9\.tar\.gz'"):
+        bring(source(kinetics, splits=["val"], skip=["part_9.tar.gz"]), tmp_path)
+
+
+def test_part_with_links_writes_outside_or_goes_unreported(kinetics, tmp_path):
+    link = tarfile.TarInfo(name("val", 0, 1))
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    put(kinetics, "/400/val/part_1.tar.gz", [link, ("../" + name("val", 1, 1), b"x")], tmp_path)
+    _, aside, _ = bring(source(kinetics, splits=["val"]), tmp_path)
+    assert (f"part_1.tar.gz/{name('val', 0, 1)}", "", "not a plain file") in aside
+    assert (f"part_1.tar.gz/../{name('val', 1, 1)}", "", "its path leads out of the archive") in aside
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_full_disk_is_noticed_only_when_it_is_full(kinetics, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    with pytest.raises(downloads.DownloadError, match=r"are needed, and 0\.0 GB are free; set datasets"):
+        bring(source(kinetics), tmp_path)
+    assert not any("part_" in path for path in kinetics.fetched())
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [
+        ("/400/annotations/val.csv", "name,id\nx,y\n", "expected a table with the columns label"),
+        (
+            "/400/annotations/val.csv",
+            "label,youtube_id,time_start,time_end\na,../../x,1,2\n",
+            "line 2: 'a,../../x,1,2' is no class",
+        ),
+        ("/400/annotations/val.csv", "label,youtube_id,time_start,time_end\n..,abc,1,2\n", "is no class"),
+        ("/400/val/k400_val_path.txt", "<html>\n", "expected addresses of .tar.gz files"),
+        ("/400/val/k400_val_path.txt", "", "found 'nothing'"),
+    ],
+)
+def test_annotations_of_another_layout_are_taken(kinetics, tmp_path, path, text, words):
+    kinetics.files[path] = text.encode()
+    with pytest.raises(downloads.DownloadError) as error:
+        bring(source(kinetics), tmp_path)
+    assert words in str(error.value)
+
+
+def official(mirror, tmp_path, kind, split=1, splits=("train", "val")):
+    """Two classes of four videos, of which split 1 uses three."""
+    videos = [
+        (label, f"v_{label}_{i}.avi", f"{label}{i}".encode() * 100) for label in ("Apply", "Yo_Yo") for i in range(4)
+    ]
+    if kind == "ucf101":
+        put(mirror, "/videos.rar", [(f"UCF-101/{label}/{file}", body) for label, file, body in videos], tmp_path, rar)
+        lists = {"ucfTrainTestlist/classInd.txt": "1 Apply\n2 Yo_Yo\n"}
+        for kind_, chosen in (("train", (0, 1)), ("test", (2,))):
+            rows = [
+                f"{label}/v_{label}_{i}.avi" + " 1" * (kind_ == "train") for label in ("Apply", "Yo_Yo") for i in chosen
+            ]
+            lists[f"ucfTrainTestlist/{kind_}list01.txt"] = "\r\n".join(rows)
+        put(mirror, "/lists", [(name, text.encode()) for name, text in lists.items()], tmp_path, zipped)
+    else:
+        inner = []
+        for label in ("Apply", "Yo_Yo"):
+            rar(tmp_path / "inner", [(f"{label}/{file}", body) for own, file, body in videos if own == label])
+            inner.append((f"{label}.rar", (tmp_path / "inner").read_bytes()))
+        put(mirror, "/videos.rar", inner, tmp_path, rar)
+        flags = [
+            (
+                f"splits/{label}_test_split1.txt",
+                "".join(f"v_{label}_{i}.avi {f} \n" for i, f in enumerate("1120")).encode(),
+            )
+            for label in ("Apply", "Yo_Yo")
+        ]
+        put(mirror, "/lists", flags, tmp_path, rar)
+    limit = Limit(splits=list(splits))
+    addresses = {"videos": f"{mirror.url}/videos.rar", "annotations": f"{mirror.url}/lists"}
+    return OfficialSource(kind=kind, split=split, limit=limit, skip=[], **addresses)
+
+
+@pytest.mark.parametrize("kind", ["ucf101", "hmdb51"])
+def test_official_split_is_not_the_official_one(mirror, tmp_path, kind):
+    rows, aside, classes = bring(official(mirror, tmp_path, kind), tmp_path)
+    assert classes == ["Apply", "Yo_Yo"]
+    assert [row[0] for row in rows] == [
+        f"{split}/{label}/v_{label}_{i}.avi"
+        for split, chosen in (("train", (0, 1)), ("val", (2,)))
+        for label in classes
+        for i in chosen
+    ]
+    assert {reason for *_, reason in aside} == {"in the archives, but not annotated"}
+    assert len(aside) == 2
+    assert (tmp_path / "store/videos" / rows[-1][0]).read_bytes() == b"Yo_Yo2" * 100
+    with pytest.raises(downloads.DownloadError, match="no list of split 3; there are"):
+        bring(official(mirror, tmp_path, kind, split=3), tmp_path)
+
+
+def test_missing_unrar_ends_in_a_traceback(mirror, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "unrar.cffi", None)
+    with pytest.raises(ArchiveError, match="install it with: pip install unrar2-cffi"):
+        bring(official(mirror, tmp_path, "hmdb51"), tmp_path)
+
+
+def test_mini_kinetics_does_not_go_through_the_whole_pipeline(mirror, tmp_path):
+    def make(split, label, index):
+        path = tmp_path / f"{split}{label}{index}.mp4"
+        write_h264(path, motion.render(0, ("train", "val").index(split), (0, 4, 7)[label], index, 32)[:80], motion.FPS)
+        return path.read_bytes()
+
+    fill(mirror, "/400", tmp_path / "mirror", make, count=2)
+    put(mirror, "/400/val/part_2.tar.gz", [(name("val", 9, 9), b"not annotated")], tmp_path)
+    broken = [(name("val", 0, 0), b"broken"), (name("val", 1, 0), make("val", 1, 0))]
+    put(mirror, "/400/val/part_0.tar.gz", broken, tmp_path)
+    params = tiny_params()
+    params["dataset"], row = "kinetics400", "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+    entry = params["datasets"]["kinetics400"]
+    entry |= {key: params["datasets"]["motion"][key] for key in ("scale", "train", "benchmark")}
+    entry["scale"]["depth"], entry["train"]["epochs"], params["recipe"]["test"]["clips"] = 10, 1, 2
+    entry["runtime"] |= {"device": "cpu", "threads": 2, "workers": 0}
+    entry["source"] |= {"url": f"{mirror.url}/400", "replacements": None}
+    entry["source"]["limit"]["videos_per_class"] = 2
+    project = Project(tmp_path / "project", params)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        project.must(stage)
+    assert json.loads((project.folder / "metrics/coverage.json").read_text()) == {
+        "classes": 3,
+        "train": {"listed": 6, "found": 6, "readable": 6},
+        "val": {"listed": 6, "found": 5, "readable": 4},
+    }
+    aside = (project.folder / "data/kinetics400/set_aside.csv").read_text()
+    assert f'val/yoga/{name("val", 2, 0)},val,"annotated, but not in the archives"' in aside
+    assert name("val", 0, 0) in (project.folder / "data/kinetics400/unreadable.csv").read_text()
+    for stage in ("train", "test", "benchmark"):
+        project.must(stage, row)
+    for other in list(project.folder.glob("configs/*.json")):
+        if other.stem not in (row, "data"):
+            other.unlink()
+    project.must("report")
+    assert "| 4 of 6 | " in (project.folder / "metrics/report/measured.md").read_text()
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["datasets"]["kinetics400"]["source"]["limit"]["splits"] = ["train"]
+    project.set(params)
+    assert "splits is ['train']: expected [val] or [train, val]" in project.run("resolve").stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("source.url", "s3.amazonaws.com/kinetics/400", "source.url is 's3.amazonaws.com"),
+        ("source.limit.clases", 3, "did you mean 'classes'"),
+        ("source.limit.classes", 0, "source.limit.classes is 0"),
+        ("source.limit.splits", ["test"], "source.limit.splits"),
+        ("source.skip", "part_1.tar.gz", "source.skip is 'part_1.tar.gz'"),
+        ("runtime.connections", 0, "a number from 1 to 16"),
+    ],
+)
+def test_wrong_parameter_of_a_download_is_accepted(params, path, value, words):
+    place = params["datasets"]["kinetics400"]
+    *parents, last = path.split(".")
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    with pytest.raises(config.ConfigError) as error:
+        config.resolve(params)
+    assert words in str(error.value)
