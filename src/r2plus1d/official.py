@@ -29,7 +29,7 @@ def catalogue(source: OfficialSource, folder: Path) -> Catalogue:
         )
     videos = {}
     for split, label, name in listed:
-        path = f"{split}/{folder_name(label)}/{name}"
+        path = f"{folder_name(label)}/{name}"  # the same in every official split, so that changing it fetches less
         if not path.isprintable() or ".." in PurePosixPath(path).parts:
             raise DownloadError(f"{source.annotations}: {name[:200]!r} is no name of a video")
         videos[split, f"{label}/{name}"] = Video(path, label, split)
