@@ -4,7 +4,7 @@ Loose frames that another tool extracted are only indexed.
 """
 
 from r2plus1d import config, datasets, paths
-from r2plus1d.extraction import extract, index_loose
+from r2plus1d.extraction import CODE, extract, index_loose
 from r2plus1d.files import digest
 from r2plus1d.stage import run
 
@@ -13,13 +13,15 @@ def main() -> None:
     data = config.read_data(paths.DATA_CONFIG)
     manifest = paths.manifest(data.dataset)
     table = datasets.read_table(manifest)
-    work, out = paths.work(f"extract-{data.dataset}", digest([paths.DATA_CONFIG, manifest])), paths.frames(data.dataset)
+    work = paths.work(f"extract-{data.dataset}", digest([paths.DATA_CONFIG, manifest], CODE))
+    out = paths.frames(data.dataset)
     if data.loose_frames:
         counts = dict(zip(table["path"], table["frames"].tolist(), strict=True))
         unreadable = index_loose(paths.videos(data), counts, data.loose_frames, data.short_sides, work, out)
     else:
-        workers = config.workers(config.read_params(paths.PARAMS))
-        unreadable = extract(paths.videos(data), table["path"].tolist(), data.short_sides, work, out, workers)
+        params = config.read_params(paths.PARAMS)
+        processes = config.workers(params), config.scheduler(params)
+        unreadable = extract(paths.videos(data), table["path"].tolist(), data.short_sides, work, out, *processes)
     datasets.write_table(paths.unreadable(data.dataset), unreadable, datasets.UNREADABLE)
     for path, reason in unreadable:
         print(f"set aside {path}: {reason}")

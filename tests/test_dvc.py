@@ -49,9 +49,9 @@ def test_a_zoo_row_is_in_the_parameters_but_not_in_the_pipeline(stages, params):
             assert str(paths.metrics(row, file)) in stages["report"]["deps"]
 
 
-def test_number_of_workers_makes_stages_run_again(stages):
+def test_number_of_workers_or_machines_makes_stages_run_again(stages):
     tracked = stages["resolve"]["params"]
-    assert not any("workers" in key or "connections" in key for key in tracked)
+    assert not any(word in key for key in tracked for word in ("workers", "connections", "scheduler"))
     assert "datasets" not in tracked
     assert "datasets.${dataset}.runtime" not in tracked
 
@@ -62,9 +62,8 @@ def test_a_parameter_of_the_dataset_is_not_tracked(stages, params):
         for key in dataset:
             keys = {f"datasets.${{dataset}}.{key}"}
             if key == "runtime":
-                keys = {
-                    f"datasets.${{dataset}}.runtime.{name}" for name in set(dataset[key]) - {"workers", "connections"}
-                }
+                names = dataset[key].keys() - {"workers", "connections", "scheduler"}
+                keys = {f"datasets.${{dataset}}.runtime.{name}" for name in names}
             assert keys <= tracked
     assert set(params) - {"datasets"} <= tracked
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import tarfile
+from pathlib import Path
 
 import av
 import numpy as np
@@ -177,10 +178,27 @@ def test_packed_frames_depend_on_workers_or_on_an_interruption(clip_path, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         extract(folder, tmp_path / "two")
     assert not (tmp_path / "two" / "frames").exists()
-    monkeypatch.setattr(extraction, "_write", write)
+    written = []
+    monkeypatch.setattr(extraction, "_write", lambda path, writers: (written.append(path.name), write(path, writers)))
     extract(folder, tmp_path / "two")
+    assert written == ["c.mp4"]
     assert content(tmp_path / "one" / "frames") == content(tmp_path / "two" / "frames")
-    assert not list((tmp_path / "two" / "work").glob("*"))
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["frames", "work.lock"]
+
+
+def test_reader_keeps_a_file_open_for_every_shard(clip_path, tmp_path, monkeypatch):
+    """Kinetics-400 has thousands of shards; a process may often open 1024 files."""
+    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in "abcd":
+        (folder / f"{name}.mp4").write_bytes(clip_path.read_bytes())
+    extract(folder, tmp_path)
+    reader = frames.FrameReader(tmp_path / "frames" / "256p")
+    before = len(list(Path("/dev/fd").iterdir()))
+    for name in "abcd":
+        reader.read(f"{name}.mp4", np.arange(3))
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_missing_frames_give_an_error_without_the_way_out(tmp_path, clip_path):

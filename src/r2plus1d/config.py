@@ -1,12 +1,13 @@
 """From params.yaml to one validated configuration per row: what is inherited, what `scale` shrinks, what is refused.
 
-A row's configuration is complete: with the data, it decides every byte of the row's results. The number of reader
-processes is not in it, because it changes none of them.
+A row's configuration is complete: with the data, it decides every byte of the row's results. How many processes and
+machines work is not in it, because that changes none of them.
 """
 
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -119,6 +120,11 @@ def workers(params: Mapping[str, Any]) -> int | None:
     return None if value == "auto" else value
 
 
+def scheduler(params: Mapping[str, Any]) -> str | None:
+    """Address of the Dask cluster that extracts the frames of the dataset in use; None: this machine does."""
+    return params["datasets"][params["dataset"]]["runtime"].get("scheduler")
+
+
 def read_row(path: Path) -> RowConfig:
     return RowConfig.model_validate_json(path.read_text())
 
@@ -203,6 +209,9 @@ def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
     count = runtime.pop("workers", None)
     if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
         raise ConfigError(f"{where}.runtime.workers is {count!r}: expected a number of processes, 0 or more, or auto")
+    address = runtime.pop("scheduler", None)
+    if address is not None and not (isinstance(address, str) and re.fullmatch(r"[a-z]+://\S+:[0-9]+", address)):
+        raise ConfigError(f"{where}.runtime.scheduler is {address!r}: expected such as tcp://host:8786, or null")
     if "limit" in SOURCES[kind].model_fields:
         count = runtime.pop("connections", None)
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 16:

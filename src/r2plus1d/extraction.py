@@ -1,14 +1,23 @@
-"""Videos to packed frames: each video is decoded once, for all the short sides that some row needs."""
+"""Videos to packed frames: each video is decoded once, for all the short sides that some row needs.
+
+A shard's bytes depend on the list of videos and on the code alone, not on the processes or machines that did the work.
+"""
 
 import contextlib
 import functools
 import json
+import shutil
+import socket
 from pathlib import Path
 
+import av
+import numpy as np
+import simplejpeg
 import torch
 
-from r2plus1d import frames
-from r2plus1d.files import held, replace_folder, write_json
+from r2plus1d import frames, video, views
+from r2plus1d.errors import UserError
+from r2plus1d.files import digest, held, remove_partials, replace_folder, write_text
 from r2plus1d.loose import frame_size
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
@@ -16,27 +25,47 @@ from r2plus1d.video import MISSING_FRAMES, VideoError, announced_frames, decode
 from r2plus1d.views import short_side_size, shrink
 
 VIDEOS_PER_SHARD = 64
+VERSIONS = [f"{library.__name__} {library.__version__}" for library in (av, np, simplejpeg, torch)]
+# What decides the bytes beside the videos, as it was when this process started.
+CODE = digest([Path(module) for module in (__file__, frames.__file__, video.__file__, views.__file__)], *VERSIONS)
+
+
+class ExtractionError(UserError):
+    """A machine that cannot take part in the work; the message names it and the way out."""
 
 
 def extract(
-    videos: Path, paths: list[str], short_sides: dict[str, int], work: Path, out: Path, workers: int | None
+    videos: Path,
+    paths: list[str],
+    short_sides: dict[str, int],
+    work: Path,
+    out: Path,
+    workers: int | None,
+    scheduler: str | None = None,
 ) -> list[tuple[str, str]]:
     """Packs the frames of `paths` (below `videos`) into `out`/<name> for each name and short side in pixels.
 
     Returns (path, reason) of the videos set aside: unreadable, cut off or without frames. They are never replaced by
-    others. Shards that an interrupted run left in `work` are kept. Which videos share a shard depends on `paths` alone,
-    so the bytes do not depend on the number of processes.
+    others. Shards that an interrupted run left in `work` are kept: it must differ where `CODE` or the videos differ.
+    `workers` and `scheduler`: see pool.spread. Every machine must see `videos` and `work` under the same path.
     """
-    shards = [sorted(paths)[i : i + VIDEOS_PER_SHARD] for i in range(0, len(paths), VIDEOS_PER_SHARD)]
-    pack = functools.partial(_pack, videos=videos, short_sides=short_sides, work=work)
+    paths = sorted(paths)
+    shards = [paths[i : i + VIDEOS_PER_SHARD] for i in range(0, len(paths), VIDEOS_PER_SHARD)]
+    pack = functools.partial(_pack, videos=videos.absolute(), short_sides=short_sides, work=work.absolute(), code=CODE)
+    notes = [_note(work, number) for number in range(len(shards))]
     with held(work):
-        done = list(progress(spread(pack, list(enumerate(shards)), workers), len(shards), "extracting", "shards"))
+        remove_partials(work)
+        for _ in progress(
+            spread(pack, list(enumerate(shards)), workers, scheduler), len(shards), "extracting", "shards"
+        ):
+            pass
         for name in short_sides:
-            frames.write_index(work / name, [row for shard in done for row in shard["rows"][name]])
-        for note in work.glob("shard-*.json"):
-            note.unlink()
+            frames.write_index(work / name, (row for note in notes for row in _read(note)["rows"][name]))
+        set_aside = [tuple(row) for note in notes for row in _read(note)["set_aside"]]
+        remove_partials(work)
         replace_folder(work, out)
-    return [(path, reason) for shard in done for path, reason in shard["set_aside"]]
+        shutil.rmtree(_notes(work), ignore_errors=True)
+    return set_aside
 
 
 def index_loose(
@@ -59,11 +88,33 @@ def index_loose(
     return set_aside
 
 
-def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int], work: Path) -> dict:
+def _note(work: Path, number: int) -> Path:
+    """Of a finished shard, written last: its lines of the index, and the videos set aside."""
+    return _notes(work) / f"shard-{number:05d}.json"
+
+
+def _notes(work: Path) -> Path:
+    return work.with_name(f"{work.name}.notes")
+
+
+def _read(note: Path) -> dict:
+    return json.loads(note.read_text(encoding="utf-8"))
+
+
+def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int], work: Path, code: str) -> None:
     number, paths = task
-    note = work / f"shard-{number:05d}.json"  # written last: where it stands, the shard is whole
-    if note.exists():
-        return json.loads(note.read_text())
+    if not work.is_dir():
+        raise ExtractionError(
+            f"{socket.gethostname()} does not see {work}: all machines must share the project's folder, under one path"
+        )
+    if code != CODE:
+        raise ExtractionError(
+            f"{socket.gethostname()} runs another version of this project or of its packages than the one that asks: "
+            "start the workers again, in the project's environment"
+        )
+    shards = [frames.shard_path(work / name, number) for name in short_sides]
+    if _note(work, number).exists() and all(shard.exists() for shard in shards):
+        return
     torch.set_num_threads(1)
     set_aside = []
     with contextlib.ExitStack() as stack:
@@ -83,8 +134,7 @@ def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int]
                 for writer in writers.values():
                     writer.end()
         rows = {name: writers[side].rows for name, side in short_sides.items()}
-    write_json(note, {"rows": rows, "set_aside": set_aside})
-    return json.loads(note.read_text())
+    write_text(_note(work, number), json.dumps({"rows": rows, "set_aside": set_aside}))
 
 
 def _write(path: Path, writers: dict[int, frames.ShardWriter]) -> None:

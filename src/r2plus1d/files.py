@@ -5,7 +5,9 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ class BusyError(UserError):
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; takes the place of `path` when the block ends without an error."""
+    """A name beside `path` to write to; takes the place of `path` when the block ends without an error.
+
+    No other writer of `path` has that name, on this machine or another with the same folder.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield partial
         os.replace(partial, path)
@@ -36,6 +41,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def remove_partials(folder: Path) -> None:
+    """Clears what writers that were killed in a `replacing` block left below `folder`."""
+    for partial in folder.rglob(".*.part"):
+        partial.unlink(missing_ok=True)
 
 
 def replace_folder(work: Path, final: Path) -> None:
@@ -63,10 +74,10 @@ def held(folder: Path) -> Iterator[Path]:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             raise BusyError(
-                f"{folder} is in use by process {holder}; wait for it, or end it with: kill {holder}"
+                f"{folder} is in use by process {holder}; wait for it, or end it with: kill {holder.split()[0]}"
             ) from None
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(f"{os.getpid()} on {socket.gethostname()}")
         lock.flush()
         yield folder
 
@@ -77,9 +88,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def digest(files: Iterable[Path]) -> str:
-    """A short name for the content of several files, in order."""
+def digest(files: Iterable[Path], *texts: str) -> str:
+    """A short name for the content of several files and for the texts, in order."""
     whole = hashlib.sha256()
-    for file in files:
-        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    for content in (*(file.read_bytes() for file in files), *(text.encode() for text in texts)):
+        whole.update(hashlib.sha256(content).digest())
     return whole.hexdigest()[:12]

@@ -7,10 +7,10 @@ A folder holds, for one short side:
 Frame k of a video (k from 0) is row first + k. Videos stand in sorted order, so the bytes depend on nothing else.
 """
 
+import csv
 import io
-import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, number: int):
-        self.path = folder / f"shard-{number:05d}.tar"
+        self.path = shard_path(folder, number)
         self.number, self.spans, self.rows = number, [], []
 
     def __enter__(self) -> "ShardWriter":
@@ -81,10 +81,16 @@ class ShardWriter:
         self._replacing.__exit__(*error)
 
 
-def write_index(folder: Path, rows: Iterable[tuple]) -> None:
-    """Closes a folder of shards; `rows` are those of all its ShardWriters, in order."""
-    with replacing(folder / "index.csv") as partial:
-        pd.DataFrame(rows, columns=COLUMNS).to_csv(partial, index=False, lineterminator="\n")
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.tar"
+
+
+def write_index(folder: Path, rows: Iterable[Sequence]) -> None:
+    """Closes a folder of shards; `rows` are those of all its ShardWriters, in order. They are not kept in memory."""
+    with replacing(folder / "index.csv") as partial, open(partial, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
 
 
 def read_index(folder: Path) -> pd.DataFrame:
@@ -98,43 +104,47 @@ def read_index(folder: Path) -> pd.DataFrame:
 class FrameReader:
     """Reads frames from a folder of shards; the counterpart of `video.VideoReader`.
 
-    Opens each shard once per process, so it can be handed to worker processes; threads may share it.
+    Opens a shard for each call alone, which costs a fortieth of the decoding: thousands of shards kept open would
+    exceed what a process may open. So it can be handed to any number of processes and threads.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        index = read_index(folder)
-        self.places = dict(zip(index.index, index[["shard", "first", "frames"]].to_numpy().tolist(), strict=True))
-        self._open: dict[int, tuple] = {}
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": {}}
+        index = read_index(folder).sort_index()
+        self._videos = np.array([video.encode() for video in index.index], np.bytes_)
+        self._places = index[["shard", "first", "frames"]].to_numpy(np.int64)
 
     def read(self, video: str, indices: np.ndarray) -> np.ndarray:
         """uint8 [len(indices), H, W, 3]; each frame is read and decoded once, however often it is asked for.
 
         Raises FrameError, with the file, where the video or a frame is not there.
         """
-        if video not in self.places:
-            raise FrameError(f"{self.folder / 'index.csv'}: no frames of {video!r}; run `dvc repro extract_frames`")
-        shard, first, frames = self.places[video]
+        shard, first, frames = self._place(video)
         unique, inverse = np.unique(indices, return_inverse=True)
         if unique[0] < 0 or unique[-1] >= frames:
             raise FrameError(f"{self.folder}: {video!r} has frames 0 to {frames - 1}, not {unique[0]} to {unique[-1]}")
-        file, spans = self._shard(shard)
-        images = []
-        for offset, length in spans[first + unique].tolist():
-            try:
-                images.append(simplejpeg.decode_jpeg(os.pread(file.fileno(), length, offset), "RGB"))
-            except ValueError as error:
-                raise FrameError(f"{file.name}: no JPEG at byte {offset} ({video!r}): {error}") from error
+        path, images = shard_path(self.folder, shard), []
+        try:
+            spans = np.load(path.with_suffix(".npy"), mmap_mode="r")[first + unique].tolist()
+            with open(path, "rb") as file:
+                for offset, length in spans:
+                    file.seek(offset)
+                    images.append(_decode(file.read(length), path, offset, video))
+        except (OSError, ValueError, IndexError) as error:
+            raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
         return np.stack(images)[inverse]
 
-    def _shard(self, number: int) -> tuple:
-        if number not in self._open:
-            path = self.folder / f"shard-{number:05d}.tar"
-            try:
-                self._open[number] = open(path, "rb"), np.load(path.with_suffix(".npy"))  # noqa: SIM115
-            except (OSError, ValueError) as error:
-                raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
-        return self._open[number]
+    def _place(self, video: str) -> list[int]:
+        """[shard, row of the video's first frame in the shard's .npy, number of frames]"""
+        name = video.encode()
+        number = np.searchsorted(self._videos, name)
+        if number == len(self._videos) or self._videos[number] != name:
+            raise FrameError(f"{self.folder / 'index.csv'}: no frames of {video!r}; run `dvc repro extract_frames`")
+        return self._places[number].tolist()
+
+
+def _decode(jpeg: bytes, path: Path, offset: int, video: str) -> np.ndarray:
+    try:
+        return simplejpeg.decode_jpeg(jpeg, "RGB")
+    except ValueError as error:
+        raise FrameError(f"{path}: no JPEG at byte {offset} ({video!r}): {error}") from error

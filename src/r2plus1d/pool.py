@@ -1,12 +1,19 @@
-"""Reader processes: how many, and one order of results whatever their number."""
+"""Processes that share work, on this machine or on a cluster: one order of results, whatever their number and place."""
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from typing import TypeVar
 
+from r2plus1d.errors import UserError
+
 Task, Result = TypeVar("Task"), TypeVar("Result")
+
+
+class ClusterError(UserError):
+    """A cluster that cannot be reached or gave up; the message names its address and the way out."""
 
 
 def cores() -> int:
@@ -14,8 +21,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def spread(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None) -> Iterator[Result]:
-    """function(task) for each task, in order, over `workers` processes (None: one per core; 0: in this one)."""
+def spread(
+    function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None, scheduler: str | None = None
+) -> Iterator[Result]:
+    """function(task) for each task, in order, over `workers` processes (None: one per core; 0: in this one).
+
+    With the address of a Dask scheduler, such as tcp://host:8786, over that cluster instead. What a lost worker had not
+    finished, another does: a task may run twice, even at the same time. Raises ClusterError.
+    """
+    if scheduler is not None:
+        yield from _over_cluster(function, tasks, scheduler)
+        return
     count = min(cores() if workers is None else workers, len(tasks))
     if count <= 1:
         yield from map(function, tasks)
@@ -27,3 +43,29 @@ def spread(function: Callable[[Task], Result], tasks: Sequence[Task], workers: i
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:
+    try:
+        import distributed  # noqa: PLC0415 (takes a second, and is not always installed)
+        from distributed.comm import CommClosedError  # noqa: PLC0415
+    except ImportError as error:
+        raise ClusterError(
+            f"scheduler {address}: Dask is not installed ({error}); run: pip install '.[dask]'"
+        ) from error
+    try:
+        client = distributed.Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"scheduler {address}: {error}; start `dask scheduler` there, or set datasets.<name>.runtime.scheduler to "
+            "its address or to null"
+        ) from error
+    with client:
+        print(f"{address}: {len(client.nthreads()) or 'waiting for'} workers", file=sys.stderr, flush=True)
+        try:
+            # Not `pure`: the result of an earlier call with the same arguments would be taken for this one's.
+            yield from client.get_executor(pure=False).map(function, tasks)
+        except (distributed.KilledWorker, CancelledError, CommClosedError) as error:
+            raise ClusterError(
+                f"scheduler {address}: {error}; what was finished is kept, run again to go on"
+            ) from error

@@ -1,0 +1,99 @@
+"""Extraction on a Dask cluster: the same bytes as here, whatever becomes of its workers."""
+
+import os
+import signal
+import threading
+import time
+
+import dask
+import distributed
+import pytest
+
+from r2plus1d import extraction, frames, pool
+from r2plus1d.files import replacing, write_json
+from tests.test_video_and_frames import content
+
+SHARDS = 16
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two worker processes."""
+    options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def videos(tmp_path, clip_path, monkeypatch):
+    """As many shards as videos, each long enough to be interrupted."""
+    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number in range(SHARDS):
+        (folder / f"{number:02d}.mp4").write_bytes(clip_path.read_bytes())
+    return folder
+
+
+def extract(videos, out, scheduler=None):
+    paths, sides = [file.name for file in videos.iterdir()], {"256p": 256, "320p": 320}
+    return extraction.extract(videos, paths, sides, out / "work", out / "frames", 0, scheduler)
+
+
+def test_lost_worker_changes_a_byte_or_stops_the_extraction(cluster, videos, tmp_path, monkeypatch):
+    assert extract(videos, tmp_path / "here") == []
+    killed = []
+
+    def kill_one():
+        with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
+            pids = client.run(os.getpid)
+            while not list((tmp_path / "there").glob("work.notes/*")):
+                time.sleep(0.005)
+            os.kill(next(iter(pids.values())), signal.SIGKILL)
+            killed.append(len(list((tmp_path / "there").glob("work.notes/*"))))
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    monkeypatch.chdir(tmp_path)  # not the folder that the workers started in
+    assert extract(videos.relative_to(tmp_path), tmp_path / "there", cluster.scheduler_address) == []
+    thread.join()
+    assert 1 <= killed[0] < SHARDS - 1, "the extraction ended before the worker could be killed"
+    assert content(tmp_path / "there" / "frames") == content(tmp_path / "here" / "frames")
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["frames", "work.lock"]
+
+
+def test_worker_that_runs_other_code_takes_part(cluster, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "CODE", "another")
+    with pytest.raises(extraction.ExtractionError, match="start the workers again"):
+        extract(videos, tmp_path, cluster.scheduler_address)
+    assert not (tmp_path / "frames").exists()
+
+
+def test_machine_that_does_not_share_the_folder_packs_into_its_own(tmp_path):
+    places = {"videos": tmp_path, "work": tmp_path / "elsewhere", "short_sides": {"256p": 256}}
+    with pytest.raises(extraction.ExtractionError, match="must share the project's folder"):
+        extraction._pack((0, ["a.mp4"]), code=extraction.CODE, **places)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_late_note_stands_for_a_shard_that_is_not_there(videos, tmp_path):
+    """As a worker leaves it that was taken for lost and ends after the frames were moved to their place."""
+    note = extraction._note(tmp_path / "work", 0)
+    write_json(note, {"rows": {"256p": [], "320p": []}, "set_aside": []})
+    extract(videos, tmp_path)
+    assert "00.mp4" in frames.read_index(tmp_path / "frames" / "256p").index
+
+
+def test_two_machines_that_write_the_same_file_share_its_partial_name(tmp_path):
+    with replacing(tmp_path / "shard.tar") as one, replacing(tmp_path / "shard.tar") as other:
+        assert one != other
+        one.touch()
+        other.touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["shard.tar"]
+
+
+def test_address_without_a_scheduler_ends_in_a_traceback():
+    with dask.config.set({"distributed.comm.timeouts.connect": "0.2s"}), pytest.raises(pool.ClusterError) as error:
+        list(pool.spread(len, ["task"], 0, "tcp://127.0.0.1:1"))
+    assert "scheduler tcp://127.0.0.1:1" in str(error.value)
+    assert "start `dask scheduler` there" in str(error.value)
