@@ -11,12 +11,14 @@ def main() -> None:
     manifest = datasets.read_table(paths.manifest(dataset))
     index = frames.read_index(paths.frames(dataset) / next(iter(data.short_sides)))["frames"].to_dict()
     classes = paths.classes(dataset).read_text(encoding="utf-8").splitlines()
+    labels = {name: label for label, name in enumerate(classes)}
     splits = {"train": [], "val": []}
-    for row in manifest.itertuples():
-        if row.path in index:
-            splits[row.split].append(lists.Sample(row.path, index[row.path], classes.index(row.label)))
+    for path, label, split in zip(manifest["path"], manifest["label"], manifest["split"], strict=True):
+        if path in index:
+            splits[split].append(lists.Sample(path, index[path], labels[label]))
+    videos = paths.videos(data)
+    found = {path for path in manifest["path"] if (videos / path).exists()}
     aside = datasets.read_table(paths.set_aside(dataset))
-    found = {path for path in manifest["path"] if (paths.videos(data) / path).exists()}
     lists.check(splits, classes, dict(zip(manifest["path"], manifest["sha256"], strict=True)), found)
     for split, samples in splits.items():
         write_text(folder / lists.list_name(dataset, split, "rawframes"), lists.format_frames(samples))

@@ -69,6 +69,12 @@ def test_worker_that_runs_other_code_takes_part(cluster, videos, tmp_path, monke
     assert not (tmp_path / "frames").exists()
 
 
+def test_worker_without_the_package_keeps_everybody_waiting(cluster, monkeypatch):
+    monkeypatch.setattr(pool, "__name__", "no_such_package")
+    with pytest.raises(pool.ClusterError, match="in this project's environment"):
+        list(pool.spread(len, ["task"], 0, cluster.scheduler_address))
+
+
 def test_machine_that_does_not_share_the_folder_packs_into_its_own(tmp_path):
     places = {"videos": tmp_path, "work": tmp_path / "elsewhere", "short_sides": {"256p": 256}}
     with pytest.raises(extraction.ExtractionError, match="must share the project's folder"):

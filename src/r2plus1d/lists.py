@@ -16,7 +16,7 @@ from r2plus1d.errors import UserError
 LONGEST_LINE = 4096  # characters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     path: str  # of the video, below data/<dataset>/videos; also its name among the packed frames
     num_frames: int

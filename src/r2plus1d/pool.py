@@ -12,6 +12,9 @@ from r2plus1d.errors import UserError
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
 
+TASKS_AT_ONCE = 8192  # more are handed out in groups of as many as that takes: each costs memory and time
+
+
 class ClusterError(UserError):
     """A cluster that cannot be reached or gave up; the message names its address and the way out."""
 
@@ -39,7 +42,7 @@ def spread(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context) as executor:
         try:
-            yield from executor.map(function, tasks)
+            yield from executor.map(function, tasks, chunksize=-(-len(tasks) // TASKS_AT_ONCE))
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
@@ -61,11 +64,19 @@ def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], add
             "its address or to null"
         ) from error
     with client:
+        try:  # without the package, the workers would die one by one and the client wait for others
+            client.run_on_scheduler(exec, f"import {__name__}")
+            client.run(exec, f"import {__name__}")
+        except ImportError as error:
+            raise ClusterError(
+                f"scheduler {address}: {error}; start the scheduler and the workers in this project's environment"
+            ) from error
         print(f"{address}: {len(client.nthreads()) or 'waiting for'} workers", file=sys.stderr, flush=True)
         try:
             # Not `pure`: the result of an earlier call with the same arguments would be taken for this one's.
             yield from client.get_executor(pure=False).map(function, tasks)
         except (distributed.KilledWorker, CancelledError, CommClosedError) as error:
+            reason = " ".join(str(error).split())
             raise ClusterError(
-                f"scheduler {address}: {error}; what was finished is kept, run again to go on"
+                f"scheduler {address}: {reason}; what was finished is kept, run again to go on"
             ) from error

@@ -1,0 +1,240 @@
+"""What every step costs as a dataset grows: the real stages and the real DVC on 12,500 to 100,000 tiny videos.
+
+    python benchmarks/simulate_scale.py [VIDEOS ...]
+
+Makes the videos (different files with the same two frames) and their lists, runs the stages up to
+`build_lists` on them, opens a row, and lets DVC hash the results: what depends on the number of videos has its full
+size, what depends on their length (decoding, JPEG) is next to nothing. What DVC takes by file and by byte is measured
+apart.
+Some 2 GB of disk below TMPDIR, ten minutes on two cores. Writes metrics/scale.json and .md and the README's section.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from r2plus1d import clips, config, extraction, lists, rows
+from r2plus1d.errors import UserError
+from r2plus1d.files import write_json, write_text
+from r2plus1d.pool import cores
+from r2plus1d.progress import progress
+from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.stage import run
+from r2plus1d.video import write_h264
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZES = [12_500, 25_000, 50_000, 100_000]
+KINETICS = 240_436 + 19_796  # videos
+CLASSES = 400
+VAL_EVERY = 13  # of so many videos one is for validation, as in Kinetics-400
+STAGES = ("download", "extract_frames", "build_lists")
+ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p"
+CLIPS = 1000  # read from the row
+HASHED = 1 << 30  # bytes
+# A small process starts the command: a child's peak counts from the size of the process that forks it.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+with open(sys.argv[1], "w") as file:
+    json.dump({"seconds": round(time.perf_counter() - began, 2), "mib": round(peak / 1024)}, file)
+sys.exit(code)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="VIDEOS")
+    measured = []
+    for size in parser.parse_args().sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            measured.append({"videos": size, "cores": cores(), **measure(Path(folder), size)})
+        print(json.dumps(measured[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = {"sizes": measured, "dvc": hashing(Path(folder))}
+    print(json.dumps(figures["dvc"]), flush=True)
+    text = table(figures)
+    write_json(ROOT / "metrics" / "scale.json", figures)
+    write_text(ROOT / "metrics" / "scale.md", text + "\n")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    write_text(ROOT / "README.md", between_markers(readme, "scale", text))
+    print(text)
+
+
+def measure(folder: Path, size: int) -> dict[str, dict]:
+    """Of each step on `size` videos: seconds, and MiB, the peak of the largest of its processes."""
+    project = folder / "project"
+    make_dataset(folder / "dataset", size)
+    make_project(project, folder / "dataset")
+    python(project, "stages/resolve.py")
+    figures = {name: python(project, f"stages/{name}.py")[0] for name in STAGES}
+    figures["nothing"] = python(project, "-c", "from r2plus1d import rows")[0]
+    figures["row"], said = python(project, Path(__file__).resolve(), "open", ROW)
+    figures["row"] |= json.loads(said)
+    dvc_repository(project)
+    figures["dvc_first"] = call(project, "dvc", "commit", "--force", "resolve", *STAGES)[0]
+    figures["dvc_again"], said = call(project, "dvc", "repro", STAGES[-1])
+    if "Running stage" in said:
+        raise UserError(f"DVC ran what had not changed:\n{said}")
+    return figures
+
+
+def make_dataset(folder: Path, size: int) -> None:
+    """videos/<class>/<id>.mp4, and lists of them in the published formats."""
+    write_h264(folder / "one.mp4", np.zeros((2, 3, 32, 42), np.uint8), 25)
+    video = (folder / "one.mp4").read_bytes()
+    samples = {"train": [], "val": []}
+    for label in range(CLASSES):
+        (folder / "videos" / f"class {label:03}").mkdir(parents=True)
+    for number in progress(range(size), size, f"making {size}", "videos"):
+        label = number % CLASSES
+        path = f"class {label:03}/{number:011}_000000_000010.mp4"
+        name = f"{number:011}".encode()
+        box = (8 + len(name)).to_bytes(4, "big") + b"free" + name  # players pass over it, so every file differs
+        (folder / "videos" / path).write_bytes(video + box)
+        samples["val" if number // CLASSES % VAL_EVERY == 0 else "train"].append(lists.Sample(path, 2, label))
+    for split, chosen in samples.items():
+        write_text(folder / f"{split}.txt", lists.format_videos(chosen))
+
+
+def make_project(folder: Path, dataset: Path) -> None:
+    """The stages and parameters of this clone, at a sixteenth of the resolution."""
+    for name in ("stages", "src", "metrics", "my_videos"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    params = config.read_params(ROOT / "params.yaml")
+    params["dataset"], entry = "lists", params["datasets"]["lists"]
+    entry["path"] = str(dataset / "videos")
+    entry["source"] |= {split: str(dataset / f"{split}.txt") for split in ("train", "val")}
+    entry["scale"]["resolution"] = 0.0625
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def open_row(name: str) -> None:
+    """Prints as JSON what a training does before its first step, and the reading of clips."""
+    began = time.perf_counter()
+    row = rows.open_row(name)
+    opened = time.perf_counter()
+    handed = pickle.dumps(clips.TrainClips(row.config, row.splits["train"], row.reader))  # to every reader process
+    pickled = time.perf_counter()
+    batches = list(clips.Schedule(len(row.splits["train"]), row.config.train.videos_per_gpu, 0, 0, 1))
+    ordered = time.perf_counter()
+    dataset = pickle.loads(handed)
+    for item in [item for batch in batches for item in batch][:CLIPS]:
+        dataset[item]
+    read = time.perf_counter()
+    figures = {
+        "open_seconds": opened - began,
+        "pickle_seconds": pickled - opened,
+        "pickle_mb": len(handed) / 1e6,
+        "epoch_seconds": ordered - pickled,
+        "clip_ms": (read - ordered) / CLIPS * 1e3,
+    }
+    print(json.dumps({key: float(f"{value:.3g}") for key, value in figures.items()}))
+
+
+def hashing(folder: Path) -> dict[str, float]:
+    """Seconds that DVC takes by the byte and by the file, for as many files as hold the frames of Kinetics-400.
+
+    `gigabyte` and `files_first`: to hash a gigabyte, and the files of a kilobyte, once; without DVC's own start.
+    `files_again`: the whole of a `dvc repro` that finds them unchanged.
+    """
+    files = 2 * 2 * -(-KINETICS // extraction.VIDEOS_PER_SHARD) + 2  # .tar, .npy and index for two short sides
+    rng = np.random.default_rng(0)
+    shapes = {"nothing": (1, 1), "large": (16, HASHED // 16), "many": (files, 1024)}
+    for name, (count, size) in shapes.items():
+        (folder / name).mkdir()
+        for number in range(count):
+            (folder / name / f"{number}").write_bytes(rng.bytes(size))
+    stages = {name: {"cmd": "exit 1", "outs": [name]} for name in shapes}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    dvc_repository(folder)
+    first = {name: call(folder, "dvc", "commit", "--force", name)[0]["seconds"] for name in stages}
+    return {
+        "files": files,
+        "gigabyte": round((first["large"] - first["nothing"]) / HASHED * 1e9, 2),
+        "files_first": round(first["many"] - first["nothing"], 2),
+        "files_again": call(folder, "dvc", "repro", "many")[0]["seconds"],
+    }
+
+
+def dvc_repository(folder: Path) -> None:
+    call(folder, "git", "init", "--quiet")
+    call(folder, "dvc", "init", "--quiet")
+    call(folder, "dvc", "config", "cache.type", "reflink,hardlink,symlink")
+
+
+def python(project: Path, *arguments: str | Path) -> tuple[dict[str, float], str]:
+    return call(project, sys.executable, *map(str, arguments))
+
+
+def call(folder: Path, *command: str) -> tuple[dict[str, float], str]:
+    """({"seconds": ..., "mib": ...}, standard output). Raises UserError where the command fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PATH": path}
+    with tempfile.NamedTemporaryFile("r") as usage:
+        launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, usage.name]
+        done = subprocess.run(
+            [*launcher, *command], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            raise UserError(f"{' '.join(command)} failed: {done.stdout[-2000:]}")
+        return json.load(usage), done.stdout
+
+
+def table(figures: dict) -> str:
+    sizes, dvc = figures["sizes"], figures["dvc"]
+    rows = [
+        ("manifest: every file found and its SHA-256 (`download`)", "download", "seconds"),
+        ("frames packed, two short sides (`extract_frames`)", "extract_frames", "seconds"),
+        ("lists made and checked (`build_lists`)", "build_lists", "seconds"),
+        ("DVC: first hash of all of it", "dvc_first", "seconds"),
+        ("DVC: `dvc repro` with nothing to do", "dvc_again", "seconds"),
+        ("a row opened: lists and index read", "row", "open_seconds"),
+        ("handed to each reader process (MB)", "row", "pickle_mb"),
+        ("an epoch's order and batches", "row", "epoch_seconds"),
+        ("a training clip read (ms)", "row", "clip_ms"),
+        ("peak memory (MiB): `download`", "download", "mib"),
+        ("`extract_frames`", "extract_frames", "mib"),
+        ("`build_lists`", "build_lists", "mib"),
+        ("a row opened, an epoch's order, clips read", "row", "mib"),
+        ("DVC", "dvc_first", "mib"),
+    ]
+    lines = []
+    for label, step, key in rows:
+        values = [size[step][key] for size in sizes]
+        lines.append([label, *(f"{value:.3g}" for value in (*values, extrapolated(sizes, values)))])
+    columns = ("videos", *(f"{size['videos']:,}" for size in sizes), f"{KINETICS:,} (extrapolated)")
+    note = (
+        f"Seconds, unless said; videos of two frames; {sizes[0]['cores']} cores. Memory of the largest process, of "
+        f"which importing the package with torch takes {sizes[0]['nothing']['mib']} MiB. The frames of Kinetics-400 at "
+        f"two short sides lie in {dvc['files']:,} files: beside {dvc['gigabyte'] / 3.6:.1f} hours for each terabyte of "
+        f"them, DVC takes {dvc['files_first']:.0f} s to hash so many once, and {dvc['files_again']:.1f} s to find them "
+        "unchanged."
+    )
+    return f"{markdown_table(columns, lines)}\n\n{note}"
+
+
+def extrapolated(sizes: list[dict], values: list[float]) -> float:
+    """On the line through the two largest sizes."""
+    (n0, v0), (n1, v1) = sorted(zip((size["videos"] for size in sizes), values, strict=True))[-2:]
+    return v1 + (v1 - v0) / (n1 - n0) * (KINETICS - n1)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["open"]:
+        run(open_row, sys.argv[1:])
+    else:
+        run(main)
