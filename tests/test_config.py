@@ -84,6 +84,7 @@ def test_quarter_scale_does_not_shrink_every_row_alike(params):
         ("seed", True, "seed is True"),
         ("datasets.motion.scale.width", 2.0, "datasets.motion.scale.width is 2.0"),
         ("datasets.motion.runtime.workers", -1, "number of processes, 0 or more, or auto"),
+        ("datasets.motion.runtime.scheduler", "host:8786", "expected such as tcp://host:8786, or null"),
         ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics, ucf101, hmdb51"),
         ("zoo.custom", {}, "choose another"),
         ("model", None, "expected keys with values"),
@@ -115,7 +116,10 @@ def test_configuration_changes_on_its_way_through_the_file(params, tmp_path):
         assert config.read_row(tmp_path / "row.json") == row
 
 
-def test_number_of_workers_enters_a_row_s_configuration(params):
+def test_number_of_workers_or_machines_enters_a_row_s_configuration(params):
     before = config.resolve(params)
+    elsewhere = changed(params, "datasets.motion.runtime.scheduler", "tcp://host:8786")
+    assert config.resolve(elsewhere) == before
+    assert (config.scheduler(params), config.scheduler(elsewhere)) == (None, "tcp://host:8786")
     assert config.resolve(changed(params, "datasets.motion.runtime.workers", 7)) == before
     assert config.workers(changed(params, "datasets.motion.runtime.workers", 7)) == 7

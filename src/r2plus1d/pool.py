@@ -11,8 +11,8 @@ from r2plus1d.errors import UserError
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
-
-TASKS_AT_ONCE = 8192  # more are handed out in groups of as many as that takes: each costs memory and time
+TASKS_AT_ONCE = 8192  # of a pool; more go in groups, since each one costs memory and a message
+TASKS_IN_A_MESSAGE = 1000  # to a cluster; Dask warns of messages over 10 MB
 
 
 class ClusterError(UserError):
@@ -74,7 +74,10 @@ def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], add
         print(f"{address}: {len(client.nthreads()) or 'waiting for'} workers", file=sys.stderr, flush=True)
         try:
             # Not `pure`: the result of an earlier call with the same arguments would be taken for this one's.
-            yield from client.get_executor(pure=False).map(function, tasks)
+            executor = client.get_executor(pure=False)
+            parts = [tasks[i : i + TASKS_IN_A_MESSAGE] for i in range(0, len(tasks), TASKS_IN_A_MESSAGE)]
+            for results in [executor.map(function, part) for part in parts]:
+                yield from results
         except (distributed.KilledWorker, CancelledError, CommClosedError) as error:
             reason = " ".join(str(error).split())
             raise ClusterError(
