@@ -148,9 +148,9 @@ def open_row(name: str) -> None:
 def hashing(folder: Path) -> dict[str, float]:
     """Seconds that DVC takes by the byte and by the file, without its own start.
 
-    `gigabyte`: to hash one. `frames_first`, `frames_again`: to hash as many files as hold the frames of Kinetics-400, of
-    a kilobyte each, and to find them unchanged. `videos_first`, `videos_again`: the same for its videos, ten times what
-    a tenth of them takes.
+    `gigabyte`: to hash one. `frames_first`, `frames_again`: to hash as many files as hold the frames of Kinetics-400,
+    of a kilobyte each, and to find them unchanged. `videos_first`, `videos_again`: the same for its videos, ten times
+    what a tenth of them takes.
     """
     files = 2 * 2 * -(-KINETICS // extraction.VIDEOS_PER_SHARD) + 2  # .tar, .npy and index for two short sides
     rng = np.random.default_rng(0)
@@ -226,10 +226,10 @@ def table(figures: dict) -> str:
     note = (
         f"Seconds, unless said; videos of two frames; {sizes[0]['cores']} cores. Memory of the largest process, of "
         f"which importing the package with torch takes {sizes[0]['nothing']['mib']} MiB.\n\n"
-        f"The frames of Kinetics-400 at two short sides lie in {dvc['files']:,} files: once, DVC takes "
-        f"{dvc['gigabyte'] / 3.6:.1f} hours to hash a terabyte of them and {dvc['frames_first']:.0f} s for their number; "
-        f"to find them unchanged, {dvc['frames_again']:.1f} s beside its own start. As many videos as Kinetics-400 has, "
-        f"copied into the project, would take {dvc['videos_first']:.0f} s and {dvc['videos_again']:.0f} s."
+        f"The frames of Kinetics-400 at two short sides lie in {dvc['files']:,} files. Once, DVC takes "
+        f"{dvc['gigabyte'] / 3.6:.1f} hours to hash a terabyte and {dvc['frames_first']:.0f} s for their number, "
+        f"and to find them unchanged, {dvc['frames_again']:.1f} s beside its own start. All videos, copied into the "
+        f"project, would take {dvc['videos_first']:.0f} s and {dvc['videos_again']:.0f} s."
     )
     return f"{markdown_table(columns, lines)}\n\n{note}"
 
