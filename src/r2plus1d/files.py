@@ -91,6 +91,8 @@ def sha256(path: Path) -> str:
 def digest(files: Iterable[Path], *texts: str) -> str:
     """A short name for the content of several files and for the texts, in order."""
     whole = hashlib.sha256()
-    for content in (*(file.read_bytes() for file in files), *(text.encode() for text in texts)):
-        whole.update(hashlib.sha256(content).digest())
+    for file in files:
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    for text in texts:
+        whole.update(hashlib.sha256(text.encode()).digest())
     return whole.hexdigest()[:12]

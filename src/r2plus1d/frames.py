@@ -104,7 +104,7 @@ def read_index(folder: Path) -> pd.DataFrame:
 class FrameReader:
     """Reads frames from a folder of shards; the counterpart of `video.VideoReader`.
 
-    Opens a shard for each call alone, which costs a fortieth of the decoding: thousands of shards kept open would
+    Opens a shard for each call alone, which costs a thirtieth of the decoding: thousands of shards kept open would
     exceed what a process may open. So it can be handed to any number of processes and threads.
     """
 
