@@ -4,16 +4,22 @@ import sys
 
 import pandas as pd
 
-from r2plus1d import checkpoint, evaluation, paths
-from r2plus1d.files import write_json, write_text
-from r2plus1d.rows import open_row
+from r2plus1d import checkpoint, distributed, evaluation, paths
+from r2plus1d.files import sha256, write_json, write_text
+from r2plus1d.rows import Row, open_row
 from r2plus1d.stage import run
 
 
 def main(name: str) -> None:
     row = open_row(name)
-    model = checkpoint.restore(paths.weights(name))
+    distributed.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
+
+
+def test(row: Row) -> None:
+    name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
     result = evaluation.test(row.config, model, row.splits["val"], row.reader, row.workers)
+    if not distributed.first():
+        return
     write_text(paths.scores(name), evaluation.format_scores(result.scores))
     write_json(paths.metrics(name, "test.json"), result.figures)
     predicted = [row.classes[k] for k in result.predicted]

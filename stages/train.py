@@ -3,6 +3,7 @@
 Interrupted, it goes on from the last epoch, or the last byte fetched, when it is run again.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -11,33 +12,45 @@ from pathlib import Path
 import pandas as pd
 import torch.hub
 
-from r2plus1d import checkpoint, paths, training
+from r2plus1d import checkpoint, distributed, paths, training
 from r2plus1d.fetch import fetch
 from r2plus1d.files import held, write_text
-from r2plus1d.rows import open_row
+from r2plus1d.rows import Row, open_row
 from r2plus1d.stage import run
 
 
 def main(name: str) -> None:
     row = open_row(name)
-    classes, folder = len(row.classes), paths.model(name)
-    arguments = training.build_arguments(row.config, classes)
-    with held(paths.work(name, row.key())) as work:
-        if row.config.checkpoint is None:
-            model, log = training.train(row.config, row.splits, row.reader, classes, work, row.workers, say)
-            iterations = -(-len(row.splits["train"]) // row.config.train.videos_per_gpu)
+    if row.config.checkpoint is None:
+        distributed.run(lambda: make(row), row.config.runtime, row.key)
+    else:
+        make(row)
+
+
+def make(row: Row) -> None:
+    config, classes, work = row.config, len(row.classes), paths.work(row.config.row, row.key())
+    arguments = training.build_arguments(config, classes)
+    with held(work) if distributed.first() else contextlib.nullcontext():
+        if config.checkpoint is None:
+            model, log = training.train(config, row.splits, row.reader, classes, work, row.workers, say)
+            iterations = -(-len(row.splits["train"]) // config.videos_per_step)
             lines = [training.format_entry(entry, iterations) for entry in log.entries]
         else:
-            model, log = checkpoint.adopt(weights_file(row.config.checkpoint), arguments), training.Log()
-            lines = [f"Not trained: these are the weights of {row.config.checkpoint}"]
+            model, log = checkpoint.adopt(weights_file(config.checkpoint), arguments), training.Log()
+            lines = [f"Not trained: these are the weights of {config.checkpoint}"]
             say(lines[0])
-        checkpoint.save(model, paths.weights(name), arguments)
-        write_text(folder / "train.log", "\n".join(lines) + "\n")
-        write_text(folder / "train.log.json", "".join(json.dumps(e) + "\n" for e in log.entries))
-        write_text(paths.timed_log(name), "".join(json.dumps(e) + "\n" for e in log.timed))
-        curve = pd.DataFrame(log.curve(), columns=training.CURVE)
-        write_text(paths.metrics(name, "curve.csv"), curve.to_csv(index=False, lineterminator="\n"))
-        shutil.rmtree(work)
+        if distributed.first():
+            checkpoint.save(model, paths.weights(config.row), arguments)
+            write_logs(config.row, log, lines)
+            shutil.rmtree(work)
+
+
+def write_logs(name: str, log: training.Log, lines: list[str]) -> None:
+    write_text(paths.model(name) / "train.log", "\n".join(lines) + "\n")
+    write_text(paths.model(name) / "train.log.json", "".join(json.dumps(e) + "\n" for e in log.entries))
+    write_text(paths.timed_log(name), "".join(json.dumps(e) + "\n" for e in log.timed))
+    curve = pd.DataFrame(log.curve(), columns=training.CURVE)
+    write_text(paths.metrics(name, "curve.csv"), curve.to_csv(index=False, lineterminator="\n"))
 
 
 def weights_file(source: str) -> Path:
@@ -46,7 +59,8 @@ def weights_file(source: str) -> Path:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    if distributed.first():
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import pytest
 
 from r2plus1d import config
 
+RATES = (0.1, 0.2, 0.1, 0.075)  # of the published rows, on 8 GPUs
+
 
 def rows(params) -> dict:
     return {row.row: row for row in config.resolve(params)[1]}
@@ -46,9 +48,11 @@ def test_depth_asked_for_is_scaled_away(params):
 
 def test_learning_rates_do_not_follow_the_linear_scaling_rule(params):
     params = changed(params, "dataset", "kinetics400")
-    del params["datasets"]["kinetics400"]["train"]["gpus"]
-    rates = [row.train.learning_rate for row in config.resolve(params)[1]]
-    assert rates[:4] == pytest.approx([0.1, 0.2, 0.1, 0.075], rel=1e-12)
+    for gpus in (1, 8):
+        params = changed(params, "datasets.kinetics400.runtime.gpus", gpus)
+        zoo = config.resolve(params)[1][:4]
+        assert [row.learning_rate for row in zoo] == pytest.approx([rate * gpus / 8 for rate in RATES], rel=1e-12)
+        assert [row.videos_per_step for row in zoo] == [videos * gpus for videos in (8, 16, 8, 6)]
 
 
 def test_full_scale_is_not_the_published_model(params):
@@ -83,6 +87,8 @@ def test_quarter_scale_does_not_shrink_every_row_alike(params):
         ("seed", -1, "seed is -1"),
         ("seed", True, "seed is True"),
         ("datasets.motion.scale.width", 2.0, "datasets.motion.scale.width is 2.0"),
+        ("datasets.motion.runtime.gpus", 0, "datasets.motion.runtime.gpus is 0"),
+        ("datasets.kinetics400.train.gpus", 8, "unknown key 'gpus'"),
         ("datasets.motion.runtime.workers", -1, "number of processes, 0 or more, or auto"),
         ("datasets.motion.runtime.scheduler", "host:8786", "expected such as tcp://host:8786, or null"),
         ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics, ucf101, hmdb51"),

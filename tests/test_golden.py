@@ -203,7 +203,7 @@ def test_update_is_not_that_of_clipped_sgd_with_momentum_and_weight_decay():
 
 def test_learning_rate_departs_from_the_original_s_cosine(golden, params):
     params["dataset"] = "kinetics400"
-    params["datasets"]["kinetics400"]["train"].pop("gpus")
+    params["datasets"]["kinetics400"]["runtime"]["gpus"] = 8
     rows = {row.row: row for row in config.resolve(params)[1]}
     reference = np.load(golden("lr_cosine_epoch180.npz"))
     bases = {"8x8x1_180e_kinetics400_rgb_256p": 0.1, "video_8x8x1_180e_kinetics400_rgb": 0.2}

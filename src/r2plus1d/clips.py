@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from r2plus1d import views
 from r2plus1d.config import RowConfig
+from r2plus1d.distributed import cores_each
 from r2plus1d.lists import Sample
-from r2plus1d.pool import cores
 from r2plus1d.sampling import test_indices, train_indices
 
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
@@ -46,7 +46,7 @@ class Clips(Dataset):
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores())
+    return ThreadPoolExecutor(cores_each())
 
 
 class TrainClips(Clips):
@@ -57,6 +57,12 @@ class TrainClips(Clips):
         rng = np.random.default_rng([self.config.seed, AUGMENTATION, epoch, index])
         clip = training_clip(self.config, self.samples[index], self.reader, rng)
         return torch.from_numpy(clip), self.samples[index].label
+
+    def collate(self, items: list[tuple[torch.Tensor, int]]) -> list[torch.Tensor]:
+        """[clips, labels]; of no items too, a process's share of a batch that is smaller than their number."""
+        clip, side = self.config.clip, self.config.train.crop
+        nothing = [torch.empty((0, clip.frames, side, side, 3), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)]
+        return default_collate(items) if items else nothing
 
 
 def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.random.Generator) -> np.ndarray:
@@ -112,14 +118,23 @@ class TestVideos(Clips):
 
 class Schedule:
     """The batches of all epochs from `start` on: lists of (epoch, index). Every sample once an epoch, in an order drawn
-    from the seed and the epoch; the last batch of an epoch may be smaller."""
+    from the seed and the epoch; the last batch of an epoch may be smaller.
 
-    def __init__(self, count: int, batch: int, seed: int, start: int, epochs: int):
+    Of each batch, the share of process `rank` of `processes`: shares differ by one at most, and the first process has
+    one of the largest.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, start: int, epochs: int, rank: int = 0, processes: int = 1):
         self.count, self.batch, self.seed, self.start, self.epochs = count, batch, seed, start, epochs
+        self.rank, self.processes = rank, processes
 
     @property
     def batches_per_epoch(self) -> int:
         return -(-self.count // self.batch)
+
+    def size(self, iteration: int) -> int:
+        """Of an epoch's batch, counted from 1, over all processes."""
+        return min(self.batch, self.count - (iteration - 1) * self.batch)
 
     def __len__(self) -> int:
         return (self.epochs - self.start) * self.batches_per_epoch
@@ -128,13 +143,15 @@ class Schedule:
         for epoch in range(self.start, self.epochs):
             order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.count).tolist()
             for first in range(0, self.count, self.batch):
-                yield [(epoch, index) for index in order[first : first + self.batch]]
+                shares = np.array_split(order[first : first + self.batch], self.processes)
+                yield [(epoch, index) for index in shares[self.rank].tolist()]
 
 
 def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> Iterable:
-    """Batches, read ahead by `workers` processes. None: one process per core for a GPU. For the CPU there are none, and
-    nothing is read ahead: the model has the cores, and a step beside a reader took 1.4 times as long as after it."""
-    count = workers if workers is not None else cores() if device.type == "cuda" else 0
+    """Batches, read ahead by `workers` processes. None: one process per core for a GPU, or its share of the cores. For
+    the CPU there are none, and nothing is read ahead: the model has the cores, and a step beside a reader took 1.4
+    times as long as after it."""
+    count = workers if workers is not None else cores_each() if device.type == "cuda" else 0
     context = "spawn" if count else None
     return DataLoader(
         dataset, num_workers=count, multiprocessing_context=context, pin_memory=device.type == "cuda", **options

@@ -153,7 +153,7 @@ def _row(
     else:
         where, own = f"zoo.{name}", params["zoo"][name]
         _check_mapping(where, own)
-        _check_keys(where, own, (*ClipConfig.model_fields, "gpus", "videos_per_gpu", "checkpoint"))
+        _check_keys(where, own, (*ClipConfig.model_fields, "videos_per_gpu", "checkpoint"))
         layers["train"] += [(where, _only(own, TrainConfig)), defaults["train"]]
         layers["benchmark"].append(defaults["benchmark"])
     clip = _only(own, ClipConfig)

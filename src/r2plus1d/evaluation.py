@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from r2plus1d import metrics
+from r2plus1d import distributed, metrics
 from r2plus1d.clips import Reader, TestVideos, loader, single
 from r2plus1d.config import RowConfig
 from r2plus1d.lists import Sample
@@ -42,13 +42,17 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
     """
     device = prepare(config.runtime)
     model = for_inference(model, device)
-    videos = loader(TestVideos(config, samples, reader), device, workers, batch_size=1, collate_fn=single)
-    moving, still = [], []
-    for video in progress(videos, len(samples), f"testing {config.row}", "videos"):
-        moving.append(_averaged(config, model, video.views(config), device))
-        still.append(_averaged(config, model, video.views(config, static=True), device))
+    own = distributed.share(samples)
+    videos = loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single)
+    if distributed.first():
+        part = f", a share of 1 in {distributed.processes()}" if distributed.processes() > 1 else ""
+        videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
+    averaged = []
+    for video in videos:
+        stacks = video.views(config), video.views(config, static=True)
+        averaged.append([_averaged(config, model, views, device) for views in stacks])
     labels = np.array([s.label for s in samples])
-    scores, static = np.stack(moving), np.stack(still)
+    scores, static = map(np.stack, zip(*distributed.together(averaged), strict=True))
     one_clip = validate(config, model, samples, reader, device, workers)
     figures = {
         **_percent(_accuracies(scores, labels)),

@@ -69,7 +69,7 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
     for row in rows:
         config, test = row.config, row.test
         rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']} frames)"
-        device = config.train.gpus if _on_gpu(row) else "CPU"
+        device = config.runtime.gpus if _on_gpu(row) else "CPU"
         files = ["`model.safetensors`", "`train.log`", "`train.log.json`"]
         if config.checkpoint:
             files = [f"[not trained here]({config.checkpoint})", "x", "x"]

@@ -33,7 +33,6 @@ class ClipConfig(Section):
 
 
 class TrainConfig(Section):
-    gpus: Count
     videos_per_gpu: Count
     epochs: Count
     lr: Positive
@@ -49,11 +48,6 @@ class TrainConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     val_interval: Count
     log_interval: Count
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the first epoch, by the linear scaling rule."""
-        return self.lr * self.gpus * self.videos_per_gpu / self.lr_batch
 
     @model_validator(mode="after")
     def check(self):
@@ -94,6 +88,7 @@ class Scale(Section):
 
 class Runtime(Section):
     device: Literal["cpu", "cuda", "auto"]
+    gpus: Count  # processes, over all machines; on the CPU too
     threads: Count | None
 
 
@@ -199,6 +194,16 @@ class RowConfig(Section):
     test: TestConfig
     benchmark: BenchmarkConfig
     runtime: Runtime
+
+    @property
+    def videos_per_step(self) -> int:
+        """Videos that one update of the weights is made from, over all processes."""
+        return self.runtime.gpus * self.train.videos_per_gpu
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first epoch, by the linear scaling rule."""
+        return self.train.lr * self.videos_per_step / self.train.lr_batch
 
 
 def _check_crop(crop: int, resize: int) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r2plus1d import metrics
+from r2plus1d import distributed, metrics
 from r2plus1d.clips import Reader, Schedule, TrainClips, ValClips, loader
 from r2plus1d.config import RowConfig
 from r2plus1d.errors import UserError
@@ -64,7 +64,7 @@ class Log:
 
 def learning_rate(config: RowConfig, epoch: int) -> float:
     """Cosine by epoch, from the linearly scaled rate to 0 after the last epoch."""
-    return config.train.learning_rate * (1 + math.cos(math.pi * epoch / config.train.epochs)) / 2
+    return config.learning_rate * (1 + math.cos(math.pi * epoch / config.train.epochs)) / 2
 
 
 def build_arguments(config: RowConfig, num_classes: int) -> dict:
@@ -82,15 +82,27 @@ def build_model(config: RowConfig, num_classes: int) -> Recognizer:
 def optimizer_for(model: nn.Module, config: RowConfig) -> torch.optim.SGD:
     train = config.train
     return torch.optim.SGD(
-        model.parameters(), lr=train.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay
+        model.parameters(), lr=config.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay
     )
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, labels: Tensor, max_norm: float) -> dict:
-    """One update from normalised clips [N, 3, T, H, W]. Returns loss, grad_norm (before clipping) and logits [N, K]."""
+def step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    labels: Tensor,
+    max_norm: float,
+    clips: float | None = None,
+) -> dict:
+    """One update from normalised clips [N, 3, T, H, W]. Returns loss, grad_norm (before clipping) and logits [N, K].
+
+    With several processes, `clips` is the mean of their N. The loss is the sum over this process's clips divided by it,
+    so that the mean of the losses, and of the gradients, over the processes is that over all clips, whatever each
+    one's N (0 too).
+    """
     optimizer.zero_grad()
     logits = model(x)
-    loss = functional.cross_entropy(logits, labels)
+    loss = functional.cross_entropy(logits, labels, reduction="sum") / (clips or len(labels))
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     optimizer.step()
@@ -109,8 +121,9 @@ def train(
     """The trained network and the log.
 
     After every epoch the whole state goes to `work`; where a state of the same configuration stands there, training
-    goes on from it, to the same bytes. Raises TrainingError when there is nothing to train on or the loss is not
-    finite.
+    goes on from it, to the same bytes. Of several processes the first alone uses `work`, and the running statistics
+    of the inner batch norms are its own, as in the published rows. Raises TrainingError when there is nothing to train
+    on or the loss is not finite.
     """
     if not splits["train"]:
         raise TrainingError(f"{config.row}: there are no training videos; give the row a checkpoint in params.yaml")
@@ -118,19 +131,26 @@ def train(
     model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
     log, start = Log(), 0
-    if (work / STATE).exists():
-        state = torch.load(work / STATE, map_location=device, weights_only=True)
+    replica = distributed.replicate(
+        model, torch.zeros(1, 3, config.clip.frames, *[config.train.crop] * 2, device=device)
+    )
+    if state := distributed.from_first(_saved(work) if distributed.first() else None):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         log, start = Log(json.loads(state["entries"]), json.loads(state["timed"])), state["epoch"]
         say(f"resuming after epoch {start} of {config.train.epochs}")
 
-    schedule = Schedule(len(splits["train"]), config.train.videos_per_gpu, config.seed, start, config.train.epochs)
-    batches = iter(loader(TrainClips(config, splits["train"], reader), device, workers, batch_sampler=schedule))
-    ticks = iter(progress(range(len(schedule)), len(schedule), f"training {config.row}", "steps"))
+    place = distributed.rank(), distributed.processes()
+    schedule = Schedule(len(splits["train"]), config.videos_per_step, config.seed, start, config.train.epochs, *place)
+    clips = TrainClips(config, splits["train"], reader)
+    batches = iter(loader(clips, device, workers, batch_sampler=schedule, collate_fn=clips.collate))
+    steps = range(len(schedule))
+    shown = progress(steps, len(schedule), f"training {config.row}", "steps") if distributed.first() else steps
+    ticks = iter(shown)
     for epoch in range(start, config.train.epochs):
-        _train_epoch(config, model, optimizer, epoch, schedule.batches_per_epoch, batches, ticks, device, log)
+        _train_epoch(config, replica, optimizer, epoch, schedule, batches, ticks, device, log)
         if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
+            distributed.same_buffers(model)
             entry = validate(config, model, splits["val"], reader, device, workers)
             entry = {"mode": "val", "epoch": epoch + 1, "iter": len(splits["val"])} | {
                 "lr": optimizer.param_groups[0]["lr"],
@@ -138,31 +158,39 @@ def train(
             }
             log.add(entry)
             say(format_entry(entry, schedule.batches_per_epoch))
-        _save(work, model, optimizer, epoch + 1, log)
+        if distributed.first():
+            _save(work, model, optimizer, epoch + 1, log)
     next(ticks, None)
     return model, log
 
 
-def _train_epoch(config, model, optimizer, epoch, iterations, batches, ticks, device, log) -> None:
-    seed_everything(config.seed, MODEL_STREAM, epoch + 1)  # dropout; a resumed run draws the same
+def _train_epoch(config, model, optimizer, epoch, schedule, batches, ticks, device, log) -> None:
+    # Dropout. A resumed run draws the same, and the first process what a single one draws.
+    seed_everything(config.seed, MODEL_STREAM, epoch + 1, distributed.rank())
     model.train()
     lr = learning_rate(config, epoch)
     for group in optimizer.param_groups:
         group["lr"] = lr
     since: list[dict] = []
+    iterations = schedule.batches_per_epoch
     for iteration in range(1, iterations + 1):
         began = time.perf_counter()
         clips, labels = next(batches)
         x, labels = to_input(clips, device).contiguous(), labels.to(device)
         read = time.perf_counter()
-        result = step(model, optimizer, x, labels, config.train.max_grad_norm)
+        count = schedule.size(iteration)
+        result = step(model, optimizer, x, labels, config.train.max_grad_norm, count / distributed.processes())
+        scores, targets = result.pop("logits").cpu().numpy(), labels.cpu().numpy()
+        own = {"loss": result["loss"] / distributed.processes()}
+        for k in (1, 5):
+            right = metrics.top_k_accuracy(scores, targets, k) if len(targets) else 0.0
+            own[f"top{k}_acc"] = right * (len(targets) / count)
+        result |= distributed.summed(own)
         if not math.isfinite(result["loss"]):
             raise TrainingError(
                 f"{config.row}: the loss is {result['loss']} at epoch {epoch + 1}, iteration {iteration}; the "
                 f"state after epoch {epoch} is kept; lower train.lr or train.max_grad_norm in params.yaml"
             )
-        scores, targets = result.pop("logits").cpu().numpy(), labels.cpu().numpy()
-        result |= {f"top{k}_acc": metrics.top_k_accuracy(scores, targets, k) for k in (1, 5)}
         synchronize(device)
         since.append(result | {"data_time": read - began, "time": time.perf_counter() - began})
         next(ticks)
@@ -170,7 +198,8 @@ def _train_epoch(config, model, optimizer, epoch, iterations, batches, ticks, de
             mean = {key: float(np.mean([r[key] for r in since])) for key in since[0]}
             entry = {"mode": "train", "epoch": epoch + 1, "iter": iteration, "lr": lr}
             entry |= {key: round(mean[key], 5) for key in ("loss", "top1_acc", "top5_acc", "grad_norm")}
-            log.add(entry, memory=peak_memory_mib(device), data_time=mean["data_time"], time=mean["time"])
+            memory = distributed.largest(peak_memory_mib(device))
+            log.add(entry, memory=memory, data_time=mean["data_time"], time=mean["time"])
             since = []
 
 
@@ -182,15 +211,18 @@ def validate(
     device: torch.device,
     workers: int | None,
 ) -> dict[str, float]:
-    """Accuracies (0-1) of the validation view: one clip per video, centre crop. Not the protocol of the table."""
-    batches = loader(ValClips(config, samples, reader), device, workers, batch_size=config.train.videos_per_gpu)
+    """Accuracies (0-1) of the validation view: one clip per video, centre crop. Not the protocol of the table.
+
+    Several processes share out whole batches, so that each batch is computed as in a single one.
+    """
+    size = config.train.videos_per_gpu
+    own = distributed.share([range(len(samples))[i : i + size] for i in range(0, len(samples), size)])
     model.eval()
-    logits, labels = [], []
+    results = []
     with torch.inference_mode():
-        for clips, targets in batches:
-            logits.append(model(to_input(clips, device).contiguous()).cpu())
-            labels.append(targets)
-    scores, targets = torch.cat(logits).numpy(), torch.cat(labels).numpy()
+        for clips, targets in loader(ValClips(config, samples, reader), device, workers, batch_sampler=own):
+            results.append((model(to_input(clips, device).contiguous()).cpu().numpy(), targets.numpy()))
+    scores, targets = map(np.concatenate, zip(*distributed.together(results), strict=True))
     return {
         "top1_acc": round(metrics.top_k_accuracy(scores, targets, 1), 5),
         "top5_acc": round(metrics.top_k_accuracy(scores, targets, 5), 5),
@@ -204,6 +236,10 @@ def format_entry(entry: dict, iterations: int) -> str:
     head = f"Epoch {place}[{entry['iter']}/{iterations}]" if entry["mode"] == "train" else f"Epoch(val) {place}"
     values = {key: value for key, value in entry.items() if key not in ("mode", "epoch", "iter")}
     return "  ".join([head, *(f"{key}: {value:.4g}" for key, value in values.items())])
+
+
+def _saved(work: Path) -> dict | None:
+    return torch.load(work / STATE, map_location="cpu", weights_only=True) if (work / STATE).exists() else None
 
 
 def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, log: Log) -> None:
