@@ -28,8 +28,8 @@ def main(name: str) -> None:
 
 
 def make(row: Row) -> None:
-    config, classes, work = row.config, len(row.classes), paths.work(row.config.row, row.key())
-    arguments = training.build_arguments(config, classes)
+    name, config, classes = row.config.row, row.config, len(row.classes)
+    arguments, work, folder = training.build_arguments(config, classes), paths.work(name, row.key()), paths.model(name)
     with held(work) if distributed.first() else contextlib.nullcontext():
         if config.checkpoint is None:
             model, log = training.train(config, row.splits, row.reader, classes, work, row.workers, say)
@@ -39,18 +39,15 @@ def make(row: Row) -> None:
             model, log = checkpoint.adopt(weights_file(config.checkpoint), arguments), training.Log()
             lines = [f"Not trained: these are the weights of {config.checkpoint}"]
             say(lines[0])
-        if distributed.first():
-            checkpoint.save(model, paths.weights(config.row), arguments)
-            write_logs(config.row, log, lines)
-            shutil.rmtree(work)
-
-
-def write_logs(name: str, log: training.Log, lines: list[str]) -> None:
-    write_text(paths.model(name) / "train.log", "\n".join(lines) + "\n")
-    write_text(paths.model(name) / "train.log.json", "".join(json.dumps(e) + "\n" for e in log.entries))
-    write_text(paths.timed_log(name), "".join(json.dumps(e) + "\n" for e in log.timed))
-    curve = pd.DataFrame(log.curve(), columns=training.CURVE)
-    write_text(paths.metrics(name, "curve.csv"), curve.to_csv(index=False, lineterminator="\n"))
+        if not distributed.first():
+            return
+        checkpoint.save(model, paths.weights(name), arguments)
+        write_text(folder / "train.log", "\n".join(lines) + "\n")
+        write_text(folder / "train.log.json", "".join(json.dumps(e) + "\n" for e in log.entries))
+        write_text(paths.timed_log(name), "".join(json.dumps(e) + "\n" for e in log.timed))
+        curve = pd.DataFrame(log.curve(), columns=training.CURVE)
+        write_text(paths.metrics(name, "curve.csv"), curve.to_csv(index=False, lineterminator="\n"))
+        shutil.rmtree(work)
 
 
 def weights_file(source: str) -> Path:

@@ -31,6 +31,7 @@ from r2plus1d.pool import cores
 from r2plus1d.runtime import prepare
 
 TORCHRUN = "R2PLUS1D_TORCHRUN"  # environment variable: torchrun's arguments, where several machines work together
+LAUNCHER = "R2PLUS1D_LAUNCHER"  # environment variable, for our own processes: the one that started them
 ALONE = "--standalone --local-addr=localhost"
 PATIENCE = timedelta(hours=1)  # for processes that have more to do; a failed one ends the others at once
 
@@ -148,12 +149,10 @@ def _start(runtime: Runtime) -> None:
     given = os.environ.get(TORCHRUN)
     parser = torchrun.get_args_parser()
     parser.error = lambda problem: _refuse(given, problem)  # its own way is to print all of torchrun's usage
-    arguments = parser.parse_args([*shlex.split(ALONE if given is None else given), *sys.argv])
+    arguments = parser.parse_args([*shlex.split(ALONE if given is None else given), "--", *sys.argv])
     machines = {part.strip() for part in arguments.nnodes.split(":")}
     if len(machines) != 1 or not all(number.isdecimal() and int(number) for number in machines):
-        _refuse(
-            given, f"--nnodes is {arguments.nnodes!r}; the number of machines decides the results, so it is one number"
-        )
+        _refuse(given, f"--nnodes is {arguments.nnodes!r}, not one number, and the number of machines must not vary")
     number = int(machines.pop())
     here, rest = divmod(runtime.gpus, number)
     if rest:
@@ -165,6 +164,7 @@ def _start(runtime: Runtime) -> None:
         )
     arguments.nproc_per_node = str(here)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // here)))
+    os.environ[LAUNCHER] = str(os.getpid())
     if "LOGLEVEL" not in os.environ:
         logging.disable(logging.ERROR)  # torchrun's own account of a failure, of some forty lines
     with tempfile.TemporaryDirectory(prefix="r2plus1d-") as arguments.log_dir:  # takes the processes' errors
@@ -203,15 +203,16 @@ def _cause(failures: list[ProcessFailure]) -> str:
 
 def _work_in_group(work: Callable[[], None], runtime: Runtime, key: Callable[[], str]) -> None:
     """An error is written down, where `_start` finds it, and not printed: all processes may have the same one."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(os.environ.get(LAUNCHER, os.getppid())),), daemon=True).start()
     try:
         _join(runtime, key())
         work()
         distributed.destroy_process_group()
     except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends already
         foreseen = isinstance(error, UserError | OSError | SystemExit)
         get_error_handler().record_exception(ProcessError(str(error) if foreseen else traceback.format_exc()))
-        sys.exit(1)
+        os._exit(1)  # without what a library may want to say about its other half
 
 
 def _end_with(parent: int) -> None:

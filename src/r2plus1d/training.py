@@ -139,6 +139,15 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         log, start = Log(json.loads(state["entries"]), json.loads(state["timed"])), state["epoch"]
         say(f"resuming after epoch {start} of {config.train.epochs}")
+    else:
+        for other in sorted(work.parent.glob(f"{config.row}-*/{STATE}")):
+            say(
+                f"{other.parent} holds an unfinished training with another configuration, such as another number of "
+                "processes, or with other data; it stays there, and this one starts from the beginning"
+            )
+    count, each = config.runtime.gpus, config.train.videos_per_gpu
+    if count > 1:
+        say(f"{count} processes x {each} videos = {count * each} videos a step, lr {config.learning_rate:.4g}")
 
     place = distributed.rank(), distributed.processes()
     schedule = Schedule(len(splits["train"]), config.videos_per_step, config.seed, start, config.train.epochs, *place)

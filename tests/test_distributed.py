@@ -1,0 +1,214 @@
+"""Several processes, on the CPU: the arithmetic of one, the same bytes after an interruption, one error for all."""
+
+import json
+import os
+import select
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.nn import functional
+
+from r2plus1d import checkpoint, config, distributed, evaluation, paths, training
+from r2plus1d.clips import Schedule
+from r2plus1d.frames import read_index
+from r2plus1d.rows import open_row
+from tests.conftest import Project
+from tests.test_video_and_frames import content
+
+ROW = config.CUSTOM
+WEIGHTS = paths.weights(ROW)
+
+
+@pytest.fixture(scope="module")
+def pair(prepared, tmp_path_factory) -> Project:
+    """A row for two processes of five videos each, and eleven training videos: the second step of an epoch has one."""
+    project = Project.__new__(Project)
+    project.folder = tmp_path_factory.mktemp("pair") / "project"
+    shutil.copytree(prepared.folder, project.folder)
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["datasets"]["motion"]["runtime"] |= {"gpus": 2, "threads": 1}
+    params["train"] |= {"videos_per_gpu": 5, "lr": 0.001, "log_interval": 1, "resize": 512, "crop": 448}
+    params["test"] |= {"clips": 2, "crops": 1}
+    project.set(params)
+    project.must("resolve")
+    (train,) = project.folder.glob("data/motion/lists/motion_train_list_rawframes.txt")
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:11]))
+    return project
+
+
+@pytest.fixture(scope="module")
+def trained(pair) -> Project:
+    """Beside the state of a training on another number of processes, which is not taken up."""
+    other = pair.folder / "runs" / f"{ROW}-0123456789ab" / training.STATE
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"state")
+    said = pair.must("train", ROW)
+    assert f"runs/{ROW}-0123456789ab holds an unfinished training with another configuration" in said
+    assert "2 processes x 5 videos = 10 videos a step, lr 0.0001563" in said
+    assert other.read_bytes() == b"state"
+    return pair
+
+
+@pytest.fixture
+def copied(pair, tmp_path) -> Project:
+    """The project of two processes, untrained."""
+    folder = tmp_path / "project"
+    shutil.copytree(pair.folder, folder, ignore=shutil.ignore_patterns("models", "runs", "logs"))
+    project = Project.__new__(Project)
+    project.folder = folder
+    return project
+
+
+@pytest.fixture
+def in_one_process(trained, monkeypatch):
+    """The trained row, with twice the videos and no second process."""
+    monkeypatch.chdir(trained.folder)
+    row, threads = open_row(ROW), torch.get_num_threads()
+    runtime = row.config.runtime.model_copy(update={"gpus": 1})
+    train = row.config.train.model_copy(update={"videos_per_gpu": 10})
+    yield row, row.config.model_copy(update={"runtime": runtime, "train": train})
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+class SplitNorm(torch.nn.BatchNorm3d):
+    """An inner batch norm whose statistics are, as in two processes, those of either half; it keeps the first's."""
+
+    def forward(self, x_NCTHW):
+        if not self.training:
+            return super().forward(x_NCTHW)
+        sizes = [len(half) for half in np.array_split(np.arange(len(x_NCTHW)), 2)]
+        first, second = x_NCTHW.split(sizes)
+        other = functional.batch_norm(second, None, None, self.weight, self.bias, True, 0, self.eps)
+        return torch.cat([super().forward(first), other])
+
+
+def split(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.__class__ = SplitNorm
+    return model
+
+
+def test_two_processes_train_otherwise_than_one_on_the_same_videos(in_one_process, tmp_path, monkeypatch):
+    row, single = in_one_process
+    build = training.build_model
+    monkeypatch.setattr(training, "build_model", lambda *arguments: split(build(*arguments)))
+    model, log = training.train(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
+    start = build(single, len(row.classes)).state_dict()
+    ours, expected = load_file(WEIGHTS), model.state_dict()
+    entries = [json.loads(line) for line in (paths.model(ROW) / "train.log.json").read_text().splitlines()]
+    assert [e["iter"] for e in entries if e["mode"] == "train"] == [1, 2] * 2
+    for entry, other in zip(entries, log.entries, strict=True):
+        assert entry.pop("mode") == other.pop("mode")
+        assert entry == pytest.approx(other, rel=5e-3)
+    moved = torch.cat([(expected[name] - start[name]).flatten() for name in ours]).double()
+    apart = torch.cat([(expected[name] - ours[name]).flatten() for name in ours]).double()
+
+    assert apart.norm() < 1e-3 * moved.norm()
+
+
+def test_error_of_one_process_hangs_the_other_or_its_repair_and_resumption_end_with_other_bytes(trained, copied):
+    """A damaged frame of the seventh validation video: one process finds it, after the first epoch."""
+    videos = copied.folder / "data/motion/lists/motion_val_list_rawframes.txt"
+    name = videos.read_text().splitlines()[6].split()[0]
+    folder = copied.folder / "data/motion/frames/320p"
+    place = read_index(folder).loc[name]
+    (shard,) = folder.glob(f"shard-{place.shard:05d}.tar")
+    offsets = np.load(shard.with_suffix(".npy"))[place["first"] :][: place.frames]
+    whole = shard.read_bytes()
+    damaged = bytearray(whole)
+    for offset, length in offsets.tolist():
+        damaged[offset : offset + length] = bytes(length)
+    shard.write_bytes(damaged)
+    failed = copied.run("train", ROW)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"error: {shard.relative_to(copied.folder)}: no JPEG at byte")
+    assert len(failed.stderr.splitlines()) == 1
+    shard.write_bytes(whole)
+    assert "resuming after epoch 1 of 2" in copied.must("train", ROW)
+    assert content(copied.folder / "models") == content(trained.folder / "models")
+    assert not list(copied.folder.glob("runs/*/state.pt"))
+
+
+def test_two_processes_score_otherwise_than_one(trained, in_one_process):
+    row, single = in_one_process
+    single = single.model_copy(update={"train": row.config.train})
+    trained.must("test", ROW)
+    result = evaluation.test(single, checkpoint.restore(WEIGHTS), row.splits["val"], row.reader, 0)
+    assert paths.scores(ROW).read_text() == evaluation.format_scores(result.scores)
+    assert json.loads(paths.metrics(ROW, "test.json").read_text()) == result.figures
+
+
+def test_share_of_a_batch_is_left_out_repeated_or_uneven():
+    whole = list(Schedule(11, 4, seed=3, start=0, epochs=1))
+    shares = [list(Schedule(11, 4, seed=3, start=0, epochs=1, rank=rank, processes=3)) for rank in range(3)]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert [item for part in parts for item in part] == batch
+        assert 0 <= len(parts[0]) - len(parts[2]) <= 1
+
+
+def runtime(gpus: int, device: str = "cpu") -> config.Runtime:
+    return config.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "arguments", "words"),
+    [
+        (3, "--nnodes=2", "runtime.gpus is 3, which cannot be shared out evenly over 2 machines"),
+        (1, "--nnodes=2", "runtime.gpus is 1, which cannot"),
+        (4, "--nnodes=1:2", "--nnodes is '1:2', not one number"),
+        (4, "--nodes=2", "unrecognized arguments: --nodes=2; expected arguments of torchrun"),
+        (4, "--nnodes", "argument --nnodes"),
+    ],
+)
+def test_machines_that_do_not_fit_the_configuration_start(gpus, arguments, words, monkeypatch):
+    monkeypatch.setenv(distributed.TORCHRUN, arguments)
+    with pytest.raises(config.ConfigError) as error:
+        distributed.run(pytest.fail, runtime(gpus), str)
+    assert words in str(error.value)
+
+
+def test_more_processes_than_gpus_start(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(config.ConfigError, match=r"runtime\.gpus is 4, 4 on this machine, .* 2 CUDA devices"):
+        distributed.run(pytest.fail, runtime(4, "auto"), str)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("started", "words"), [("3", "runtime.gpus is 2, but 3 processes were started")])
+def test_another_number_of_processes_than_configured_trains(started, words, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", started)
+    with pytest.raises(config.ConfigError, match=words):
+        distributed._join(runtime(2), "key")
+
+
+def test_process_goes_on_without_the_one_that_started_it():
+    read, write = os.pipe()
+    launcher = os.fork()
+    if launcher == 0:
+        if os.fork() == 0:
+            distributed._end_with(os.getppid())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(launcher, 0)
+    assert select.select([read], [], [], 10)[0], "still there"
+
+
+def test_another_error_than_the_first_is_reported(tmp_path, monkeypatch):
+    def failure(rank: int, code: int, recorded: Exception | None = None) -> distributed.ProcessFailure:
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank)))
+        if recorded:
+            distributed.get_error_handler().record_exception(recorded)
+        return distributed.ProcessFailure(rank, 123, code, str(tmp_path / str(rank)))
+
+    first, second = (failure(rank, 1, distributed.ProcessError(f"error {rank}")) for rank in (1, 0))
+    assert distributed._cause([second, first]) == "error 1"
+    assert "process 2 was ended by SIGKILL" in distributed._cause([first, failure(2, -signal.SIGKILL)])
+    assert "process 3 was ended with status 9" in distributed._cause([failure(3, 9)])
