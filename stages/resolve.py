@@ -13,7 +13,7 @@ def main() -> None:
     weights = {name: row["ckpt"] for name, row in published.items()}
     data, rows = config.resolve(config.read_params(paths.PARAMS), weights)
     if data.path is not None and not Path(data.path).is_dir():
-        hint = "write it without ~" if data.path.startswith("~") else "give it the folder that holds your videos"
+        hint = "write it without ~" if data.path.startswith("~") else "give it the folder of your videos, or for them"
         raise config.ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
     for row in rows:
         if row.checkpoint and "://" not in row.checkpoint and not Path(row.checkpoint).is_file():
