@@ -32,7 +32,7 @@ def pair(prepared, tmp_path_factory) -> Project:
     shutil.copytree(prepared.folder, project.folder)
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["datasets"]["motion"]["runtime"] |= {"gpus": 2, "threads": 1}
-    params["train"] |= {"videos_per_gpu": 5, "lr": 0.001, "log_interval": 1, "resize": 512, "crop": 448}
+    params["train"] |= {"videos_per_gpu": 5, "lr": 0.001, "log_interval": 1, "resize": 512, "crop": 448, "dropout": 0.0}
     params["test"] |= {"clips": 2, "crops": 1}
     project.set(params)
     project.must("resolve")

@@ -151,6 +151,7 @@ def loader(dataset: Dataset, device: torch.device, workers: int | None, **option
     """Batches, read ahead by `workers` processes. None: one process per core for a GPU, or its share of the cores. For
     the CPU there are none, and nothing is read ahead: the model has the cores, and a step beside a reader took 1.4
     times as long as after it."""
+    options["generator"] = torch.Generator()  # which it draws from when it starts: not from the model's, amid an epoch
     count = workers if workers is not None else cores_each() if device.type == "cuda" else 0
     context = "spawn" if count else None
     return DataLoader(
