@@ -188,7 +188,7 @@ def test_update_is_not_that_of_clipped_sgd_with_momentum_and_weight_decay():
         torch.nn.functional.cross_entropy(twin(clips), labels).backward()
         gradients = {name: p.grad.clone() for name, p in twin.named_parameters()}
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
-        assert done["grad_norm"] == pytest.approx(norm, rel=1e-12)
+        assert done["grad_norm"] == pytest.approx(norm, rel=1e-10)  # each step multiplies rounding errors
         clipped.append(norm > 1)
         for name, gradient in gradients.items():
             decayed = gradient * min(1, 1 / (norm + 1e-6)) + 1e-4 * weights[name]
