@@ -5,6 +5,7 @@ Interrupted, it goes on from the last epoch, or the last byte fetched, when it i
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ def main(name: str) -> None:
     row = open_row(name)
     if row.config.checkpoint is None:
         distributed.run(lambda: make(row), row.config.runtime, row.key)
-    else:
+    elif os.environ.get("RANK", "0") == "0":  # where several processes or machines were started, the first adopts it
         make(row)
 
 

@@ -187,6 +187,7 @@ def test_gradients_through_a_synchronised_norm_are_not_those_of_the_whole_batch(
     (norm(x) * weight).pow(3).sum().backward()
     torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["weight"] + second["weight"], norm.weight.grad, rtol=1e-4, atol=1e-5)
+    assert first["apart"], "two norms of a block share a gradient, which clipping would scale twice"
 
 
 def norm_and_batch():
@@ -201,7 +202,10 @@ def gradients_of_one_process(rank: int) -> dict:
     own = slice(2 * rank, 2 * rank + 2)
     part = x[own].detach().requires_grad_()
     (norm(part) * weight[own]).pow(3).sum().backward()
-    return {"x": part.grad, "weight": norm.weight.grad}
+    pair, value = (OuterNorm(4), OuterNorm(4)), torch.randn(1, 4, 1, 1, 1)
+    torch.relu(pair[0](value) + pair[1](value) + 1).sum().backward()
+    apart = pair[0].bias.grad.data_ptr() != pair[1].bias.grad.data_ptr()
+    return {"x": part.grad, "weight": norm.weight.grad, "apart": apart}
 
 
 def test_convolution_or_depth_of_the_builder_cannot_be_asked_for():

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -33,7 +34,7 @@ from r2plus1d.runtime import prepare
 TORCHRUN = "R2PLUS1D_TORCHRUN"  # environment variable: torchrun's arguments, where several machines work together
 LAUNCHER = "R2PLUS1D_LAUNCHER"  # environment variable, for our own processes: the one that started them
 ALONE = "--standalone --local-addr=localhost"
-PATIENCE = timedelta(hours=1)  # for processes that have more to do; a failed one ends the others at once
+PATIENCE = timedelta(days=1)  # for processes that have more to do; a failed one ends the others at once
 
 Item = TypeVar("Item")
 
@@ -205,7 +206,7 @@ def _work_in_group(work: Callable[[], None], runtime: Runtime, key: Callable[[],
     """An error is written down, where `_start` finds it, and not printed: all processes may have the same one."""
     threading.Thread(target=_end_with, args=(int(os.environ.get(LAUNCHER, os.getppid())),), daemon=True).start()
     try:
-        _join(runtime, key())
+        _join(runtime, key)
         work()
         distributed.destroy_process_group()
     except BaseException as error:
@@ -222,18 +223,25 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _join(runtime: Runtime, key: str) -> None:
+def _join(runtime: Runtime, key: Callable[[], str]) -> None:
     started = int(os.environ["WORLD_SIZE"])
     if started != runtime.gpus:
         raise ConfigError(f"runtime.gpus is {runtime.gpus}, but {started} processes were started; make them the same")
-    on_gpus = prepare(runtime).type == "cuda"
-    if on_gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on, "cuda" means this one
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=PATIENCE)
-    keys: list = [None] * started
-    distributed.all_gather_object(keys, key)
-    if len(set(keys)) > 1:
+    backend, problem, own = "gloo", None, ""
+    try:
+        if (device := prepare(runtime).type) == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on, "cuda" means this one
+            backend = "cpu:gloo,cuda:nccl"
+        own = f"{key()} on {device} with torch {torch.__version__}"
+    except (UserError, OSError, RuntimeError) as error:
+        problem = f"{socket.gethostname()}: {error}"  # for all of them: the others would wait
+    distributed.init_process_group(backend, timeout=PATIENCE)
+    answers: list = [None] * started
+    distributed.all_gather_object(answers, (problem, own))
+    if problems := [problem for problem, _ in answers if problem]:
+        raise ConfigError(problems[0])
+    if len(found := {own for _, own in answers}) > 1:
         raise ConfigError(
-            f"the machines have different configurations, data or weights ({', '.join(sorted(set(keys)))}); give all "
-            "of them the same configs/, data/ and models/"
+            "the machines have different configurations, data, weights, devices or versions of torch "
+            f"({'; '.join(sorted(found))}); give all of them the same configs/, data/, models/ and packages"
         )

@@ -98,8 +98,11 @@ class OuterNorm(nn.SyncBatchNorm):
         super().__init__(channels, eps=OUTER_EPS)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        if x_NCTHW.is_cuda or not (self.training and distributed.is_available() and distributed.is_initialized()):
+        if x_NCTHW.is_cuda:
             return super().forward(x_NCTHW)
+        grouped = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        if not (self.training and grouped):
+            return nn.BatchNorm3d.forward(self, x_NCTHW)
         shape, dims, total = (1, -1, 1, 1, 1), (0, 2, 3, 4), SumOverProcesses.apply
         count = total(torch.tensor(float(x_NCTHW[:, 0].numel())))
         mean = total(x_NCTHW.sum(dims)) / count
@@ -110,7 +113,8 @@ class OuterNorm(nn.SyncBatchNorm):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * count / (count - 1), self.momentum)
         scale = self.weight * (var + self.eps).rsqrt()
-        return centred * scale.view(shape) + self.bias.view(shape)
+        bias = self.bias * 1  # of one value a channel, the gradient would be the block's own, which its two norms share
+        return centred * scale.view(shape) + bias.view(shape)
 
 
 class ConvNorm(nn.Module):
