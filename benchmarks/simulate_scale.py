@@ -6,7 +6,7 @@ Makes the videos (different files with the same two frames) and their lists, run
 `build_lists` on them, opens a row, and lets DVC hash the results: what depends on the number of videos has its full
 size, what depends on their length (decoding, JPEG) is next to nothing. What DVC takes by file and by byte is measured
 apart.
-Some 2 GB of disk below TMPDIR, ten minutes on two cores. Writes metrics/scale.json and .md and the README's section.
+Some 2 GB of disk below TMPDIR, seven to ten minutes on two cores. Writes metrics/scale.json and .md and the README's section.
 """
 
 import argparse
