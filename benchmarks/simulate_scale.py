@@ -3,9 +3,9 @@
     python benchmarks/simulate_scale.py [VIDEOS ...]
 
 Makes the videos (different files with the same two frames) and their lists, runs the stages up to `build_lists` on
-them, opens a row, and lets DVC hash the results: what depends on the number of videos has its full size, what depends on
-their length (decoding, JPEG) is next to nothing. What DVC takes by file and by byte is measured apart. Some 2 GB of disk
-below TMPDIR; ten minutes on two cores. Writes metrics/scale.json and .md and the README's section.
+them, opens a row, and lets DVC hash the results: what depends on the number of videos has its full size, what depends
+on their length (decoding, JPEG) is next to nothing. What DVC takes by file and by byte is measured apart. Some 2 GB of
+disk below TMPDIR; ten minutes on two cores. Writes metrics/scale.json and .md and the README's section.
 """
 
 import argparse
@@ -228,8 +228,8 @@ def table(figures: dict) -> str:
         f"which importing the package with torch takes {sizes[0]['nothing']['mib']} MiB.\n\n"
         f"The frames of Kinetics-400 at two short sides lie in {dvc['files']:,} files. Once, DVC takes "
         f"{dvc['gigabyte'] / 3.6:.1f} hours to hash a terabyte, if the disk keeps up, and {dvc['frames_first']:.0f} s "
-        f"for their number; to find them unchanged, {dvc['frames_again']:.1f} s beside its own start. All videos, copied "
-        f"into the project, would take {dvc['videos_first']:.0f} s and {dvc['videos_again']:.0f} s."
+        f"for their number; to find them unchanged, {dvc['frames_again']:.1f} s beside its own start. All videos, "
+        f"copied into the project, would take {dvc['videos_first']:.0f} s and {dvc['videos_again']:.0f} s."
     )
     return f"{markdown_table(columns, lines)}\n\n{note}"
 
