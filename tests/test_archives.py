@@ -72,6 +72,13 @@ def test_content_or_digest_of_a_member_is_lost(tmp_path, make):
     assert archives.read_texts(tmp_path / "a")["b/notes.txt"] == "x"
 
 
+def test_server_that_unpacks_what_it_sends_is_taken_for_damage(tmp_path):
+    tar(tmp_path / "packed", [("1.mp4", VIDEO)])
+    (tmp_path / "a.tar.gz").write_bytes(gzip.decompress((tmp_path / "packed").read_bytes()))
+    found, _ = unpack(tmp_path / "a.tar.gz")
+    assert found == {"1.mp4": (len(VIDEO), hashlib.sha256(VIDEO).hexdigest())}
+
+
 def special(name, kind, target="") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target

@@ -248,7 +248,8 @@ def test_corrupted_video_is_taken_though_there_is_a_replacement(kinetics, tmp_pa
     better = ("replacement_for_corrupted_k400/" + name("train", 2, 3), b"better")
     put(kinetics, "/400/replacement.tgz", [better], tmp_path)
     rows, aside, _ = bring(source(kinetics, replacements="replacement.tgz"), tmp_path)
-    assert (len(rows), aside) == (24, [])
+    other = f"another file was taken as train/yoga/{name('train', 2, 3)}"
+    assert (len(rows), aside) == (24, [(f"part_0.tar.gz/./{name('train', 2, 3)}", "", other)])
     assert (tmp_path / "store/videos/train/yoga" / name("train", 2, 3)).read_bytes() == b"better"
 
 
@@ -275,6 +276,36 @@ def test_parts_named_after_classes_are_not_found_or_their_surplus_is_lost(kineti
     assert [row[0] for row in rows][-1] == f"val/air_drumming/{name('val', 1, 5)}"
     assert (len(rows), aside) == (12, [])
     assert "/400/val/yoga.tar.gz" not in kinetics.fetched()
+
+
+def test_clip_of_another_class_takes_the_place_of_a_listed_video(kinetics, tmp_path):
+    lines = [f"https://s3.amazonaws.com/kinetics/400/val/{label}.tar.gz" for label in LABELS]
+    kinetics.files["/400/val/k400_val_path.txt"] = "\n".join(lines).encode()
+    listed = name("val", 2, 0)
+    other = f"{listed[:11]}_000077_000087.mp4"
+    put(kinetics, "/400/val/abseiling.tar.gz", [(other, b"of abseiling")], tmp_path)
+    put(kinetics, "/400/val/air drumming.tar.gz", [], tmp_path)
+    put(kinetics, "/400/val/yoga.tar.gz", [(listed, b"of yoga")], tmp_path)
+    bring(source(kinetics, splits=["val"]), tmp_path)
+    assert (tmp_path / "store/videos/val/yoga" / listed).read_bytes() == b"of yoga"
+    assert (tmp_path / "store/videos/val/abseiling" / other).read_bytes() == b"of abseiling"
+
+
+def test_part_named_with_a_digest_is_removed_with_what_came_of_the_others(kinetics, tmp_path):
+    body = kinetics.files["/400/val/part_0.tar.gz"]
+    digest = hashlib.sha256(body).hexdigest()
+    kinetics.files[f"/400/val/part-{digest[:8]}.tgz"] = body
+    lines = [f"https://x/part-{digest[:8]}.tgz", "https://x/part_1.tar.gz", "https://x/part_2.tar.gz"]
+    kinetics.files["/400/val/k400_val_path.txt"] = "\n".join(lines).encode()
+    kinetics.moods["/400/val/part_2.tar.gz"] = "cut"
+    with pytest.raises(fetch.FetchError, match="gave up"):
+        bring(source(kinetics, splits=["val"]), tmp_path, 4)
+    note = json.loads((tmp_path / f"store/parts/val-part-{digest[:8]}.tgz.json").read_text())
+    assert note["sha256"] == digest
+    kinetics.moods, kinetics.asked = {}, []
+    bring(source(kinetics, splits=["val"]), tmp_path)
+    (asked,) = [asked for method, path, asked in kinetics.asked if method == "GET" and "val/part_2" in path]
+    assert asked is not None
 
 
 def test_damaged_part_or_an_error_page_leaves_no_way_on(kinetics, tmp_path):

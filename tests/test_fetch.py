@@ -2,10 +2,14 @@
 
 import hashlib
 import http.server
+import socket
+import struct
 import threading
+import time
 
 import numpy as np
 import pytest
+import requests
 
 from r2plus1d import fetch
 
@@ -20,6 +24,12 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.mood, self.asked, self.target, self.tag = "", [], "", None
         self.url = f"http://127.0.0.1:{self.server_port}/some/folder/{NAME}"
+
+    def shutdown_request(self, request):
+        if "reset" in self.mood:
+            self.close_request(request)  # without a word
+        else:
+            super().shutdown_request(request)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -46,12 +56,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = bytes(len(CONTENT)) if "wrong bytes" in server.mood else CONTENT
             self.send_response(206 if first else 200)
             self.send_header("Content-Length", str(len(body) - first + 9 * ("wrong length" in server.mood)))
+            if "says gzip" in server.mood:
+                self.send_header("Content-Encoding", "gzip")
             if server.tag:
                 self.send_header("ETag" if server.tag.startswith('"') else "Last-Modified", server.tag)
             if first:
                 self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
             self.end_headers()
             cut = "cut always" in server.mood or ("cut once" in server.mood and len(server.asked) == 1)
+            if "reset" in server.mood and len(server.asked) <= 8:
+                self.wfile.write(body[first : first + 200_000])
+                time.sleep(0.02)  # until that was read: a reset takes what was not
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return
             self.wfile.write(body[first : first + 1_500_000] if cut else body[first:])
             if cut:
                 self.connection.close()
@@ -70,7 +87,7 @@ def left(folder) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
 
 
-@pytest.mark.parametrize("mood", ["", "cut once", "busy once", "cut once, no ranges"])
+@pytest.mark.parametrize("mood", ["", "cut once", "busy once", "cut once, no ranges", "reset", "says gzip"])
 def test_file_does_not_arrive_whole_from_a_shaky_server(server, tmp_path, mood):
     server.mood = mood
     path = fetch.fetch(server.url, tmp_path)
@@ -152,6 +169,18 @@ def test_redirect_leads_away_from_https(server, tmp_path, target):
 def test_plain_http_of_another_machine_is_fetched(tmp_path):
     with pytest.raises(fetch.FetchError, match="only https"):
         fetch.fetch(f"http://example.invalid/{NAME}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [("EOF occurred", "gave up"), ("CERTIFICATE_VERIFY_FAILED", "not accepted")]
+)
+def test_cut_handshake_ends_the_call_or_a_wrong_certificate_is_tried_again(server, tmp_path, monkeypatch, error, words):
+    def get(*_, **__):
+        raise requests.exceptions.SSLError(error)
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    with pytest.raises(fetch.FetchError, match=words):
+        fetch.fetch(server.url, tmp_path)
 
 
 def test_digits_of_a_published_name_are_not_found():

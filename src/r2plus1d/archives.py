@@ -1,4 +1,4 @@
-"""Unpacking archives that came over the network: .tar.gz, .zip and .rar, one member after the other.
+"""Unpacking archives that came over the network: .tar.gz, .tar, .zip and .rar, one member after the other.
 
 Only plain files are taken, and each lands where the caller says, never where its own name points: what lies outside,
 links and devices are passed over with a reason. Sizes are bounded, since videos and lists of names hardly compress.
@@ -132,7 +132,10 @@ def _write(member: Member, target: Path, archive: Path) -> str:
 
 
 def _tar(archive: Path) -> Iterator[Member]:
-    with gzip.open(archive) as plain, tarfile.open(fileobj=_ShortReads(plain), mode="r:") as tar:
+    with open(archive, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"  # some servers unpack what they send, whatever its name
+    opened = gzip.open if packed else open
+    with opened(archive, "rb") as plain, tarfile.open(fileobj=_ShortReads(plain), mode="r:") as tar:
         for info in tar:
             tar.members.clear()  # tarfile would keep every member in memory
             if not info.isdir():
@@ -218,7 +221,7 @@ class _Guarded:
 class _ShortReads(io.RawIOBase):
     """A file that refuses to be read in pieces so long that a header could fill the memory."""
 
-    def __init__(self, file: gzip.GzipFile):
+    def __init__(self, file: io.BufferedIOBase):
         self._file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:

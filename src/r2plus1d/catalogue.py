@@ -53,6 +53,8 @@ class Choice:
     def find(self, part: Part, member: str) -> Video | None:
         """The video that a member is. What no annotation names belongs to the class that its part is named after."""
         keys = self.catalogue.keys(member)
+        if part.label is not None:
+            keys = keys[:1]  # other seconds are another clip here, perhaps of another class: the part names the class
         found = (self.catalogue.videos.get((split, key)) for key in keys for split in part.splits)
         if (video := next(filter(None, found), None)) or part.label is None or not keys:
             return video
@@ -69,6 +71,12 @@ class Choice:
             self.listed.setdefault(video.path, video)
             self.counts[video.split, video.label] += 1
         return video if self.taken.get(video.path) == (part.url, member) else None
+
+    def other(self, part: Part, member: str) -> str | None:
+        """The path of the video that the member would be, were it not taken from another file."""
+        video = self.find(part, member)
+        taken = self.taken.get(video.path) if video else None
+        return video.path if taken not in (None, (part.url, member)) else None
 
     def wants(self, video: Video) -> bool:
         return video.split in self.splits and video.label in self.classes

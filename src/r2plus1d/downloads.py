@@ -5,12 +5,12 @@ of every member), so that no part is fetched twice, and what a smaller subset le
 taken depends on the annotations, the limits and the parts' content alone, never on what happened before.
 """
 
+import hashlib
 import json
-import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +18,7 @@ from r2plus1d.archives import ArchiveError, unpack
 from r2plus1d.catalogue import Catalogue, Choice, Part
 from r2plus1d.errors import UserError
 from r2plus1d.fetch import fetch, recorded_sha256, remote_size
-from r2plus1d.files import write_json
+from r2plus1d.files import sha256, write_json
 from r2plus1d.progress import progress
 from r2plus1d.sections import Limit
 from r2plus1d.video import VIDEO_SUFFIXES
@@ -55,7 +55,7 @@ class _Download:
         self.aside = [(part.name, "", "skipped, as params.yaml says") for part in catalogue.parts if part.name in skip]
         self.rows: dict[str, tuple] = {}
         self.lacking: dict[str, bool] = {}
-        self.arrivals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.arrivals, self.counting = 0, threading.Lock()  # bytes since they were last asked for
         self.stop = threading.Event()
 
     def run(self) -> tuple[list[tuple], list[tuple]]:
@@ -85,25 +85,24 @@ class _Download:
                 window = chain([part], filter(self._needed, self.parts[number + 1 :]))
                 for other in islice(window, self.connections + 1):  # one more: none waits for the unpacking
                     if other.url not in ahead:
-                        ahead[other.url] = pool.submit(fetch, other.url, self.incoming, self._arrived)
+                        ahead[other.url] = pool.submit(fetch, other.url, self._folder(other), self._arrived)
                 while not ahead[part.url].done():
-                    yield from self._new_bytes(wait=0.5)
+                    wait([ahead[part.url]], timeout=0.5)
+                    yield self._new_bytes()
                 self._unpack(part, ahead.pop(part.url).result())
             self._take(part)
-            yield from self._new_bytes()
+            yield self._new_bytes()
 
     def _arrived(self, count: int) -> None:
         if self.stop.is_set():
             raise _Stopped
-        self.arrivals.put(count)
+        with self.counting:
+            self.arrivals += count
 
-    def _new_bytes(self, wait: float = 0) -> Iterator[int]:
-        try:
-            yield self.arrivals.get(timeout=wait) if wait else self.arrivals.get_nowait()
-            while True:
-                yield self.arrivals.get_nowait()
-        except queue.Empty:
-            yield 0
+    def _new_bytes(self) -> int:
+        with self.counting:
+            count, self.arrivals = self.arrivals, 0
+        return count
 
     def _stored(self, part: Part) -> bool:
         """Whether all that is wanted of the part is there: as noted, and with the bytes noted."""
@@ -128,9 +127,9 @@ class _Download:
         return self.lacking[part.url]
 
     def _unpack(self, part: Part, archive: Path) -> None:
-        digest, before = recorded_sha256(archive), self.records[part.url]
+        digest, before = recorded_sha256(archive) or sha256(archive), self.records[part.url]
         if before and before["sha256"] != digest:
-            shutil.rmtree(archive.parent)
+            shutil.rmtree(self._folder(part))
             raise DownloadError(
                 f"{part.url} is another file than before: SHA-256 {digest}, not {before['sha256']}. To take the new "
                 f"one, remove {self._note(part)}"
@@ -139,7 +138,7 @@ class _Download:
         try:
             members, odd = (_unpack_nested if part.nested else unpack)(archive, lambda name: self._place(part, name))
         except ArchiveError as error:
-            shutil.rmtree(archive.parent)
+            shutil.rmtree(self._folder(part))
             raise DownloadError(
                 f"{error}. Run again to fetch it anew; to go on without it, add {part.name!r} to "
                 "datasets.<name>.source.skip"
@@ -148,7 +147,7 @@ class _Download:
         members = {name: entry if entry[1] else tuple(kept.get(name, entry)) for name, entry in members.items()}
         self.records[part.url] = {"url": part.url, "bytes": size, "sha256": digest, "members": members, "odd": odd}
         write_json(self._note(part), self.records[part.url])
-        shutil.rmtree(archive.parent)
+        shutil.rmtree(self._folder(part))
 
     def _place(self, part: Part, name: str) -> Path | None:
         video = self.choice.claim(part, name)
@@ -161,6 +160,8 @@ class _Download:
                 self.rows[video.path] = video.path, video.label, video.split, 0, size, digest
             elif PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not self.choice.find(part, name):
                 self.aside.append((f"{part.name}/{name}", "", "in the archives, but not annotated"))
+            elif other := self.choice.other(part, name):
+                self.aside.append((f"{part.name}/{name}", "", f"another file was taken as {other}"))
         self.aside += [(f"{part.name}/{name}", "", reason) for name, reason in record["odd"]]
 
     def _set_leaks_aside(self) -> None:
@@ -198,6 +199,10 @@ class _Download:
                 "datasets.<name>.path to a folder on a larger disk, or datasets.<name>.source.limit"
             )
         return total
+
+    def _folder(self, part: Part) -> Path:
+        """Where the part is fetched to: its own, to be removed with all that is in it."""
+        return self.incoming / hashlib.sha256(part.url.encode()).hexdigest()[:16]
 
     def _note(self, part: Part) -> Path:
         return self.store / "parts" / f"{'-'.join(part.splits)}-{part.name}.json"

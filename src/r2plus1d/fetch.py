@@ -22,7 +22,7 @@ from r2plus1d.progress import progress
 
 ATTEMPTS = 6  # in a row that bring nothing
 PAUSE = 1.0  # seconds after the first of them; doubled after each
-CHUNK = 1 << 20
+CHUNK = 1 << 16  # what a connection that is reset may lose
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 LOCAL = ("localhost", "127.0.0.1", "::1")
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
@@ -116,9 +116,9 @@ def _persist(
                 return attempt(session)
             except requests.exceptions.InvalidSchema as error:
                 raise FetchError(f"{url}: only https is fetched from ({error})") from error
-            except requests.exceptions.SSLError as error:
-                raise FetchError(f"{url}: the server's certificate or encryption is not accepted: {error}") from error
-            except PASSING as error:
+            except PASSING as error:  # also an SSLError: a connection cut in the handshake may work the next time
+                if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise FetchError(f"{url}: the server's certificate is not accepted: {error}") from error
                 failures, furthest = 0 if reached() > furthest else failures + 1, max(furthest, reached())
                 if failures == ATTEMPTS:
                     raise FetchError(
@@ -153,6 +153,7 @@ def _append(session: requests.Session, url: str, partial: Path, name: str, arriv
             tied = {} if length is None else _tie(response)
             write_json(_note(partial), tied | {"bytes": length})
         total = None if (length := _length(response)) is None else length + kept
+        response.raw.headers.discard("Content-Encoding")  # the bytes as they are stored: lengths and ranges count those
         chunks = response.iter_content(CHUNK)
         with open(partial, "ab") as file:
             for chunk in progress(chunks, total, f"fetching {name}", "B", len, kept) if arrived is None else chunks:
