@@ -159,6 +159,15 @@ def test_archive_cut_short_goes_unnoticed(tmp_path):
         unpack(tmp_path / "a")
 
 
+def test_damaged_header_is_taken_for_the_end(tmp_path):
+    tar(tmp_path / "a", [("1.mp4", VIDEO), ("2.mp4", VIDEO)])
+    content = bytearray(gzip.decompress((tmp_path / "a").read_bytes()))
+    content[content.index(b"2.mp4")] ^= 1
+    (tmp_path / "a").write_bytes(gzip.compress(content))
+    with pytest.raises(archives.ArchiveError, match="a damaged header"):
+        unpack(tmp_path / "a")
+
+
 @pytest.mark.parametrize("make", [tar, rar, zipped])
 def test_full_disk_leaves_a_cut_video_under_its_name(tmp_path, monkeypatch, make):
     make(tmp_path / "a", [("1.mp4", VIDEO)])

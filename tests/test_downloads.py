@@ -17,7 +17,7 @@ from email.utils import formatdate
 import pytest
 
 from r2plus1d import config, datasets, downloads, fetch, motion
-from r2plus1d.archives import ArchiveError
+from r2plus1d.archives import ReaderError
 from r2plus1d.sections import DataConfig, KineticsSource, Limit, OfficialSource
 from r2plus1d.video import write_h264
 from tests.conftest import Project, tiny_params
@@ -231,8 +231,8 @@ def test_missing_and_surplus_videos_go_unreported(kinetics, tmp_path):
     rows, aside, _ = bring(source(kinetics, splits=["val"]), tmp_path)
     assert len(rows) == 10
     assert sorted(aside) == [
-        ("part_1.tar.gz/stranger_000001_000011.mp4", "", "in the archives, but not annotated"),
         (f"val/air_drumming/{name('val', 1, 1)}", "val", "annotated, but not in the archives"),
+        ("val/part_1.tar.gz/stranger_000001_000011.mp4", "", "in the archives, but not annotated"),
         (f"val/yoga/{name('val', 2, 1)}", "val", "annotated, but not in the archives"),
     ]
 
@@ -249,7 +249,7 @@ def test_corrupted_video_is_taken_though_there_is_a_replacement(kinetics, tmp_pa
     put(kinetics, "/400/replacement.tgz", [better], tmp_path)
     rows, aside, _ = bring(source(kinetics, replacements="replacement.tgz"), tmp_path)
     other = f"another file was taken as train/yoga/{name('train', 2, 3)}"
-    assert (len(rows), aside) == (24, [(f"part_0.tar.gz/./{name('train', 2, 3)}", "", other)])
+    assert (len(rows), aside) == (24, [(f"train/part_0.tar.gz/./{name('train', 2, 3)}", "", other)])
     assert (tmp_path / "store/videos/train/yoga" / name("train", 2, 3)).read_bytes() == b"better"
 
 
@@ -310,13 +310,21 @@ def test_part_named_with_a_digest_is_removed_with_what_came_of_the_others(kineti
 
 def test_damaged_part_or_an_error_page_leaves_no_way_on(kinetics, tmp_path):
     kinetics.files["/400/val/part_1.tar.gz"] = b"<html>sorry</html>"
-    with pytest.raises(downloads.DownloadError, match=r"no archive.*add 'part_1\.tar\.gz' to .*source\.skip"):
+    with pytest.raises(downloads.DownloadError, match=r"no archive.*add 'val/part_1\.tar\.gz' to .*source\.skip"):
         bring(source(kinetics, splits=["val"]), tmp_path)
-    rows, aside, _ = bring(source(kinetics, splits=["val"], skip=["part_1.tar.gz"]), tmp_path)
+    rows, aside, _ = bring(
+        source(kinetics, splits=["val"], skip=["val/part_1.tar.gz", "train/part_1.tar.gz"]), tmp_path
+    )
     assert len(rows) == 9
-    assert ("part_1.tar.gz", "", "skipped, as params.yaml says") in aside
-    with pytest.raises(downloads.DownloadError, match=r"there is no part 'part_9\.tar\.gz'"):
-        bring(source(kinetics, splits=["val"], skip=["part_9.tar.gz"]), tmp_path)
+    assert ("val/part_1.tar.gz", "", "skipped, as params.yaml says") in aside
+    with pytest.raises(downloads.DownloadError, match=r"no part 'part_1\.tar\.gz'; .* such as 'val/part_2\.tar\.gz'"):
+        bring(source(kinetics, splits=["val"], skip=["part_1.tar.gz"]), tmp_path)
+
+
+def test_part_that_the_server_refuses_leaves_no_way_on(kinetics, tmp_path):
+    del kinetics.files["/400/val/part_1.tar.gz"]
+    with pytest.raises(downloads.DownloadError, match=r"status 404.*add 'val/part_1\.tar\.gz' to .*source\.skip"):
+        bring(source(kinetics, splits=["val"]), tmp_path)
 
 
 def test_part_with_links_writes_outside_or_goes_unreported(kinetics, tmp_path):
@@ -324,9 +332,18 @@ def test_part_with_links_writes_outside_or_goes_unreported(kinetics, tmp_path):
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     put(kinetics, "/400/val/part_1.tar.gz", [link, ("../" + name("val", 1, 1), b"x")], tmp_path)
     _, aside, _ = bring(source(kinetics, splits=["val"]), tmp_path)
-    assert (f"part_1.tar.gz/{name('val', 0, 1)}", "", "not a plain file") in aside
-    assert (f"part_1.tar.gz/../{name('val', 1, 1)}", "", "its path leads out of the archive") in aside
+    assert (f"val/part_1.tar.gz/{name('val', 0, 1)}", "", "not a plain file") in aside
+    assert (f"val/part_1.tar.gz/../{name('val', 1, 1)}", "", "its path leads out of the archive") in aside
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_leftovers_of_a_machine_that_stopped_end_the_next_run_or_stay(kinetics, tmp_path):
+    first = bring(source(kinetics), tmp_path)
+    (tmp_path / "store/parts/val-part_1.tar.gz.json").write_text('{"url": "http')
+    partial = tmp_path / "store/videos/val/yoga/.x.mp4.0123abcd.part"
+    partial.write_bytes(b"half")
+    assert bring(source(kinetics), tmp_path) == first
+    assert not partial.exists()
 
 
 def test_full_disk_is_noticed_only_when_it_is_full(kinetics, tmp_path, monkeypatch):
@@ -352,10 +369,28 @@ def test_full_disk_is_noticed_only_when_it_is_full(kinetics, tmp_path, monkeypat
     ],
 )
 def test_annotations_of_another_layout_are_taken(kinetics, tmp_path, path, text, words):
+    good = kinetics.files[path]
     kinetics.files[path] = text.encode()
     with pytest.raises(downloads.DownloadError) as error:
         bring(source(kinetics), tmp_path)
     assert words in str(error.value)
+    kinetics.files[path] = good  # fetched anew
+    assert len(bring(source(kinetics), tmp_path)[0]) == 24
+
+
+def test_one_malformed_line_ends_the_run_or_goes_unreported(kinetics, tmp_path):
+    lines = kinetics.files["/400/annotations/val.csv"].decode().splitlines()
+    lines[2:2] = ["yoga,#NAME?,1,11,val,0"]
+    lines += [f"yoga,nowhere{i:04d},1.0,11.0,val,0" for i in range(100)]
+    kinetics.files["/400/annotations/val.csv"] = "\n".join(lines).encode()
+    rows, aside, _ = bring(source(kinetics), tmp_path)
+    assert len(rows) == 24
+    assert aside[0] == (
+        "annotations/val.csv, line 3",
+        "val",
+        "'yoga,#NAME?,1,11' is no class, YouTube id and two seconds",
+    )
+    assert ("val/yoga/nowhere0000_000001_000011.mp4", "val", "annotated, but not in the archives") in aside
 
 
 def official(mirror, tmp_path, kind, split=1, splits=("train", "val")):
@@ -403,11 +438,12 @@ def test_official_split_is_not_the_official_one(mirror, tmp_path, kind):
     assert (tmp_path / "store/videos" / rows[-1][0]).read_bytes() == b"Yo_Yo2" * 100
     with pytest.raises(downloads.DownloadError, match="no list of split 3; there are"):
         bring(official(mirror, tmp_path, kind, split=3), tmp_path)
+    assert not list((tmp_path / "store/annotations").rglob("lists"))
 
 
 def test_missing_unrar_ends_in_a_traceback(mirror, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "unrar.cffi", None)
-    with pytest.raises(ArchiveError, match="install it with: pip install unrar2-cffi"):
+    with pytest.raises(ReaderError, match="install it with: pip install unrar2-cffi"):
         bring(official(mirror, tmp_path, "hmdb51"), tmp_path)
 
 

@@ -31,6 +31,10 @@ class ArchiveError(UserError):
     """An archive that is damaged, or whose content is out of all proportion."""
 
 
+class ReaderError(UserError):
+    """A kind of archive that cannot be read on this machine."""
+
+
 class DamageError(Exception):
     """UnRAR's errors, which exist only where it is installed."""
 
@@ -135,12 +139,14 @@ def _tar(archive: Path) -> Iterator[Member]:
     with open(archive, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"  # some servers unpack what they send, whatever its name
     opened = gzip.open if packed else open
-    with opened(archive, "rb") as plain, tarfile.open(fileobj=_ShortReads(plain), mode="r:") as tar:
+    with opened(archive, "rb") as plain, tarfile.open(fileobj=(reads := _ShortReads(plain)), mode="r:") as tar:
         for info in tar:
             tar.members.clear()  # tarfile would keep every member in memory
             if not info.isdir():
                 odd = _outside(info.name) or (None if info.isfile() and not info.issparse() else "not a plain file")
                 yield Member(info.name, info.size, odd, lambda sink, info=info: _pump(tar.extractfile(info), sink))
+        if reads.last.strip(b"\0"):  # tarfile takes a header that it cannot read for the end
+            raise tarfile.ReadError("a damaged header")
         if len(plain.read(LONGEST_READ)) == LONGEST_READ:  # to the end, since only there gzip compares its checksum
             raise tarfile.ReadError("more after its end")
 
@@ -159,7 +165,7 @@ def _rar(archive: Path) -> Iterator[Member]:
     try:
         from unrar.cffi import unrarlib  # noqa: PLC0415  (there is no wheel for every machine)
     except ImportError as error:
-        raise ArchiveError(
+        raise ReaderError(
             f"{archive}: reading .rar needs UnRAR; install it with: pip install unrar2-cffi (on this kind of machine "
             "that takes a C++ compiler)"
         ) from error
@@ -222,9 +228,10 @@ class _ShortReads(io.RawIOBase):
     """A file that refuses to be read in pieces so long that a header could fill the memory."""
 
     def __init__(self, file: io.BufferedIOBase):
-        self._file, self.seek, self.tell = file, file.seek, file.tell
+        self._file, self.seek, self.tell, self.last = file, file.seek, file.tell, b""
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= LONGEST_READ:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._file.read(size)
+        self.last = self._file.read(size)
+        return self.last

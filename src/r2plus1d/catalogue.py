@@ -27,6 +27,11 @@ class Part:
     def name(self) -> str:
         return unquote(PurePosixPath(urlsplit(self.url).path).name)
 
+    @property
+    def title(self) -> str:
+        """Its name in messages and in source.skip: with the split, where it is of one, such as train/part_0.tar.gz."""
+        return f"{self.splits[0]}/{self.name}" if len(self.splits) == 1 else self.name
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -34,8 +39,10 @@ class Catalogue:
 
     classes: list[str]
     videos: dict[tuple[str, str], Video]  # by split and key; a video may have several keys
-    parts: list[Part]
+    parts: list[Part]  # of all splits
     keys: Callable[[str], list[str]]  # of an archive's member by its name, the surest first
+
+    aside: tuple[tuple[str, str, str], ...] = ()  # (place, split, reason) of what cannot be used of the annotations
 
 
 class Choice:
@@ -81,6 +88,9 @@ class Choice:
     def wants(self, video: Video) -> bool:
         return video.split in self.splits and video.label in self.classes
 
+    def concerns(self, part: Part) -> bool:
+        return any(split in self.splits for split in part.splits)
+
     def complete(self, part: Part) -> bool:
         """Whether nothing more is wanted of the part, whatever it holds."""
         splits = [split for split in part.splits if split in self.splits]
@@ -99,7 +109,7 @@ class Choice:
 
     def share(self) -> float:
         """Of the annotated videos in the parts' splits, how many are wanted."""
-        splits = {split for part in self.catalogue.parts for split in part.splits}
+        splits = {split for part in self.catalogue.parts if self.concerns(part) for split in part.splits}
         counts = {pair: count for pair, count in self.annotated.items() if pair[0] in splits}
         wanted = [
             min(n, self.most or n) for (s, label), n in counts.items() if s in self.splits and label in self.classes

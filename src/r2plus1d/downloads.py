@@ -5,8 +5,8 @@ of every member), so that no part is fetched twice, and what a smaller subset le
 taken depends on the annotations, the limits and the parts' content alone, never on what happened before.
 """
 
+import contextlib
 import hashlib
-import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from r2plus1d.archives import ArchiveError, unpack
 from r2plus1d.catalogue import Catalogue, Choice, Part
 from r2plus1d.errors import UserError
-from r2plus1d.fetch import fetch, recorded_sha256, remote_size
-from r2plus1d.files import sha256, write_json
+from r2plus1d.fetch import RefusedError, fetch, recorded_sha256, remote_size
+from r2plus1d.files import read_json, remove_partials, sha256, write_json
 from r2plus1d.progress import progress
 from r2plus1d.sections import Limit
 from r2plus1d.video import VIDEO_SUFFIXES
@@ -48,11 +48,15 @@ class _Download:
         self.catalogue, self.store, self.connections = catalogue, store, connections
         self.videos, self.incoming = store / "videos", store / "incoming"
         self.choice = Choice(catalogue, limit)
-        self.parts = [part for part in catalogue.parts if part.name not in skip]
-        if unknown := set(skip) - {part.name for part in catalogue.parts}:
-            raise DownloadError(f"source.skip: there is no part {min(unknown)!r}; {len(self.parts)} others are there")
+        if unknown := set(skip) - {part.title for part in catalogue.parts}:
+            raise DownloadError(
+                f"source.skip: there is no part {min(unknown)!r}; they are named such as {catalogue.parts[-1].title!r}"
+            )
+        concerned = [part for part in catalogue.parts if self.choice.concerns(part)]
+        self.parts = [part for part in concerned if part.title not in skip]
         self.records = {part.url: self._read(part) for part in self.parts}
-        self.aside = [(part.name, "", "skipped, as params.yaml says") for part in catalogue.parts if part.name in skip]
+        self.aside = [row for row in catalogue.aside if row[1] in limit.splits]
+        self.aside += [(part.title, "", "skipped, as params.yaml says") for part in concerned if part.title in skip]
         self.rows: dict[str, tuple] = {}
         self.lacking: dict[str, bool] = {}
         self.arrivals, self.counting = 0, threading.Lock()  # bytes since they were last asked for
@@ -60,6 +64,7 @@ class _Download:
 
     def run(self) -> tuple[list[tuple], list[tuple]]:
         self.videos.mkdir(parents=True, exist_ok=True)
+        remove_partials(self.videos)
         total = self._check_space()
         with ThreadPoolExecutor(self.connections) as pool:
             try:
@@ -89,7 +94,9 @@ class _Download:
                 while not ahead[part.url].done():
                     wait([ahead[part.url]], timeout=0.5)
                     yield self._new_bytes()
-                self._unpack(part, ahead.pop(part.url).result())
+                with _way_out(part):
+                    archive = ahead.pop(part.url).result()
+                self._unpack(part, archive)
             self._take(part)
             yield self._new_bytes()
 
@@ -136,13 +143,13 @@ class _Download:
             )
         size = archive.stat().st_size
         try:
-            members, odd = (_unpack_nested if part.nested else unpack)(archive, lambda name: self._place(part, name))
-        except ArchiveError as error:
+            with _way_out(part):
+                members, odd = (_unpack_nested if part.nested else unpack)(
+                    archive, lambda name: self._place(part, name)
+                )
+        except DownloadError:
             shutil.rmtree(self._folder(part))
-            raise DownloadError(
-                f"{error}. Run again to fetch it anew; to go on without it, add {part.name!r} to "
-                "datasets.<name>.source.skip"
-            ) from error
+            raise
         kept = before["members"] if before else {}
         members = {name: entry if entry[1] else tuple(kept.get(name, entry)) for name, entry in members.items()}
         self.records[part.url] = {"url": part.url, "bytes": size, "sha256": digest, "members": members, "odd": odd}
@@ -159,10 +166,10 @@ class _Download:
             if video := self.choice.claim(part, name):
                 self.rows[video.path] = video.path, video.label, video.split, 0, size, digest
             elif PurePosixPath(name).suffix.lower() in VIDEO_SUFFIXES and not self.choice.find(part, name):
-                self.aside.append((f"{part.name}/{name}", "", "in the archives, but not annotated"))
+                self.aside.append((f"{part.title}/{name}", "", "in the archives, but not annotated"))
             elif other := self.choice.other(part, name):
-                self.aside.append((f"{part.name}/{name}", "", f"another file was taken as {other}"))
-        self.aside += [(f"{part.name}/{name}", "", reason) for name, reason in record["odd"]]
+                self.aside.append((f"{part.title}/{name}", "", f"another file was taken as {other}"))
+        self.aside += [(f"{part.title}/{name}", "", reason) for name, reason in record["odd"]]
 
     def _set_leaks_aside(self) -> None:
         """A training video that is also in val would spoil the result."""
@@ -176,12 +183,13 @@ class _Download:
         """Says what will be fetched and what it takes; returns the bytes to fetch, at most."""
         fetched = [part for part in self.parts if self._needed(part)]
         with ThreadPoolExecutor(self.connections) as pool:
-            answers = pool.map(remote_size, [part.url for part in fetched])
+            answers = pool.map(_size_of, fetched)
             sizes = [size or 0 for size in progress(answers, len(fetched), "asking for sizes", "parts")]
+        each = [size * (2 if part.nested else 1) for part, size in zip(fetched, sizes, strict=True)]  # and those within
         if not sizes:
             return 0
         total, share = sum(sizes), self.choice.share()
-        parts, kept = sum(sorted(sizes)[-self.connections - 1 :]), share * total
+        parts, kept = sum(sorted(each)[-self.connections - 1 :]), share * total
         free = shutil.disk_usage(self.store).free + sum(
             f.stat().st_size for f in self.incoming.rglob("*") if f.is_file()
         )
@@ -208,8 +216,23 @@ class _Download:
         return self.store / "parts" / f"{'-'.join(part.splits)}-{part.name}.json"
 
     def _read(self, part: Part) -> dict | None:
-        note = self._note(part)
-        return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+        return read_json(self._note(part))
+
+
+@contextlib.contextmanager
+def _way_out(part: Part) -> Iterator[None]:
+    try:
+        yield
+    except (ArchiveError, RefusedError) as error:
+        raise DownloadError(
+            f"{error}. Run again to fetch it anew; to go on without it, add {part.title!r} to "
+            "datasets.<name>.source.skip"
+        ) from error
+
+
+def _size_of(part: Part) -> int | None:
+    with _way_out(part):
+        return remote_size(part.url)
 
 
 def _unpack_nested(archive: Path, place: Callable[[str], Path | None]) -> tuple[dict, list]:

@@ -4,7 +4,6 @@ Only https, with certificates verified; plain http for servers on this machine a
 """
 
 import hashlib
-import json
 import re
 import shutil
 import time
@@ -17,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from r2plus1d.errors import UserError
-from r2plus1d.files import held, sha256, write_json, write_text
+from r2plus1d.files import held, read_json, sha256, write_json, write_text
 from r2plus1d.progress import progress
 
 ATTEMPTS = 6  # in a row that bring nothing
@@ -33,6 +32,10 @@ Arrived = Callable[[int], None]  # is told how many bytes came, those of an earl
 
 class FetchError(UserError):
     """A file that could not be fetched, or is not the one expected."""
+
+
+class RefusedError(FetchError):
+    """A file that the server does not have, or does not give."""
 
 
 def sha256_prefix(url: str) -> str | None:
@@ -75,13 +78,24 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
             _throw_away(partial, arrived)
             raise FetchError(
                 f"{url}: the SHA-256 of what came begins with {found[: len(prefix)]}, not with {prefix} as the name "
-                "says; it was thrown away. Try again, or give the path of a good copy"
+                "says; it was thrown away. Try again"
             )
         if prefix is None:
             write_text(_digest_of(final), f"{found}  {name}\n")  # first: a file under its final name has its SHA-256
         partial.replace(final)
         shutil.rmtree(work)
     return final
+
+
+def fetch_read(url: str, folder: Path, read: Callable[[Path], Result]) -> Result:
+    """`read(path)` of the file. Where that raises a UserError the file is not kept: it may be a page of errors, and the
+    next call fetches it anew."""
+    path = fetch(url, folder)
+    try:
+        return read(path)
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def recorded_sha256(path: Path) -> str | None:
@@ -123,7 +137,7 @@ def _persist(
                 if failures == ATTEMPTS:
                     raise FetchError(
                         f"{url}: {error}; gave up after {ATTEMPTS} attempts, {reached()} bytes are kept. Run the "
-                        "same command again to go on, or fetch the file yourself and give its path"
+                        "same command again to go on"
                     ) from error
                 _wait(PAUSE * 2**failures, arrived)
 
@@ -167,7 +181,7 @@ def _check(response: requests.Response, url: str) -> None:
     if status in (429, *range(500, 600)):
         raise requests.ConnectionError(f"HTTP status {status}")
     if status not in (200, 206):
-        raise FetchError(f"{url}: HTTP status {status} {response.reason}")
+        raise RefusedError(f"{url}: HTTP status {status} {response.reason}")
 
 
 def _check_rest(response: requests.Response, partial: Path, kept: int, version: dict, arrived: Arrived | None) -> None:
@@ -228,8 +242,7 @@ def _note(partial: Path) -> Path:
 
 def _version(partial: Path) -> dict:
     """Which file of the server `partial` is a beginning of; empty where that is not known."""
-    note = _note(partial)
-    return json.loads(note.read_text(encoding="utf-8")) if note.is_file() and partial.is_file() else {}
+    return read_json(_note(partial)) or {} if partial.is_file() else {}
 
 
 def _size(path: Path) -> int:

@@ -43,6 +43,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """None where there is no such file, or one torn by a machine that stopped."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def remove_partials(folder: Path) -> None:
     """Clears what writers that were killed in a `replacing` block left below `folder`."""
     for partial in folder.rglob(".*.part"):

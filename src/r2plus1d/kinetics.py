@@ -6,34 +6,37 @@ time_end, ...), {split}/k400_{split}_path.txt with the addresses of the parts, a
 its .csv lists.
 """
 
+import csv
 import io
 import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote
 
-import pandas as pd
-
 from r2plus1d.catalogue import Catalogue, Part, Video, folder_name
 from r2plus1d.downloads import DownloadError
 from r2plus1d.existing import SECONDS
-from r2plus1d.fetch import fetch
+from r2plus1d.fetch import fetch_read
 from r2plus1d.lists import read_text
 from r2plus1d.sections import KineticsSource
 from r2plus1d.video import VIDEO_SUFFIXES
 
 COLUMNS = ["label", "youtube_id", "time_start", "time_end"]
+ANEW = "it was thrown away, and another run fetches it anew"
+UNUSABLE = 0.01  # share of an annotation's lines that may be of another form, such as ids that a spreadsheet mangled
 
 
 def catalogue(source: KineticsSource, folder: Path) -> Catalogue:
     """Fetches annotations and part lists into `folder`, once. The classes are those of all annotations, sorted.
 
-    Raises FetchError, and DownloadError for an annotation or list of another layout.
+    Raises FetchError, and DownloadError or ListError for an annotation or list of another layout.
     """
+    aside: list[tuple[str, str, str]] = []
     videos: dict[tuple[str, str], Video] = {}
     for split in ("train", "val"):
         url = f"{source.url}/annotations/{split}.csv"
-        rows = _rows(read_text(fetch(url, folder)), url)
+        rows, unusable = fetch_read(url, folder, lambda path, url=url: _rows(read_text(path), url))
+        aside += [(f"annotations/{split}.csv, line {number}", split, reason) for number, reason in unusable]
         ids = Counter(youtube_id for _, youtube_id, _, _ in rows)
         for label, youtube_id, start, end in rows:
             stem = f"{youtube_id}_{start:06d}_{end:06d}"
@@ -42,14 +45,12 @@ def catalogue(source: KineticsSource, folder: Path) -> Catalogue:
             if ids[youtube_id] == 1:  # some files differ from their annotation in the seconds
                 videos[split, youtube_id] = video
     classes = sorted({video.label for video in videos.values()})
-    parts = [
-        part for split in ("train", "val") if split in source.limit.splits for part in _parts(source, split, folder)
-    ]
+    parts = [part for split in ("train", "val") for part in _parts(source, split, folder)]
     by_folder = {folder_name(label): label for label in classes}
     named = [Part(p.url, p.splits, by_folder.get(folder_name(p.name.removesuffix(".tar.gz")))) for p in parts]
-    if source.replacements and "train" in source.limit.splits:  # first, since the first file of a name is taken
+    if source.replacements:  # first, since the first file of a name is taken
         named.insert(0, Part(f"{source.url}/{source.replacements}", ("train",)))
-    return Catalogue(classes, videos, named, keys)
+    return Catalogue(classes, videos, named, keys, tuple(aside))
 
 
 def keys(member: str) -> list[str]:
@@ -63,24 +64,39 @@ def _parts(source: KineticsSource, split: str, folder: Path) -> list[Part]:
     """Beside their list, whatever addresses it gives: a copy of the mirror need not change its lists."""
     base = f"{source.url}/{split}"
     url = f"{base}/k{source.url.rsplit('/', 1)[1]}_{split}_path.txt"
-    names = [line.strip().rsplit("/", 1)[-1] for line in read_text(fetch(url, folder)).splitlines() if line.strip()]
-    if wrong := next((name for name in names if not name.endswith((".tar.gz", ".tgz"))), None if names else "nothing"):
-        raise DownloadError(f"{url}: expected addresses of .tar.gz files, one a line, found {wrong[:200]!r}")
+    names = fetch_read(url, folder, lambda path: _names(read_text(path), url))
     return [Part(f"{base}/{quote(unquote(name))}", (split,)) for name in names]
 
 
-def _rows(text: str, url: str) -> list[tuple[str, str, int, int]]:
+def _names(text: str, url: str) -> list[str]:
+    names = [line.strip().rsplit("/", 1)[-1] for line in text.splitlines() if line.strip()]
+    if wrong := next((name for name in names if not name.endswith((".tar.gz", ".tgz"))), None if names else "nothing"):
+        raise DownloadError(f"{url}: expected addresses of .tar.gz files, one a line, found {wrong[:200]!r}; {ANEW}")
+    return names
+
+
+def _rows(text: str, url: str) -> tuple[list[tuple[str, str, int, int]], list[tuple[int, str]]]:
+    """(label, YouTube id, start, end) of the lines, and (number, reason) of those of another form."""
+    table = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
+        raise DownloadError(
+            f"{url}: expected a table with the columns {', '.join(COLUMNS)}, found none named {missing[0]}; {ANEW}"
+        )
+    rows, unusable = [], []
     try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)[COLUMNS]
-    except (KeyError, ValueError) as error:
-        raise DownloadError(f"{url}: expected a table with the columns {', '.join(COLUMNS)} ({error})") from error
-    rows = []
-    for number, row in enumerate(table.itertuples(index=False), 2):
-        label, youtube_id, start, end = row
-        plain = re.fullmatch(r"[\w-]{1,64}", youtube_id, re.ASCII) and start.isdecimal() and end.isdecimal()
-        if not plain or not label.isprintable() or folder_name(label).strip("._") == "":
-            raise DownloadError(
-                f"{url}, line {number}: {','.join(row)[:200]!r} is no class, YouTube id and two seconds"
-            )
-        rows.append((label, youtube_id, int(start), int(end)))
-    return rows
+        for line in table:
+            label, youtube_id, *seconds = (line[name] for name in COLUMNS)
+            times = [re.fullmatch(r"(\d{1,6})(\.0*)?", time, re.ASCII) for time in seconds]
+            plain = re.fullmatch(r"[\w-]{1,64}", youtube_id, re.ASCII) and all(times)
+            if plain and label.isprintable() and folder_name(label).strip("._"):
+                rows.append((label, youtube_id, *(int(time[1]) for time in times)))
+            else:
+                text = ",".join((label, youtube_id, *seconds))[:200]
+                unusable.append((table.line_num, f"{text!r} is no class, YouTube id and two seconds"))
+    except csv.Error as error:
+        raise DownloadError(f"{url}, line {table.line_num}: {error}; {ANEW}") from error
+    if not rows or len(unusable) > UNUSABLE * (len(rows) + len(unusable)):
+        number, reason = unusable[0] if unusable else (table.line_num, "no rows")
+        share = f"{len(unusable)} of {len(rows) + len(unusable)} lines cannot be used"
+        raise DownloadError(f"{url}, line {number}: {reason}; {share}; {ANEW}")
+    return rows, unusable

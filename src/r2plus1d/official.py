@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from r2plus1d.archives import read_texts
 from r2plus1d.catalogue import Catalogue, Part, Video, folder_name
 from r2plus1d.downloads import DownloadError
-from r2plus1d.fetch import fetch
+from r2plus1d.fetch import fetch_read
 from r2plus1d.sections import OfficialSource
 
 FLAGS = {"1": "train", "2": "val"}
@@ -21,12 +21,7 @@ def catalogue(source: OfficialSource, folder: Path) -> Catalogue:
 
     Raises FetchError, ArchiveError and DownloadError.
     """
-    texts = {PurePosixPath(name).name: text for name, text in read_texts(fetch(source.annotations, folder)).items()}
-    listed = (_ucf101 if source.kind == "ucf101" else _hmdb51)(texts, source.split)
-    if not listed:
-        raise DownloadError(
-            f"{source.annotations}: no list of split {source.split}; there are {', '.join(sorted(texts))[:300]}"
-        )
+    listed = fetch_read(source.annotations, folder, lambda path: _listed(source, read_texts(path)))
     videos = {}
     for split, label, name in listed:
         path = f"{folder_name(label)}/{name}"  # the same in every official split, so that changing it fetches less
@@ -42,6 +37,16 @@ def keys(member: str) -> list[str]:
     """`<class>/<name>`, the class being the folder or, in HMDB51, the inner archive."""
     path = PurePosixPath(member)
     return [f"{folder.removesuffix('.rar')}/{path.name}" for folder in reversed(path.parts[:-1])]
+
+
+def _listed(source: OfficialSource, files: dict[str, str]) -> list[tuple[str, str, str]]:
+    texts = {PurePosixPath(name).name: text for name, text in files.items()}
+    listed = (_ucf101 if source.kind == "ucf101" else _hmdb51)(texts, source.split)
+    if not listed:
+        raise DownloadError(
+            f"{source.annotations}: no list of split {source.split}; there are {', '.join(sorted(texts))[:300]}"
+        )
+    return listed
 
 
 def _ucf101(texts: dict[str, str], number: int) -> list[tuple[str, str, str]]:
