@@ -21,7 +21,11 @@ def main() -> None:
     else:
         params = config.read_params(paths.PARAMS)
         processes = config.workers(params), config.scheduler(params)
-        unreadable = extract(paths.videos(data), table["path"].tolist(), data.short_sides, work, out, *processes)
+        digests = (
+            dict(zip(table["path"], table["sha256"], strict=True)) if data.in_place else None
+        )  # DVC checks its own
+        listed = table["path"].tolist()
+        unreadable = extract(paths.videos(data), listed, data.short_sides, work, out, *processes, digests)
     datasets.write_table(paths.unreadable(data.dataset), unreadable, datasets.UNREADABLE)
     for path, reason in unreadable:
         print(f"set aside {path}: {reason}")

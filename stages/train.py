@@ -14,7 +14,7 @@ import pandas as pd
 import torch.hub
 
 from r2plus1d import checkpoint, distributed, paths, training
-from r2plus1d.fetch import fetch
+from r2plus1d.fetch import FetchError, fetch
 from r2plus1d.files import held, write_text
 from r2plus1d.rows import Row, open_row
 from r2plus1d.stage import run
@@ -53,7 +53,12 @@ def make(row: Row) -> None:
 
 def weights_file(source: str) -> Path:
     """A fetched file stays in torch's own cache, where MMAction keeps the same files under the same names."""
-    return fetch(source, Path(torch.hub.get_dir(), "checkpoints")) if "://" in source else Path(source)
+    if "://" not in source:
+        return Path(source)
+    try:
+        return fetch(source, Path(torch.hub.get_dir(), "checkpoints"))
+    except FetchError as error:
+        raise FetchError(f"{error}; or fetch the file yourself and give its path as `checkpoint`") from error
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from r2plus1d import extraction, frames, motion
+from r2plus1d.files import sha256
 from r2plus1d.video import VideoError, VideoReader, decode, write_h264
 
 
@@ -139,6 +140,15 @@ def test_unreadable_video_stops_the_extraction_or_goes_unreported(broken, tmp_pa
     assert set(aside) == {"text.mp4", "empty.mp4", "truncated.mp4", "audio.mp4", "no_frames.mp4"}
     assert all(aside.values())
     assert list(frames.read_index(tmp_path / "frames" / "256p").index) == ["a good.mp4", "z_good.mp4"]
+
+
+def test_video_that_changed_since_it_was_listed_is_packed(broken, tmp_path):
+    digests = {file.name: sha256(file) for file in broken.iterdir()}
+    (broken / "z_good.mp4").write_bytes((broken / "a good.mp4").read_bytes() + b"more")
+    names, sides = sorted(digests), {"256p": 32}
+    aside = dict(extraction.extract(broken, names, sides, tmp_path / "w", tmp_path / "out", 0, None, digests))
+    assert "not the one noted in manifest.csv" in aside["z_good.mp4"]
+    assert list(frames.read_index(tmp_path / "out" / "256p").index) == ["a good.mp4"]
 
 
 def test_unreadable_video_leaves_frames_that_spoil_its_neighbours(broken, tmp_path):

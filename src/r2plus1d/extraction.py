@@ -17,7 +17,7 @@ import torch
 
 from r2plus1d import frames, video, views
 from r2plus1d.errors import UserError
-from r2plus1d.files import digest, held, remove_partials, replace_folder, write_text
+from r2plus1d.files import digest, held, remove_partials, replace_folder, sha256, write_text
 from r2plus1d.loose import frame_size
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
@@ -42,15 +42,19 @@ def extract(
     out: Path,
     workers: int | None,
     scheduler: str | None = None,
+    digests: dict[str, str] | None = None,
 ) -> list[tuple[str, str]]:
     """Packs the frames of `paths` (below `videos`) into `out`/<name> for each name and short side in pixels.
 
     Returns (path, reason) of the videos set aside: unreadable, cut off or without frames. They are never replaced by
-    others. Shards that an interrupted run left in `work` are kept: it must differ where `CODE` or the videos differ.
+    others. `digests` gives the SHA-256 of each video, where files may change after they were listed; those that did are
+    set aside too. Shards that an interrupted run left in `work` are kept: it must differ where `CODE` or the videos
+    differ.
     `workers` and `scheduler`: see pool.spread. Every machine must see `videos` and `work` under the same path.
     """
     paths = sorted(paths)
-    shards = [paths[i : i + VIDEOS_PER_SHARD] for i in range(0, len(paths), VIDEOS_PER_SHARD)]
+    noted = [(path, digests[path] if digests else None) for path in paths]
+    shards = [noted[i : i + VIDEOS_PER_SHARD] for i in range(0, len(noted), VIDEOS_PER_SHARD)]
     pack = functools.partial(_pack, videos=videos.absolute(), short_sides=short_sides, work=work.absolute(), code=CODE)
     notes = [_note(work, number) for number in range(len(shards))]
     with held(work):
@@ -101,8 +105,10 @@ def _read(note: Path) -> dict:
     return json.loads(note.read_text(encoding="utf-8"))
 
 
-def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int], work: Path, code: str) -> None:
-    number, paths = task
+def _pack(
+    task: tuple[int, list[tuple[str, str | None]]], videos: Path, short_sides: dict[str, int], work: Path, code: str
+) -> None:
+    number, noted = task
     if not work.is_dir():
         raise ExtractionError(
             f"{socket.gethostname()} does not see {work}: all machines must share the project's folder, under one path"
@@ -121,10 +127,12 @@ def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int]
         writers = {
             side: stack.enter_context(frames.ShardWriter(work / name, number)) for name, side in short_sides.items()
         }
-        for path in paths:
+        for path, expected in noted:
             for writer in writers.values():
                 writer.begin(path)
             try:
+                if expected is not None:
+                    _check(videos / path, expected)
                 _write(videos / path, writers)
             except VideoError as error:
                 set_aside.append((path, str(error)))
@@ -135,6 +143,16 @@ def _pack(task: tuple[int, list[str]], videos: Path, short_sides: dict[str, int]
                     writer.end()
         rows = {name: writers[side].rows for name, side in short_sides.items()}
     write_text(_note(work, number), json.dumps({"rows": rows, "set_aside": set_aside}))
+
+
+def _check(path: Path, expected: str) -> None:
+    """Reading a video once more costs little beside decoding it."""
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise VideoError(error.strerror or str(error)) from error
+    if found != expected:
+        raise VideoError("its content is not the one noted in manifest.csv")
 
 
 def _write(path: Path, writers: dict[int, frames.ShardWriter]) -> None:
