@@ -120,11 +120,16 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         strict=True,
     ):
         axes.errorbar(table[column] / scale, table["top1"], errors, fmt="o", markersize=4, capsize=2, linewidth=0.8)
-        for row in table.itertuples():
-            axes.annotate(
-                row.conv, (getattr(row, column) / scale, row.top1), (4, 4), textcoords="offset points", size=7
-            )
+        width, sides = (table[column].max() - table[column].min()) / scale, {}
+        best_first = table.sort_values("top1", ascending=False, kind="stable")
+        for row in best_first.itertuples():  # each name on the other side than the nearest one's
+            x, y = getattr(row, column) / scale, row.top1
+            distances = {math.hypot((a - x) / width, (b - y) / 100): side for (a, b), side in sides.items()}
+            side = sides[x, y] = -distances[min(distances)] if distances else 1
+            align = "left" if side > 0 else "right"
+            axes.annotate(row.conv, (x, y), (5 * side, 0), textcoords="offset points", size=7, ha=align, va="center")
         axes.set(xlabel=label, ylim=(0, 105))
+        axes.margins(x=0.15)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("top-1 accuracy (%)")
     figure.suptitle("Forms of convolution on the default dataset, row `custom`")
