@@ -12,7 +12,7 @@ repro: $(READY) published
 	@dvc repro
 
 test: $(READY)
-	@pytest
+	@pytest -n auto --maxprocesses 4
 
 lint: $(READY)
 	@ruff check . && ruff format --check .
