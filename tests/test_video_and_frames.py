@@ -1,6 +1,7 @@
 """Video files and packed frames: what is read, what is refused, and the same bytes every time."""
 
 import hashlib
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -170,12 +171,17 @@ def test_packed_frames_are_not_the_video_s(clip_path, tmp_path):
     assert np.abs(packed.astype(int) - original).mean() < 4
 
 
+def copies(clip: Path, names: str, folder: Path) -> Path:
+    """The folder, with the clip under each name."""
+    folder.mkdir()
+    for name in names:
+        shutil.copy(clip, folder / f"{name}.mp4")
+    return folder
+
+
 def test_packed_frames_depend_on_workers_or_on_an_interruption(clip_path, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for name in "abc":
-        (folder / f"{name}.mp4").write_bytes(clip_path.read_bytes())
+    folder = copies(clip_path, "abc", tmp_path / "videos")
     extract(folder, tmp_path / "one")
     write = extraction._write
 
@@ -199,10 +205,7 @@ def test_packed_frames_depend_on_workers_or_on_an_interruption(clip_path, tmp_pa
 def test_reader_keeps_a_file_open_for_every_shard(clip_path, tmp_path, monkeypatch):
     """Kinetics-400 has thousands of shards; a process may often open 1024 files."""
     monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for name in "abcd":
-        (folder / f"{name}.mp4").write_bytes(clip_path.read_bytes())
+    folder = copies(clip_path, "abcd", tmp_path / "videos")
     extract(folder, tmp_path)
     reader = frames.FrameReader(tmp_path / "frames" / "256p")
     before = len(list(Path("/dev/fd").iterdir()))
