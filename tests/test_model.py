@@ -10,7 +10,7 @@ import torch
 
 from r2plus1d import checkpoint, metrics, sections
 from r2plus1d.counting import cost
-from r2plus1d.lowering import for_inference
+from r2plus1d.lowering import Lowered, Plain, for_inference
 from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
 
 
@@ -223,10 +223,14 @@ def test_unknown_depth_or_convolution_is_built():
 @pytest.mark.parametrize("conv", CONVS)
 def test_network_for_inference_computes_something_else(conv):
     model = trained_a_little(depth=18, num_classes=5, width=8, conv=conv)
-    x = torch.randn(3, 3, 8, 48, 40)
+    frames, places = torch.randn(12, 3, 48, 40), torch.randint(0, 12, (3, 8))
+    x, fast = frames[places].transpose(1, 2), for_inference(model, torch.device("cpu"))
+    assert isinstance(fast, Lowered)
     with torch.inference_mode():
-        plain, fast = model(x), for_inference(model, torch.device("cpu"))(x)
-    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+        plain = model(x)
+        torch.testing.assert_close(fast(x), plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fast.from_frames(frames, places), plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(Plain(model).from_frames(frames, places), plain, rtol=0, atol=0)
     assert isinstance(model.backbone.conv1.bn, OuterNorm), "the original was changed"
 
 

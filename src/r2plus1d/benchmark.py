@@ -1,8 +1,9 @@
 """The columns of the table that are no accuracies: videos per second, memory, and what the network costs.
 
-videos_per_second: one video at a time, all its views in one forward pass, the copy of the ready input to the device and
-the model only (no decoding, no pre-processing), after warm-up. memory_mib: the peak of training steps at the row's
-videos per GPU. Source of the definitions: the published rows.
+videos_per_second: one video at a time, all its views in one forward pass: the copy of the ready crops to the device,
+their normalisation and the model only (no decoding, no resizing), after warm-up. A frame that several clips share is
+worked on once. memory_mib: the peak of training steps at the row's videos per GPU. Source of the definitions: the
+published rows.
 """
 
 import dataclasses
@@ -15,8 +16,9 @@ from torch import nn
 from r2plus1d.clips import Reader, Schedule, TestVideos, TrainClips, loader, single
 from r2plus1d.config import RowConfig
 from r2plus1d.counting import cost
+from r2plus1d.evaluation import logits
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import for_inference
+from r2plus1d.lowering import Lowered, Plain, for_inference
 from r2plus1d.progress import progress
 from r2plus1d.runtime import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
 from r2plus1d.training import build_model, optimizer_for, step
@@ -52,7 +54,7 @@ def training_memory(
 
 
 def inference_rate(
-    config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, device: torch.device
+    config: RowConfig, model: Plain | Lowered, samples: list[Sample], reader: Reader, device: torch.device
 ) -> tuple[float, int]:
     """(videos per second, number of videos timed); a list shorter than asked for is gone through once."""
     warmup = min(config.benchmark.warmup_videos, len(samples) - 1)
@@ -60,11 +62,10 @@ def inference_rate(
     videos = loader(TestVideos(config, samples[: warmup + count], reader), device, 0, batch_size=1, collate_fn=single)
     seconds = 0.0
     for number, video in enumerate(progress(videos, warmup + count, f"benchmarking {config.row}", "videos")):
-        views = video.views(config)
+        crops, places = video.crops(config), video.places(config)
         synchronize(device)
         began = time.perf_counter()
-        with torch.inference_mode():
-            model(to_input(views, device))
+        logits(model, crops, places, device)
         synchronize(device)
         seconds += time.perf_counter() - began if number >= warmup else 0
     return count / seconds, count

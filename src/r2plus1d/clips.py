@@ -93,16 +93,24 @@ class TestVideo:
     indices: torch.Tensor  # int64 [clips, T], into `frames`
     label: int
 
-    def views(self, config: RowConfig, static: bool = False) -> torch.Tensor:
-        """uint8 [crops * clips, T, crop, crop, 3], view number = crop * clips + clip.
+    def crops(self, config: RowConfig) -> torch.Tensor:
+        """uint8 [crops * U, crop, crop, 3]: every frame's first crop, then every frame's second one, and so on."""
+        size, (h, w) = config.test.crop, self.frames.shape[1:3]
+        boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
+        return torch.cat([views.crop(self.frames, box) for box in boxes])
+
+    def places(self, config: RowConfig, static: bool = False) -> torch.Tensor:
+        """int64 [crops * clips, T]: which of `crops` make up each view; view number = crop * clips + clip.
 
         With `static`, every clip is its middle frame repeated, which leaves its appearance and removes its motion.
         """
-        size, length = config.test.crop, self.indices.shape[1]
+        length = self.indices.shape[1]
         indices = self.indices[:, length // 2, None].expand(-1, length) if static else self.indices
-        h, w = self.frames.shape[1:3]
-        boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
-        return torch.cat([views.crop(self.frames, box)[indices] for box in boxes])
+        return torch.cat([indices + crop * len(self.frames) for crop in range(config.test.crops)])
+
+    def views(self, config: RowConfig, static: bool = False) -> torch.Tensor:
+        """uint8 [crops * clips, T, crop, crop, 3]"""
+        return self.crops(config)[self.places(config, static)]
 
 
 class TestVideos(Clips):

@@ -13,7 +13,7 @@ from r2plus1d import distributed, metrics
 from r2plus1d.clips import Reader, TestVideos, loader, single
 from r2plus1d.config import RowConfig
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import for_inference
+from r2plus1d.lowering import Lowered, Plain, for_inference
 from r2plus1d.progress import progress
 from r2plus1d.runtime import prepare
 from r2plus1d.training import validate
@@ -49,8 +49,9 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged = []
     for video in videos:
-        stacks = video.views(config), video.views(config, static=True)
-        averaged.append([_averaged(config, model, views, device) for views in stacks])
+        crops = video.crops(config)
+        stacks = [logits(model, crops, video.places(config, static), device) for static in (False, True)]
+        averaged.append([metrics.average_views(stack.cpu().numpy(), config.test.average_clips) for stack in stacks])
     labels = np.array([s.label for s in samples])
     scores, static = map(np.stack, zip(*distributed.together(averaged), strict=True))
     one_clip = validate(config, model, samples, reader, device, workers)
@@ -69,14 +70,15 @@ def format_scores(scores: np.ndarray) -> str:
     return "[\n" + ",\n".join(f"[{row}]" for row in rows) + "\n]\n"
 
 
-def logits(model: nn.Module, views: Tensor, device: torch.device) -> Tensor:
-    """uint8 views [V, T, H, W, 3] -> logits [V, K] on `device`."""
+def logits(model: Plain | Lowered, crops: Tensor, places: Tensor, device: torch.device) -> Tensor:
+    """uint8 crops [F, H, W, 3] and the views made of them, int64 [V, T] -> logits [V, K] on `device`."""
+    parts = []
     with torch.inference_mode():
-        return torch.cat([model(to_input(part, device)) for part in views.split(VIEWS_AT_ONCE)])
-
-
-def _averaged(config: RowConfig, model: nn.Module, views: Tensor, device: torch.device) -> np.ndarray:
-    return metrics.average_views(logits(model, views, device).cpu().numpy(), config.test.average_clips)
+        for part in places.split(VIEWS_AT_ONCE):
+            used, own = part.unique(return_inverse=True)
+            x_FCHW = to_input(crops[used].unsqueeze(1), device).squeeze(2)
+            parts.append(model.from_frames(x_FCHW, own.to(device)))
+    return torch.cat(parts)
 
 
 def _accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -1,31 +1,139 @@
-"""The same network, rewritten to run faster at inference; the plain network stays the reference."""
+"""The same network, rewritten to run faster at inference; the plain network stays the reference.
+
+Shapes: N clips, C channels, T frames, H x W pixels, F distinct frames, K classes. Activations lie in memory as NTHWC.
+"""
 
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from r2plus1d.model import Conv2plus1d, ConvNorm, Recognizer
+from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
 
 
-def for_inference(model: Recognizer, device: torch.device) -> nn.Module:
-    """A copy in evaluation mode on `device`; on the CPU with batch norms folded and channels last.
+def for_inference(model: Recognizer, device: torch.device) -> "Plain | Lowered":
+    """A copy for inference on `device`, whose methods `forward` and `from_frames` give the plain network's logits.
 
-    On the CPU that took 1.3 to 1.6 times less time than the plain network at 1/8 width, logits equal to 1e-6. On CUDA
-    it is the plain network.
+    Lowered on the CPU where torch has oneDNN; elsewhere the plain network.
     """
-    lowered = copy.deepcopy(model).to(device).eval()
-    if device.type == "cuda":
-        return lowered
-    for module in lowered.modules():
-        if isinstance(module, Conv2plus1d):
-            module.conv_s = fuse_conv_bn_eval(module.conv_s, module.bn_s)
-            module.bn_s = nn.Identity()
-        elif isinstance(module, ConvNorm):
-            if isinstance(module.conv, Conv2plus1d):
-                module.conv.conv_t = fuse_conv_bn_eval(module.conv.conv_t, module.bn)
-            else:
-                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-            module.bn = nn.Identity()
-    return lowered.to(memory_format=torch.channels_last_3d)
+    kind = Lowered if device.type == "cpu" and torch.backends.mkldnn.is_available() else Plain
+    return kind(copy.deepcopy(model).eval()).to(device)
+
+
+class Plain(nn.Module):
+    def __init__(self, model: Recognizer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.model(x_NCTHW)
+
+    def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
+        """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
+        return self.model(x_FCHW[indices_NT].transpose(1, 2))
+
+
+class Lowered(nn.Module):
+    """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
+    inside; and of frames that clips share, the stem's spatial convolution once.
+
+    On two CPU cores, logits equal to 1e-5 of their spread, the plain network took 1.3 times as long at full size and
+    1.7 to 2.1 times at 1/8 width, without shared frames (`benchmarks/inference.py`).
+    """
+
+    def __init__(self, model: Recognizer):
+        super().__init__()
+        backbone = model.backbone
+        self.stem = _convolutions(backbone.conv1)
+        layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        self.blocks = nn.ModuleList(_LoweredBlock(block) for layer in layers for block in layer)
+        self.last = model.cls_head.fc_cls
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self._rest(_all(self.stem, x_NCTHW.permute(0, 2, 3, 4, 1)))
+
+    def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
+        """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
+        x, stem = x_FCHW.permute(0, 2, 3, 1), self.stem
+        if stem[0].axes == "space":
+            x, stem = stem[0](x[None], relu=True)[0], stem[1:]
+        return self._rest(_all(stem, x[indices_NT]))
+
+    def _rest(self, x_NTHWC: Tensor) -> Tensor:
+        pooled = functional.max_pool2d(x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
+        x = pooled.unflatten(0, x_NTHWC.shape[:2])
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x.mean((1, 2, 3)))
+
+
+class _LoweredBlock(nn.Module):
+    def __init__(self, block: Block):
+        super().__init__()
+        parts = (block.conv1, block.conv2, block.conv3)
+        self.convolutions = nn.ModuleList(c for part in parts if part is not None for c in _convolutions(part))
+        self.downsample = None if block.downsample is None else _convolutions(block.downsample)
+
+    def forward(self, x_NTHWC: Tensor) -> Tensor:
+        shortcut = x_NTHWC if self.downsample is None else _all(self.downsample, x_NTHWC, relu=False)
+        return _all(self.convolutions, x_NTHWC, shortcut)
+
+
+class _Convolution(nn.Module):
+    """[N, T, H, W, C] -> [N, T', H', W', C']; over one axis or the plane, whichever its kernel spans, or over all.
+
+    oneDNN's fused convolution adds the bias, another tensor, and cuts off below 0.
+    """
+
+    def __init__(self, conv: nn.Conv3d):
+        super().__init__()
+        geometry = list(zip(conv.kernel_size, conv.stride, conv.padding, strict=True))
+        in_time, in_space = geometry[0] != (1, 1, 0), geometry[1:] != [(1, 1, 0)] * 2
+        self.axes = "all" if in_time and in_space else "time" if in_time else "space"
+        kept = {"all": [0, 1, 2], "time": [0, 1], "space": [1, 2]}[self.axes]
+        _, self.stride, self.padding = zip(*(geometry[axis] for axis in kept), strict=True)
+        weight = conv.weight.detach()
+        weight = {"all": weight, "time": weight[..., 0], "space": weight[:, :, 0]}[self.axes]
+        last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
+        self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
+        self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+
+    def forward(self, x_NTHWC: Tensor, relu: bool, residual_NTHWC: Tensor | None = None) -> Tensor:
+        n, t, h, w, _ = x_NTHWC.shape
+        x, residual = self._planes(x_NTHWC), None if residual_NTHWC is None else self._planes(residual_NTHWC)
+        options = self.weight, self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
+        if residual is None:
+            y = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
+        else:
+            y = torch.ops.mkldnn._convolution_pointwise.binary(x, residual, *options, "add", 1.0, "relu", [], None)
+        y = y.movedim(1, -1)
+        if self.axes == "all":
+            return y
+        return y.unflatten(0, (n, t)) if self.axes == "space" else y.unflatten(2, (h, w))
+
+    def _planes(self, x_NTHWC: Tensor) -> Tensor:
+        """[N * T, C, H, W], [N, C, T, H * W] or [N, C, T, H, W], without a copy."""
+        if self.axes != "all":
+            x_NTHWC = x_NTHWC.flatten(0, 1) if self.axes == "space" else x_NTHWC.flatten(2, 3)
+        return x_NTHWC.movedim(-1, 1)
+
+
+def _convolutions(block: ConvNorm) -> nn.ModuleList:
+    """A convolution and its batch norm, or the two of each that it is split into."""
+    if not isinstance(block.conv, Conv2plus1d):
+        return nn.ModuleList([_Convolution(fuse_conv_bn_eval(block.conv, block.bn))])
+    split = block.conv
+    folded = fuse_conv_bn_eval(split.conv_s, split.bn_s), fuse_conv_bn_eval(split.conv_t, block.bn)
+    return nn.ModuleList(map(_Convolution, folded))
+
+
+def _all(
+    convolutions: nn.ModuleList, x_NTHWC: Tensor, residual_NTHWC: Tensor | None = None, relu: bool = True
+) -> Tensor:
+    """One after the other, each with a ReLU, but after the last one only where asked for."""
+    for number, convolution in enumerate(convolutions, 1):
+        last = number == len(convolutions)
+        x_NTHWC = convolution(x_NTHWC, relu or not last, residual_NTHWC if last else None)
+    return x_NTHWC
