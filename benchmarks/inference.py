@@ -1,0 +1,183 @@
+"""Inference beside the plain network: seconds a video, peak memory, and what it does to the scores.
+
+    python benchmarks/inference.py            # one video at full size: about half an hour on two cores
+    python benchmarks/inference.py --scaled   # with the default dataset's scale alone: a minute
+
+Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
+the network as it is trained; `lowered` the one that `lowering.for_inference` makes of it, given every view by itself;
+`shared` the same, given the video's distinct frames, as the pipeline does. Each of them in the pinned arithmetic of the
+pipeline, and in the processor's own. Then the views of all validation videos, by the trained rows that are there.
+
+Writes metrics/inference.json, .md and the README's part.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from r2plus1d import PINNED_ENVIRONMENT, paths
+from r2plus1d.errors import UserError
+from r2plus1d.files import write_json, write_text
+from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.stage import run
+
+OUT = Path("metrics/inference.json")
+VARIANTS = ("plain", "lowered", "shared")
+FRAMES = 300  # of the video, ten seconds as in Kinetics
+FULL, SCALED = (34, 64, 256, 340), (10, 8, 64, 86)  # depth, width, height and width of the frames
+CLIPS = ((8, 8), (32, 2))
+ROUNDS = 3
+
+
+class BenchmarkError(UserError):
+    """A measurement that did not end."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Times inference beside the plain network.")
+    parser.add_argument("--scaled", action="store_true", help="leave the full size out")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+        return
+    figures = {"timings": [], "scores": [agreement(name) for name in trained_rows()]}
+    for size in (SCALED,) if arguments.scaled else (SCALED, FULL):
+        for clip in CLIPS:
+            figures["timings"].append(timings(size, clip))
+            print(table(figures), flush=True)
+    write_json(OUT, figures)
+    write_text(OUT.with_suffix(".md"), table(figures) + "\n")
+    readme = paths.README.read_text(encoding="utf-8")
+    write_text(paths.README, between_markers(readme, "inference", table(figures)))
+
+
+def timings(size: tuple[int, int, int, int], clip: tuple[int, int]) -> dict:
+    """Medians over the rounds, by arithmetic and variant."""
+    found: dict[str, dict[str, list[dict]]] = {pinned: {v: [] for v in VARIANTS} for pinned in ("pinned", "own")}
+    for _ in range(ROUNDS):
+        for arithmetic, variants in found.items():
+            for variant, rounds in variants.items():
+                rounds.append(call({"variant": variant, "size": size, "clip": clip}, arithmetic == "pinned"))
+    machine = found["pinned"]["plain"][0]["machine"]
+    return {"size": size, "clip": clip, "machine": machine} | {
+        arithmetic: {
+            variant: {key: statistics.median(r[key] for r in rounds) for key in ("seconds", "memory_mib")}
+            for variant, rounds in variants.items()
+        }
+        for arithmetic, variants in found.items()
+    }
+
+
+def call(task: dict, pinned: bool) -> dict:
+    environment = {**os.environ, "R2PLUS1D_BENCHMARK": "pinned" if pinned else "own"}
+    command = [sys.executable, __file__, "--one", json.dumps(task)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise BenchmarkError(f"{task} ended with status {done.returncode}; memory may be short")
+    return json.loads(done.stdout)
+
+
+def measure(variant: str, size: list[int], clip: list[int]) -> dict:
+    """Of this process: the protocol's 30 views of one video, once to warm up and once timed."""
+    if os.environ["R2PLUS1D_BENCHMARK"] == "own":
+        for name in PINNED_ENVIRONMENT:
+            os.environ.pop(name, None)
+    import torch  # noqa: PLC0415 (after the environment)
+
+    from r2plus1d.lowering import for_inference  # noqa: PLC0415
+    from r2plus1d.model import build  # noqa: PLC0415
+    from r2plus1d.runtime import describe, keep_freed_memory, peak_memory_mib, seed_everything  # noqa: PLC0415
+    from r2plus1d.sampling import test_indices  # noqa: PLC0415
+    from r2plus1d.views import three_crop_boxes, to_input  # noqa: PLC0415
+
+    cpu, (depth, width, h, w) = torch.device("cpu"), size
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    keep_freed_memory()
+    seed_everything(0)
+    model = build(depth=depth, width=width).eval()
+    model = model if variant == "plain" else for_inference(model, cpu)
+    distinct, places = np.unique(test_indices(FRAMES, *clip, 10), return_inverse=True)
+    video = torch.randint(0, 256, (len(distinct), h, w, 3), dtype=torch.uint8)
+    crops = torch.cat([video[:, y0:y1, x0:x1] for x0, y0, x1, y1 in three_crop_boxes(h, w, h)])
+    indices = torch.cat([torch.from_numpy(places.reshape(10, -1)) + crop * len(distinct) for crop in range(3)])
+    views = None if variant == "shared" else crops[indices]
+
+    def forward() -> None:
+        with torch.inference_mode():
+            if views is None:
+                model.from_frames(to_input(crops[:, None], cpu).squeeze(2), indices)
+            else:
+                model(to_input(views, cpu))
+
+    forward()
+    began = time.perf_counter()
+    forward()
+    return {"seconds": time.perf_counter() - began, "memory_mib": peak_memory_mib(cpu), "machine": describe(cpu)}
+
+
+def trained_rows() -> list[str]:
+    """Those of the default dataset that `make repro` trained."""
+    names = [path.stem for path in sorted(Path("configs").glob("*.json")) if path != paths.DATA_CONFIG]
+    return [name for name in names if paths.weights(name).is_file()]
+
+
+def agreement(name: str) -> dict:
+    """The trained network's views of all validation videos, plain and as the pipeline computes them."""
+    import torch  # noqa: PLC0415
+
+    from r2plus1d import checkpoint, evaluation, metrics  # noqa: PLC0415
+    from r2plus1d.clips import TestVideos  # noqa: PLC0415
+    from r2plus1d.lowering import Plain, for_inference  # noqa: PLC0415
+    from r2plus1d.progress import progress  # noqa: PLC0415
+    from r2plus1d.rows import open_row  # noqa: PLC0415
+    from r2plus1d.runtime import prepare  # noqa: PLC0415
+
+    row, cpu = open_row(name), torch.device("cpu")
+    prepare(row.config.runtime)
+    model = checkpoint.restore(paths.weights(name))
+    models = Plain(model), for_inference(model, cpu)
+    videos = TestVideos(row.config, row.splits["val"], row.reader)
+    same, differences = [], []
+    for number in progress(range(len(videos)), len(videos), f"comparing {name}", "videos"):
+        video = videos[number]
+        inputs = video.crops(row.config), video.places(row.config), cpu
+        plain, fast = (evaluation.logits(network, *inputs).numpy() for network in models)
+        same.append(plain.argmax(1) == fast.argmax(1))
+        averaged = [metrics.average_views(stack, row.config.test.average_clips) for stack in (plain, fast)]
+        differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
+    return {"row": name, "views": int(np.size(same)), "same_top1": int(np.sum(same)), "score": max(differences)}
+
+
+def table(figures: dict) -> str:
+    columns = ["network", "clip", "arithmetic", *(f"{v} (s)" for v in VARIANTS), "lowered", "shared", "memory (MiB)"]
+    rows = []
+    for entry in figures["timings"]:
+        depth, width, h, _ = entry["size"]
+        frames, interval = entry["clip"]
+        for arithmetic, label in (("pinned", "pinned"), ("own", "the processor's own")):
+            seconds = [entry[arithmetic][variant]["seconds"] for variant in VARIANTS]
+            memory = " / ".join(str(round(entry[arithmetic][variant]["memory_mib"])) for variant in VARIANTS)
+            ratios = [f"{seconds[0] / other:.2f}x" for other in seconds[1:]]
+            head = [f"{depth} layers, width {width}", f"{frames}x{interval}, {h} x {h}", label]
+            rows.append([*head, *(f"{s:.3g}" for s in seconds), *ratios, memory])
+    machine = figures["timings"][0]["machine"]
+    text = f"{markdown_table(columns, rows)}\n\n30 views of a video of {FRAMES} frames; medians of {ROUNDS} turns; "
+    text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}."
+    if scores := figures["scores"]:
+        views, same = (sum(score[key] for score in scores) for key in ("views", "same_top1"))
+        largest = max(score["score"] for score in scores)
+        text += f" Trained rows, all validation videos: {same} of {views} views with the same top-1 as the plain "
+        text += f"network; averaged scores differ by {largest:.1e} at most."
+    return text
+
+
+if __name__ == "__main__":
+    run(lambda *_: main())
