@@ -25,7 +25,9 @@ import numpy as np
 from r2plus1d import PINNED_ENVIRONMENT, paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_json, write_text
+from r2plus1d.pool import cores
 from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
 OUT = Path("metrics/inference.json")
@@ -94,13 +96,12 @@ def measure(variant: str, size: list[int], clip: list[int]) -> dict:
 
     from r2plus1d.lowering import for_inference  # noqa: PLC0415
     from r2plus1d.model import build  # noqa: PLC0415
-    from r2plus1d.runtime import describe, keep_freed_memory, peak_memory_mib, seed_everything  # noqa: PLC0415
+    from r2plus1d.runtime import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
     from r2plus1d.sampling import test_indices  # noqa: PLC0415
     from r2plus1d.views import three_crop_boxes, to_input  # noqa: PLC0415
 
-    cpu, (depth, width, h, w) = torch.device("cpu"), size
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    keep_freed_memory()
+    depth, width, h, w = size
+    cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores()))
     seed_everything(0)
     model = build(depth=depth, width=width).eval()
     model = model if variant == "plain" else for_inference(model, cpu)
