@@ -15,19 +15,22 @@ import numpy as np
 import simplejpeg
 import torch
 
-from r2plus1d import frames, video, views
+from r2plus1d import bounded, frames, video, views
 from r2plus1d.errors import UserError
 from r2plus1d.files import digest, held, remove_partials, replace_folder, sha256, write_text
 from r2plus1d.loose import frame_size
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
-from r2plus1d.video import MISSING_FRAMES, VideoError, announced_frames, decode
+from r2plus1d.video import VideoError
 from r2plus1d.views import short_side_size, shrink
 
 VIDEOS_PER_SHARD = 64
 VERSIONS = [f"{library.__name__} {library.__version__}" for library in (av, np, simplejpeg, torch)]
 # What decides the bytes beside the videos, as it was when this process started.
-CODE = digest([Path(module) for module in (__file__, frames.__file__, video.__file__, views.__file__)], *VERSIONS)
+CODE = digest(
+    [Path(module) for module in (__file__, bounded.__file__, frames.__file__, video.__file__, views.__file__)],
+    *VERSIONS,
+)
 
 
 class ExtractionError(UserError):
@@ -156,14 +159,6 @@ def _check(path: Path, expected: str) -> None:
 
 
 def _write(path: Path, writers: dict[int, frames.ShardWriter]) -> None:
-    count, sizes = 0, {}
-    for image in decode(path):
+    for image in bounded.decode(path):
         for side, writer in writers.items():
-            size = sizes.setdefault(side, short_side_size(*image.shape[:2], side))
-            writer.add(shrink(image, size))
-        count += 1
-    announced = announced_frames(path)
-    if count == 0:
-        raise VideoError("no frames")
-    if count < announced * (1 - MISSING_FRAMES):
-        raise VideoError(f"cut off: {count} of {announced} frames")
+            writer.add(shrink(image, short_side_size(*image.shape[:2], side)))

@@ -1,8 +1,13 @@
 """Reading and writing video files; the only module that knows PyAV.
 
 Frames are uint8 [H, W, 3] in RGB, upright: rotation metadata is applied. Frame numbers count decoded frames from 0.
+All frames of a video have the size of its first: others are scaled to it, as ffmpeg does. FFmpeg gets an open file and
+nothing else: whatever the content asks for, it can open no other file and no network connection.
 """
 
+import contextlib
+import os
+import stat
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -15,7 +20,14 @@ from r2plus1d.files import replacing
 
 VIDEO_SUFFIXES = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
 VIDEO_SUFFIXES |= {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+# FFmpeg's names of the containers that such files are, told apart by their content. No playlists, no lists of images.
+CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,ogg"
 MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before a video counts as cut off
+# What one video may cost. Each is far beyond any clip, and none depends on the machine.
+MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
+MAX_PIXELS = 2**26  # of a frame: 8192 x 8192, twice 8K
+MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
+MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
 
 class VideoError(UserError):
@@ -25,28 +37,41 @@ class VideoError(UserError):
 def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndarray | None]:
     """All frames in order; those not `wanted` (None: all are) are decoded but not converted, and come as None.
 
-    Raises VideoError for a file without a video stream or with broken content.
+    Raises VideoError for a file without a video stream, with broken content or beyond the limits above; at the end for
+    one without frames, and one that is cut off: frames are missing of those that the container announced. In this
+    process, where a fault of the decoder ends everything: `bounded.decode` is for files that nobody has decoded yet.
     """
     convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
+    count, pixels, size = 0, 0, None
     try:
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(_stream(container))):
-                yield _upright(frame, convert) if wanted is None or number in wanted else None
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(_reason(error)) from error
-
-
-def announced_frames(path: Path) -> int:
-    """The number of frames that the container promises, 0 where it says nothing."""
-    try:
-        with av.open(str(path)) as container:
-            return _stream(container).frames
+        with _opened(path) as (container, stream):
+            for number, frame in enumerate(container.decode(stream)):
+                turns = round(frame.rotation / 90) % 4
+                if size is None:
+                    size = _turned(frame, turns)
+                    _check_pixels(*size)
+                    if max(size) > MAX_SHAPE * min(size):
+                        raise VideoError(f"frames of {size[1]} x {size[0]} pixels; at most {MAX_SHAPE} : 1 is read")
+                pixels += max(frame.width * frame.height, size[0] * size[1])
+                if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
+                    raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
+                yield _upright(frame, convert, turns, size) if wanted is None or number in wanted else None
+                count = number + 1
+            if count == 0:
+                raise VideoError("no frames")
+            if count < stream.frames * (1 - MISSING_FRAMES):
+                raise VideoError(f"cut off: {count} of {stream.frames} frames")
+    except MemoryError:  # FFmpeg's too; it may be the machine's fault
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_reason(error)) from error
 
 
 class VideoReader:
-    """Frames straight from the video files under a folder, the counterpart of `frames.FrameReader`."""
+    """Frames straight from the video files under a folder, the counterpart of `frames.FrameReader`.
+
+    Decodes in this process, whose threads share the work: for videos that extraction has decoded whole before.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -65,7 +90,7 @@ class VideoReader:
                 if number == last:
                     break
         except VideoError as error:
-            raise VideoError(f"{self.folder / path}: {error}") from error
+            raise VideoError(f"{self.folder / path}: {error}, though extraction could read it") from error
         if missing := wanted - found.keys():
             raise VideoError(f"{self.folder / path}: frame {min(missing)} is missing; run extract_frames again")
         return np.stack([found[i] for i in indices.tolist()])
@@ -91,19 +116,49 @@ def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
         container.mux(stream.encode(None))
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise VideoError("not a regular file")
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS}
+        try:
+            container = av.open("fd:", options=options)
+        except av.ArgumentError as error:  # what FFmpeg says of a container that is not in the list
+            raise VideoError(f"no valid file in a container that is read ({CONTAINERS})") from error
+        with container:
+            yield container, _stream(container)
+    finally:
+        os.close(descriptor)
+
+
 def _stream(container: av.container.InputContainer) -> av.VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise VideoError("no video stream")
     stream = streams[0]
-    stream.thread_type = "NONE"  # processes, one per core, are what runs in parallel
+    _check_pixels(stream.height, stream.width)
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes later
+    stream.thread_type, stream.thread_count = "NONE", 1  # processes, one per core, are what runs in parallel
     return stream
 
 
-def _upright(frame: av.VideoFrame, convert: VideoReformatter) -> np.ndarray:
-    """RGB pixels; `frame.rotation` counts anticlockwise degrees, as numpy's rot90 counts quarter turns."""
-    image = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    return np.rot90(image, round(frame.rotation / 90) % 4) if frame.rotation else image
+def _check_pixels(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise VideoError(f"frames of {width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read")
+
+
+def _turned(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
+    """(height, width) after so many quarter turns"""
+    return (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+
+
+def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: tuple[int, int]) -> np.ndarray:
+    """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
+    height, width = reversed(size) if turns % 2 else size
+    image = convert.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+    return np.rot90(image, turns)
 
 
 def _subsampled(planes: np.ndarray) -> np.ndarray:
