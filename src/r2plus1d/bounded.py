@@ -2,13 +2,14 @@
 hang included, is that one video's end.
 
 `decode` is `video.decode` with such a process behind it: one for each thread that decodes, kept from video to video. It
-gets a path as a line of JSON and answers with messages: HEADER, then a frame's pixels or the text of a reason. It ends
-when its input closes, so with the process that started it.
+gets a path as a line of JSON and answers with messages: HEADER, then the text of a reason. The frames lie in shared
+memory, in SLOTS places in turn; for each place that is free again it gets a byte. It ends when its input closes, so with
+the process that started it.
 """
 
 import contextlib
-import fcntl
 import json
+import mmap
 import os
 import queue
 import resource
@@ -17,6 +18,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -33,9 +35,12 @@ MEMORY = 4 * 2**30  # bytes of address space; an 8K video of 10 bits with 16 ref
 SECONDS, SECONDS_A_FRAME = 60, 1  # of processor time, so other programs on the machine count for nothing
 SILENCE = 600  # seconds on the clock without a frame, of a process that neither works nor ends
 TRIES = 2  # the last in a fresh process: what came before, or whoever killed it by hand, decides nothing
-HEADER = struct.Struct("<cIII")  # kind, height and width of a frame, bytes that follow
+HEADER = struct.Struct("<cIII")  # kind, height and width of a frame, bytes of text that follow
 READY, FRAME, END, REASON, NO_MEMORY = b"R", b"F", b"E", b"V", b"M"
-PIPE = 2**20  # bytes, the most that Linux gives a user; a small frame goes in one piece
+LONGEST_TEXT = 2000  # bytes
+SLOTS = 4  # frames decoded ahead; sent through a pipe, one of 340 x 256 took 0.2 ms longer
+SHARED = SLOTS * 3 * video.MAX_PIXELS  # bytes; they exist from when they are used
+KEPT = 32 * 2**20  # bytes of them from one video to the next
 # How a process ends that nothing in a video can end so, but the machine or a person.
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 
@@ -53,7 +58,7 @@ class _LostError(Exception):
 
 
 def decode(path: Path) -> Iterator[np.ndarray]:
-    """All frames in order, uint8 RGB [H, W, 3] of one size.
+    """All frames in order, uint8 RGB [H, W, 3] of one size; each is valid until the next one is asked for.
 
     Raises VideoError as `video.decode` does, and where the decoder crashes, hangs or needs more than the limits, twice;
     DecoderError where its process does not start, or is killed from outside each time. One video at a time in a thread.
@@ -97,67 +102,95 @@ def _process() -> "_Process":
 
 class _Process:
     def __init__(self):
-        root = str(Path(__file__).parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        memory = _shared_file()
+        free, self._free = os.pipe()
         self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "r2plus1d.bounded"],
+            [sys.executable, "-P", "-m", "r2plus1d.bounded", str(memory), str(free)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # numpy's library for matrices reserves memory for each of its threads
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
+            bufsize=0,
+            pass_fds=(memory, free),
+            env=_environment(),
             process_group=0,  # Ctrl-C is for the process that asks
         )
-        self.end = weakref.finalize(self, _end, self._popen)
-        self._pipe = self._popen.stdout.fileno()
+        self.end = weakref.finalize(self, _end, self._popen, self._free)
+        self._memory = mmap.mmap(memory, SHARED)
+        os.close(memory)
+        os.close(free)
+        self._pixels = np.frombuffer(self._memory, np.uint8)
+        self._answers = self._popen.stdout.fileno()
         self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
-        self.busy = True
+        self._poll.register(self._answers, select.POLLIN)
+        self._received, self.busy = 0, True
         try:
-            self._header(READY)
+            self._message(READY)
         except _LostError as error:
             self.end()
             raise DecoderError(f"the process that decodes videos does not start: {error}; see above") from error
         self.busy = False
 
     def frames(self, path: Path) -> Iterator[np.ndarray]:
-        self.busy = True
-        with contextlib.suppress(BrokenPipeError):  # the header that does not come says why
+        self.busy, used = True, 0
+        with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
             self._popen.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
-            self._popen.stdin.flush()
         while True:
-            kind, height, width, size = self._header(FRAME + END + REASON + NO_MEMORY)
+            kind, height, width, text = self._message(FRAME + END + REASON + NO_MEMORY)
             if kind == NO_MEMORY:
                 raise _LostError(f"decoding it takes more than {MEMORY / 2**30:g} GiB of memory")
-            if kind == FRAME:
-                image = np.empty((height, width, 3), np.uint8)
-                self._fill(memoryview(image.reshape(-1)))
-                yield image
-            else:
-                text = bytearray(size)
-                self._fill(memoryview(text))
-                self.busy = False
-                if kind == REASON:
-                    raise VideoError(text.decode())
-                return
+            if kind != FRAME:
+                break
+            used = SLOTS * height * width * 3
+            yield _slot(self._pixels, self._received, height, width)
+            self._received += 1
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._free, b".")
+        if used > KEPT and hasattr(mmap, "MADV_REMOVE"):
+            self._memory.madvise(mmap.MADV_REMOVE)
+        self.busy = False
+        if kind == REASON:
+            raise VideoError(text)
 
-    def _header(self, kinds: bytes) -> tuple[bytes, int, int, int]:
-        header = bytearray(HEADER.size)
-        self._fill(memoryview(header))
-        kind, height, width, size = HEADER.unpack(header)
-        fits = height * width * 3 == size <= video.MAX_PIXELS * 3 if kind == FRAME else size <= PIPE
-        if kind not in kinds or not fits:
-            raise _LostError("the decoder crashed: what it sends is no frame")
-        return kind, height, width, size
+    def _message(self, kinds: bytes) -> tuple[bytes, int, int, str]:
+        kind, height, width, length = HEADER.unpack(self._read(HEADER.size))
+        if kind not in kinds or height * width > video.MAX_PIXELS or length > LONGEST_TEXT:
+            raise _LostError("the decoder crashed: what it sends is no message")
+        return kind, height, width, self._read(length).decode(errors="replace")
 
-    def _fill(self, buffer: memoryview) -> None:
-        while len(buffer):
+    def _read(self, length: int) -> bytes:
+        found = b""
+        while len(found) < length:
             if not self._poll.poll(SILENCE * 1000):
                 raise _LostError(f"the decoder hangs: no frame in {SILENCE / 60:g} minutes")
-            count = os.readv(self._pipe, [buffer])
-            if count == 0:
+            part = os.read(self._answers, length - len(found))
+            if not part:
                 status = self._popen.wait()
                 raise _LostError(_why(status), status)
-            buffer = buffer[count:]
+            found += part
+        return found
+
+
+def _shared_file() -> int:
+    """A descriptor of SHARED bytes without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("frames")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.truncate(descriptor, SHARED)
+    return descriptor
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # numpy's library for matrices reserves memory for each of its threads
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _slot(pixels: np.ndarray, number: int, height: int, width: int) -> np.ndarray:
+    """Where frame `number` lies in the shared memory, uint8 [H, W, 3]"""
+    size = height * width * 3
+    first = number % SLOTS * size
+    return pixels[first : first + size].reshape(height, width, 3)
 
 
 def _why(status: int) -> str:
@@ -168,34 +201,52 @@ def _why(status: int) -> str:
     return f"the decoder crashed (exit status {status})"
 
 
-def _end(popen: subprocess.Popen) -> None:
+def _end(popen: subprocess.Popen, free: int) -> None:
     popen.kill()
     popen.stdin.close()
     popen.stdout.close()
+    os.close(free)
     popen.wait()
 
 
 def main() -> None:
     """The process that decodes."""
-    pipe = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not come between the frames
-    with contextlib.suppress(AttributeError, OSError):  # Linux; less than PIPE where a user's pipes take too much
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
+    memory, free = (int(descriptor) for descriptor in sys.argv[1:])
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what a library prints must not come between the messages
+    frames = np.frombuffer(mmap.mmap(memory, SHARED), np.uint8)
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard != resource.RLIM_INFINITY and hard < MEMORY:
-        sys.exit(
-            f"error: `ulimit -v` allows {hard / 2**30:.1f} GiB of address space; decoding needs {MEMORY / 2**30:g}"
-        )
-    for kind, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    if hard != resource.RLIM_INFINITY and hard < MEMORY + SHARED:
+        sys.exit(f"error: `ulimit -v` is {hard // 1024}; decoding needs at least {(MEMORY + SHARED) // 1024}")
+    for kind, most in (
+        (resource.RLIMIT_AS, MEMORY + SHARED),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
         _limit(kind, most)
     paths: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(paths,), daemon=True).start()
-    _send(pipe, READY)
+    _send(answers, READY)
+    number, freed = 0, 0
     while True:
+        path = Path(paths.get())
+        budget = time.process_time() + SECONDS
+        _limit(resource.RLIMIT_CPU, int(budget))
         try:
-            _serve(Path(paths.get()), pipe)
+            for image in video.decode(path):
+                while number - freed == SLOTS:
+                    freed += len(os.read(free, SLOTS))
+                _slot(frames, number, *image.shape[:2])[:] = image
+                _send(answers, FRAME, *image.shape[:2])
+                number += 1
+                budget += SECONDS_A_FRAME
+                _limit(resource.RLIMIT_CPU, int(budget))
+        except VideoError as error:
+            _send(answers, REASON, text=str(error))
         except MemoryError:
-            _send(pipe, NO_MEMORY)
+            _send(answers, NO_MEMORY)
+        else:
+            _send(answers, END)
 
 
 def _listen(paths: queue.SimpleQueue) -> None:
@@ -204,36 +255,17 @@ def _listen(paths: queue.SimpleQueue) -> None:
     os._exit(0)  # whatever the decoder does
 
 
-def _serve(path: Path, pipe: int) -> None:
-    budget = time.process_time() + SECONDS
-    _limit(resource.RLIMIT_CPU, int(budget))
-    try:
-        for image in video.decode(path):
-            pixels = np.ascontiguousarray(image)
-            _send(pipe, FRAME, memoryview(pixels.reshape(-1)), *image.shape[:2])
-            budget += SECONDS_A_FRAME
-            _limit(resource.RLIMIT_CPU, int(budget))
-    except VideoError as error:
-        _send(pipe, REASON, str(error).encode(errors="replace")[:PIPE])
-    else:
-        _send(pipe, END)
-
-
 def _limit(kind: int, most: int) -> None:
     """The soft limit, which is what counts; where the machine's own is lower, that."""
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def _send(pipe: int, kind: bytes, content: bytes | memoryview = b"", height: int = 0, width: int = 0) -> None:
-    parts = [memoryview(HEADER.pack(kind, height, width, len(content))), memoryview(content)]
-    while parts:
-        count = os.writev(pipe, parts)
-        while parts and count >= len(parts[0]):
-            count -= len(parts.pop(0))
-        if parts:
-            parts[0] = parts[0][count:]
+def _send(answers: int, kind: bytes, height: int = 0, width: int = 0, text: str = "") -> None:
+    content = text.encode(errors="replace")[:LONGEST_TEXT]
+    os.write(answers, HEADER.pack(kind, height, width, len(content)) + content)  # below 4 KiB: all or nothing
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        main()
