@@ -2,9 +2,9 @@
 hang included, is that one video's end.
 
 `decode` is `video.decode` with such a process behind it: one for each thread that decodes, kept from video to video. It
-gets a path as a line of JSON and answers with messages: HEADER, then the text of a reason. The frames lie in shared
-memory, in SLOTS places in turn; for each place that is free again it gets a byte. It ends when its input closes, so with
-the process that started it.
+gets a path as a line of JSON and answers with messages: HEADER, then the text of a reason. Frames lie in shared memory,
+in SLOTS places in turn; for each that is free again it gets a byte. It ends when its input closes, so with the process
+that started it.
 """
 
 import contextlib
