@@ -35,6 +35,8 @@ if "r2plus1d.bounded" in sys.orig_argv:
             os.abort()
         elif path.stem == "status":
             os._exit(3)
+        elif path.stem == "bug":
+            raise RuntimeError("nobody thought of this")
         elif path.stem == "hang":
             time.sleep(1000)
         elif path.stem == "spin":
@@ -65,6 +67,7 @@ REASONS = {
     "segfault": r"the decoder crashed \(SIGSEGV\)",
     "abort": r"the decoder crashed \(SIGABRT\)",
     "status": r"the decoder crashed \(exit status 3\)",
+    "bug": r"the decoder crashed \(exit status 1\)",
     "eat": "more than 4 GiB of memory",
     "spin": "more than 60 s and 1 s a frame of processor time",
     "hang": "the decoder hangs: no frame in 0.05 minutes",

@@ -36,10 +36,13 @@ def outcome(path: Path) -> tuple[int, tuple] | str:
     return found[0] if isinstance(found[0], str) else found[0][::2]
 
 
-def encoded(path: Path, codec="libx264", pixels="yuv420p", size=(48, 64), count=12, options=None, times=None) -> Path:
+def encoded(
+    path: Path, codec="libx264", pixels="yuv420p", size=(48, 64), count=12, options=None, times=None, title=""
+) -> Path:
     """A video of `count` frames of ever lighter gray; `times` are their timestamps."""
     container = {".h264": "h264"}.get(path.suffix)
     with av.open(str(path), "w", format=container) as target:
+        target.metadata["title"] = title
         stream = target.add_stream(codec, rate=25)
         (stream.height, stream.width), stream.pix_fmt = size, pixels
         stream.codec_context.thread_count = 1
@@ -230,6 +233,18 @@ def test_broken_file_counts_as_a_video(tmp_path, mp4, name):
 def test_pictures_under_a_video_s_name_count_as_a_video(tmp_path, codec, pixels, name):
     path = encoded(tmp_path / name, codec, pixels).rename(tmp_path / "v.mp4")
     assert outcome(path).startswith(NO_CONTAINER)
+
+
+def test_codec_that_nobody_knows_stops_the_extraction(tmp_path, mp4):
+    (tmp_path / "v.mp4").write_bytes(mp4.replace(b"avc1", b"Xvc1"))
+    assert outcome(tmp_path / "v.mp4") == "no decoder for its video stream"
+
+
+def test_title_in_another_encoding_makes_a_video_unreadable(tmp_path):
+    path = tmp_path / "v.mkv"
+    encoded(path, title="caf?")
+    path.write_bytes(path.read_bytes().replace(b"caf?", b"caf\xe9"))
+    assert outcome(path) == (12, (48, 64, 3))
 
 
 def test_video_without_key_frames_is_made_up(tmp_path):

@@ -31,7 +31,7 @@ from r2plus1d import video
 from r2plus1d.errors import UserError
 from r2plus1d.video import VideoError
 
-MEMORY = 4 * 2**30  # bytes of address space; an 8K video of 10 bits with 16 reference frames takes 2.5
+MEMORY = 4 * 2**30  # bytes of address space; an 8K video of 10 bits with 16 reference frames takes 2.4
 SECONDS, SECONDS_A_FRAME = 60, 1  # of processor time, so other programs on the machine count for nothing
 SILENCE = 600  # seconds on the clock without a frame, of a process that neither works nor ends
 TRIES = 2  # the last in a fresh process: what came before, or whoever killed it by hand, decides nothing
@@ -250,8 +250,9 @@ def main() -> None:
 
 
 def _listen(paths: queue.SimpleQueue) -> None:
-    for line in sys.stdin.buffer:
-        paths.put(json.loads(line))
+    with open(0, "rb", buffering=0, closefd=False) as lines:  # a buffer's lock would abort an exit with a traceback
+        for line in lines:
+            paths.put(json.loads(line))
     os._exit(0)  # whatever the decoder does
 
 

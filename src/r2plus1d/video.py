@@ -26,7 +26,7 @@ MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before
 # What one video may cost. Each is far beyond any clip, and none depends on the machine.
 MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192, twice 8K
-LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame
+LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
 MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
 MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
@@ -125,7 +125,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             raise VideoError("not a regular file")
         options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS, **LIMITS}
         try:
-            container = av.open("fd:", options=options)  # which decodes a few frames to know the stream
+            container = av.open("fd:", options=options, metadata_errors="replace")  # titles in any encoding
         except av.ArgumentError as error:  # what FFmpeg says of a container that is not in the list
             raise VideoError(f"no valid file in a container that is read ({CONTAINERS})") from error
         with container:
@@ -139,6 +139,8 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
     if not streams:
         raise VideoError("no video stream")
     stream = streams[0]
+    if stream.codec_context is None:
+        raise VideoError("no decoder for its video stream")
     _check_pixels(stream.height, stream.width)
     stream.codec_context.options = LIMITS
     stream.thread_type, stream.thread_count = "NONE", 1  # processes, one per core, are what runs in parallel
