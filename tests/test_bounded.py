@@ -174,10 +174,10 @@ def test_decoder_outlives_the_process_that_asked(faulty, tmp_path):
 
 
 def test_ctrl_c_prints_a_traceback_of_the_decoder(faulty):
-    code = (
-        "import sys, pathlib\nfrom r2plus1d import bounded\n"
+    code = (  # and leaves the decoder time to print
+        "import sys, pathlib, time\nfrom r2plus1d import bounded\n"
         "try:\n    for image in bounded.decode(pathlib.Path(sys.argv[1])):\n        print('frame', flush=True)\n"
-        "except KeyboardInterrupt:\n    sys.exit('interrupted')\n"
+        "except KeyboardInterrupt:\n    time.sleep(1)\n    sys.exit('interrupted')\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(faulty("hang"))],

@@ -64,6 +64,8 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
                 raise VideoError(f"cut off: {count} of {stream.frames} frames")
     except MemoryError:  # FFmpeg's too; it may be the machine's fault
         raise
+    except IndexError as error:  # PyAV's
+        raise VideoError("a stream begins amid the file") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(_reason(error)) from error
 
