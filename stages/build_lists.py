@@ -1,5 +1,7 @@
 """Manifest and frame index -> annotation lists, label map and coverage; refuses lists that would spoil a result."""
 
+import sys
+
 from r2plus1d import config, datasets, frames, lists, paths
 from r2plus1d.files import write_json, write_text
 from r2plus1d.stage import run
@@ -35,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, sys.argv)

@@ -1,5 +1,7 @@
 """Brings the dataset's videos to data/<dataset>/videos, or finds them where they lie, with a manifest."""
 
+import sys
+
 from r2plus1d import config, datasets, paths
 from r2plus1d.files import digest, write_text
 from r2plus1d.stage import run
@@ -18,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, sys.argv)

@@ -3,6 +3,8 @@
 Loose frames that another tool extracted are only indexed.
 """
 
+import sys
+
 from r2plus1d import config, datasets, paths
 from r2plus1d.extraction import CODE, extract, index_loose
 from r2plus1d.files import digest
@@ -32,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, sys.argv)

@@ -1,6 +1,7 @@
 """Metric files -> the README's tables (also in metrics/report/) and the plots."""
 
 import json
+import sys
 
 import pandas as pd
 
@@ -41,4 +42,4 @@ def read(path) -> dict:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, sys.argv)

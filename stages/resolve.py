@@ -1,6 +1,7 @@
 """params.yaml -> configs/<row>.json, one complete configuration per row, and configs/data.json."""
 
 import json
+import sys
 from pathlib import Path
 
 from r2plus1d import config, paths
@@ -23,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, sys.argv)

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import yaml
 
-from r2plus1d import paths
-from r2plus1d.files import held
-from r2plus1d.rows import open_row
 from tests.conftest import Project, tiny_params
 from tests.test_video_and_frames import content
 
@@ -73,14 +70,6 @@ def test_killed_training_loses_its_epochs_or_ends_with_other_bytes(trained, proj
     assert "resuming after epoch 1 of 2" in project.must("train", ROW)
     assert outputs(project) == outputs(trained)
     assert not list(project.folder.glob("runs/*/state.pt"))
-
-
-def test_second_training_of_the_same_row_starts_beside_a_running_one(project, monkeypatch):
-    monkeypatch.chdir(project.folder)
-    with held(paths.work(ROW, open_row(ROW).key())):
-        second = project.run("train", ROW)
-    assert second.returncode == 1
-    assert f"in use by process {os.getpid()}" in second.stderr
 
 
 def test_log_holds_wall_clock_values_or_lacks_a_field(trained):

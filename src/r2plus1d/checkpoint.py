@@ -4,17 +4,19 @@ A .pth is a pickle. It is read by torch's restricted unpickler, which builds ten
 everything else.
 """
 
+import io
 import json
 import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from r2plus1d.errors import UserError
-from r2plus1d.files import replacing
+from r2plus1d.files import write_bytes
 from r2plus1d.model import Recognizer, build
 
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
@@ -26,14 +28,14 @@ class CheckpointError(UserError):
 
 def save(model: Recognizer, path: Path, built_with: dict) -> None:
     """Writes the state dict; `built_with` are the arguments of `model.build`, kept in the header."""
-    with replacing(path) as partial:
-        save_file(_plain(model), partial, metadata={METADATA: json.dumps(built_with, sort_keys=True)})
+    write_bytes(path, save_tensors(_plain(model), metadata={METADATA: json.dumps(built_with, sort_keys=True)}))
 
 
 def export_mmaction(model: Recognizer, path: Path) -> None:
     """Writes what MMAction's `load_checkpoint` reads, strictly where the network is an R(2+1)D."""
-    with replacing(Path(path)) as partial, open(partial, "wb") as file:  # given a path, torch writes its name too
-        torch.save({"meta": {}, "state_dict": _plain(model)}, file)
+    content = io.BytesIO()  # given a path, torch writes its name too, and hides what is wrong with the disk
+    torch.save({"meta": {}, "state_dict": _plain(model)}, content)
+    write_bytes(Path(path), content.getvalue())
 
 
 def load(path: Path) -> dict[str, Tensor]:

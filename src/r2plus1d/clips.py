@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from r2plus1d import views
 from r2plus1d.config import RowConfig
 from r2plus1d.distributed import cores_each
+from r2plus1d.errors import UserError
 from r2plus1d.lists import Sample
+from r2plus1d.pool import WorkerError, deaf_children
 from r2plus1d.sampling import test_indices, train_indices
 
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
@@ -155,6 +157,24 @@ class Schedule:
                 yield [(epoch, index) for index in shares[self.rank].tolist()]
 
 
+class _Loader(DataLoader):
+    """Names what went wrong in a reader process in one line, where torch gives a traceback."""
+
+    def __iter__(self) -> Iterator:
+        try:
+            with deaf_children():
+                batches = super().__iter__()
+            yield from batches
+        except (UserError, OSError) as error:
+            if not str(error).startswith("Caught "):
+                raise
+            raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise WorkerError from error
+
+
 def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> Iterable:
     """Batches, read ahead by `workers` processes. None: one process per core for a GPU, or its share of the cores. For
     the CPU there are none, and nothing is read ahead: the model has the cores, and a step beside a reader took 1.4
@@ -162,7 +182,7 @@ def loader(dataset: Dataset, device: torch.device, workers: int | None, **option
     options["generator"] = torch.Generator()  # which it draws from when it starts: not from the model's, amid an epoch
     count = workers if workers is not None else cores_each() if device.type == "cuda" else 0
     context = "spawn" if count else None
-    return DataLoader(
+    return _Loader(
         dataset, num_workers=count, multiprocessing_context=context, pin_memory=device.type == "cuda", **options
     )
 

@@ -18,7 +18,7 @@ from r2plus1d import downloads, kinetics, motion, official
 from r2plus1d.config import DataConfig, FolderSource, KineticsSource, ListsSource, MotionSource
 from r2plus1d.errors import UserError
 from r2plus1d.existing import find
-from r2plus1d.files import held, replace_folder, replacing, sha256
+from r2plus1d.files import held, remove_partials, replace_folder, replacing, sha256
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
 from r2plus1d.video import VIDEO_SUFFIXES, write_h264
@@ -41,17 +41,18 @@ def bring(
     outside the pipeline's own folders. What an interrupted run left in `work` is reused. Raises DataError where there
     are not at least two classes.
     """
-    with held(work):
-        if isinstance(config.source, MotionSource):
-            rows, aside = _generate(config.source, config.seed, work, workers), []
-            classes = sorted(motion.CLASSES)
-        elif isinstance(config.source, FolderSource):
-            rows, aside, classes = _copy(config.source, config.seed, config.path, work)
-        elif isinstance(config.source, ListsSource):
-            rows, aside, classes = find(config.source, Path(config.path), workers)
-        else:
-            rows, aside, classes = _download(config, connections)
-        replace_folder(work, videos)
+    work.mkdir(parents=True, exist_ok=True)
+    remove_partials(work)
+    if isinstance(config.source, MotionSource):
+        rows, aside = _generate(config.source, config.seed, work, workers), []
+        classes = sorted(motion.CLASSES)
+    elif isinstance(config.source, FolderSource):
+        rows, aside, classes = _copy(config.source, config.seed, config.path, work)
+    elif isinstance(config.source, ListsSource):
+        rows, aside, classes = find(config.source, Path(config.path), workers)
+    else:
+        rows, aside, classes = _download(config, connections)
+    replace_folder(work, videos)
     return rows, aside, classes
 
 
@@ -67,7 +68,7 @@ def read_table(path: Path) -> pd.DataFrame:
 def _download(config: DataConfig, connections: int) -> tuple[list[tuple], list[tuple], list[str]]:
     source, store = config.source, Path(config.in_place).parent
     layout = kinetics if isinstance(source, KineticsSource) else official
-    with held(store / "incoming"):
+    with held(store / "incoming.lock", f"the download to {store}"):
         catalogue = layout.catalogue(source, store / "annotations")
         rows, aside = downloads.bring(catalogue, source.limit, source.skip, store, connections)
     return rows, aside, catalogue.classes

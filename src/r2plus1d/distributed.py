@@ -11,8 +11,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -27,11 +25,12 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.nn.parallel import DistributedDataParallel
 
 from r2plus1d.config import ConfigError, Runtime
-from r2plus1d.errors import UserError
-from r2plus1d.pool import cores
+from r2plus1d.errors import UserError, explained
+from r2plus1d.pool import cores, end_with
+from r2plus1d.progress import reached
 from r2plus1d.runtime import prepare
+from r2plus1d.stage import TORCHRUN, ended
 
-TORCHRUN = "R2PLUS1D_TORCHRUN"  # environment variable: torchrun's arguments, where several machines work together
 LAUNCHER = "R2PLUS1D_LAUNCHER"  # environment variable, for our own processes: the one that started them
 ALONE = "--standalone --local-addr=localhost"
 PATIENCE = timedelta(days=1)  # for processes that have more to do; a failed one ends the others at once
@@ -64,7 +63,8 @@ def run(work: Callable[[], None], runtime: Runtime, key: Callable[[], str]) -> N
 
 
 def rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    """Known from the start where torchrun started this process, before it joins the others."""
+    return distributed.get_rank() if distributed.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def processes() -> int:
@@ -176,7 +176,7 @@ def _start(runtime: Runtime) -> None:
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
-            sys.exit("terminated; run the same command again to go on")
+            sys.exit(ended("terminated"))
         except (RendezvousError, distributed.DistError) as error:
             raise ProcessError(f"the processes did not find each other with {TORCHRUN}={given!r}: {error}") from error
 
@@ -204,23 +204,18 @@ def _cause(failures: list[ProcessFailure]) -> str:
 
 def _work_in_group(work: Callable[[], None], runtime: Runtime, key: Callable[[], str]) -> None:
     """An error is written down, where `_start` finds it, and not printed: all processes may have the same one."""
-    threading.Thread(target=_end_with, args=(int(os.environ.get(LAUNCHER, os.getppid())),), daemon=True).start()
+    end_with(int(os.environ.get(LAUNCHER, os.getppid())))
     try:
         _join(runtime, key)
         work()
         distributed.destroy_process_group()
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ends already
-        foreseen = isinstance(error, UserError | OSError | SystemExit)
-        get_error_handler().record_exception(ProcessError(str(error) if foreseen else traceback.format_exc()))
+        if isinstance(error, KeyboardInterrupt) and first() and reached():
+            print(reached(), file=sys.stderr, flush=True)
+        line = str(error) if isinstance(error, SystemExit) else explained(error)
+        get_error_handler().record_exception(ProcessError(line or traceback.format_exc()))
         os._exit(1)  # without what a library may want to say about its other half
-
-
-def _end_with(parent: int) -> None:
-    """Without the process that started it, which ends it in other cases, this one would go on unseen."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _join(runtime: Runtime, key: Callable[[], str]) -> None:

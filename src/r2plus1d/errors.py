@@ -1,5 +1,38 @@
-"""The errors that a user can mend: stages print them as one line."""
+"""The errors that a user can mend: stages print them as one line, with the way out."""
+
+import errno
+
+WAYS_OUT = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EROFS: "make the folder writable",
+    errno.EACCES: "give this user access",
+    errno.EPERM: "give this user access",
+    errno.EIO: "the disk or the network to it fails",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free some memory",
+}
 
 
 class UserError(Exception):
     """Something outside the code is wrong; the message names it and the way out."""
+
+
+def explained(error: BaseException) -> str | None:
+    """The line that names an error outside the code and the way out; None for others, which are the code's own."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, OSError):
+        way_out = WAYS_OUT.get(error.errno)
+        place = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text
+        return f"{place}; {way_out}, then run the same command again: what is finished is kept" if way_out else text
+    # Of torch: a RuntimeError on the CPU, OutOfMemoryError on CUDA. Named by their text, since torch loads slowly.
+    out_of_memory = isinstance(error, RuntimeError) and ("allocate" in text or "out of memory" in text)
+    if isinstance(error, MemoryError) or out_of_memory:
+        first_line = f" ({text.strip().splitlines()[0][:200]})" if text.strip() else ""
+        return (
+            f"memory ran out{first_line}; in params.yaml lower train.videos_per_gpu for a training or benchmark, "
+            "test.clips or test.crops for a test, or runtime.workers; what is finished is kept"
+        )
+    return None

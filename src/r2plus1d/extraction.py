@@ -17,7 +17,7 @@ import torch
 
 from r2plus1d import bounded, frames, video, views
 from r2plus1d.errors import UserError
-from r2plus1d.files import digest, held, remove_partials, replace_folder, sha256, write_text
+from r2plus1d.files import digest, read_json, remove_partials, replace_folder, replacing, sha256
 from r2plus1d.loose import frame_size
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
@@ -60,18 +60,16 @@ def extract(
     shards = [noted[i : i + VIDEOS_PER_SHARD] for i in range(0, len(noted), VIDEOS_PER_SHARD)]
     pack = functools.partial(_pack, videos=videos.absolute(), short_sides=short_sides, work=work.absolute(), code=CODE)
     notes = [_note(work, number) for number in range(len(shards))]
-    with held(work):
-        remove_partials(work)
-        for _ in progress(
-            spread(pack, list(enumerate(shards)), workers, scheduler), len(shards), "extracting", "shards"
-        ):
-            pass
-        for name in short_sides:
-            frames.write_index(work / name, (row for note in notes for row in _read(note)["rows"][name]))
-        set_aside = [tuple(row) for note in notes for row in _read(note)["set_aside"]]
-        remove_partials(work)
-        replace_folder(work, out)
-        shutil.rmtree(_notes(work), ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    remove_partials(work)
+    for _ in progress(spread(pack, list(enumerate(shards)), workers, scheduler), len(shards), "extracting", "shards"):
+        pass
+    for name in short_sides:
+        frames.write_index(work / name, (row for note in notes for row in _read(note)["rows"][name]))
+    set_aside = [tuple(row) for note in notes for row in _read(note)["set_aside"]]
+    remove_partials(work)
+    replace_folder(work, out)
+    shutil.rmtree(_notes(work), ignore_errors=True)
     return set_aside
 
 
@@ -88,10 +86,9 @@ def index_loose(
             rows.append((path, frames.NO_SHARD, 0, counts[path], *frame_size(root / path, frame_name)))
         except frames.FrameError as error:
             set_aside.append((path, str(error)))
-    with held(work):
-        for name in short_sides:
-            frames.write_index(work / name, rows)
-        replace_folder(work, out)
+    for name in short_sides:
+        frames.write_index(work / name, rows)
+    replace_folder(work, out)
     return set_aside
 
 
@@ -122,7 +119,7 @@ def _pack(
             "start the workers again, in the project's environment"
         )
     shards = [frames.shard_path(work / name, number) for name in short_sides]
-    if _note(work, number).exists() and all(shard.exists() for shard in shards):
+    if read_json(_note(work, number)) and all(shard.exists() for shard in shards):
         return
     torch.set_num_threads(1)
     set_aside = []
@@ -145,7 +142,8 @@ def _pack(
                 for writer in writers.values():
                     writer.end()
         rows = {name: writers[side].rows for name, side in short_sides.items()}
-    write_text(_note(work, number), json.dumps({"rows": rows, "set_aside": set_aside}))
+    with replacing(_note(work, number), rivals=True) as partial:
+        partial.write_text(json.dumps({"rows": rows, "set_aside": set_aside}), encoding="utf-8")
 
 
 def _check(path: Path, expected: str) -> None:

@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from r2plus1d.errors import UserError
-from r2plus1d.files import held, read_json, sha256, write_json, write_text
+from r2plus1d.files import held, naming, read_json, sha256, write_json, write_text
 from r2plus1d.progress import progress
 
 ATTEMPTS = 6  # in a row that bring nothing
@@ -66,7 +66,9 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
         if arrived is not None:
             arrived(_size(final))
         return final
-    with held(folder / f".{name}.part") as work:
+    work = folder / f".{name}.part"
+    work.mkdir(parents=True, exist_ok=True)
+    with held(folder / f".{name}.part.lock", str(final)):
         partial = work / "content"
         if prefix is None and "If-Range" not in _version(partial):
             partial.unlink(missing_ok=True)
@@ -169,7 +171,7 @@ def _append(session: requests.Session, url: str, partial: Path, name: str, arriv
         total = None if (length := _length(response)) is None else length + kept
         response.raw.headers.discard("Content-Encoding")  # the bytes as they are stored: lengths and ranges count those
         chunks = response.iter_content(CHUNK)
-        with open(partial, "ab") as file:
+        with naming(partial), open(partial, "ab") as file:
             for chunk in progress(chunks, total, f"fetching {name}", "B", len, kept) if arrived is None else chunks:
                 file.write(chunk)
                 if arrived is not None:

@@ -1,6 +1,8 @@
-"""Writing so that a file under its final name is always whole, and holding a folder so that one process works in it."""
+"""Writing so that a file under its final name is always whole, and locks so that one process alone is at work."""
 
 import contextlib
+import datetime
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,23 +22,43 @@ class BusyError(UserError):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, rivals: bool = False) -> Iterator[Path]:
     """A name beside `path` to write to; takes the place of `path` when the block ends without an error.
 
-    No other writer of `path` has that name, on this machine or another with the same folder.
+    The name is always the same, so that the next writer clears what a killed one left. With `rivals`, writers of `path`
+    at the same time, on this machine or another with the same folder, have a name each; `remove_partials` clears those.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    partial = path.with_name(f".{path.name}{f'.{secrets.token_hex(4)}' if rivals else ''}.part")
     try:
-        yield partial
-        os.replace(partial, path)
+        with naming(path):
+            yield partial
+            with open(partial, "rb") as written:
+                os.fsync(written.fileno())  # or a power cut may leave an empty file under the final name
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an error of the disk, such as a full one, the file's name: for a write, Python leaves it out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG):
+            error.filename = str(path)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,26 +90,31 @@ def replace_folder(work: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[Path]:
-    """Creates a work folder and locks it until the block ends; the lock dies with the process, its empty file stays.
+def held(lock: Path, what: str) -> Iterator[None]:
+    """Locks the file `lock` until the block ends; the lock dies with the process, the file stays.
 
-    Raises BusyError where another process, such as the orphaned child of a killed run, holds it.
+    Raises BusyError where another process holds it, with the process, since when, and on which machine.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock_path = folder.with_name(folder.name + ".lock")
-    with open(lock_path, "a+") as lock:
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise BusyError(
-                f"{folder} is in use by process {holder}; wait for it, or end it with: kill {holder.split()[0]}"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield folder
+            raise BusyError(f"{what} is busy: {_holder(lock)}") from None
+        since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        with naming(lock):
+            file.truncate(0)
+            json.dump({"process": os.getpid(), "machine": socket.gethostname(), "since": since}, file)
+            file.flush()
+        yield
+
+
+def _holder(lock: Path) -> str:
+    if (noted := read_json(lock)) is None:
+        return "another process has just started; try again"
+    number = noted["process"]
+    place = f"process {number} on {noted['machine']} since {noted['since']}"
+    return f"{place}; wait for it, or end it there with: kill {number}"
 
 
 def sha256(path: Path) -> str:

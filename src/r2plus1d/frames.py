@@ -7,6 +7,7 @@ A folder holds, for one short side:
 Frame k of a video (k from 0) is row first + k. Videos stand in sorted order, so the bytes depend on nothing else.
 """
 
+import contextlib
 import csv
 import io
 import tarfile
@@ -45,8 +46,11 @@ class ShardWriter:
         self.number, self.spans, self.rows = number, [], []
 
     def __enter__(self) -> "ShardWriter":
-        self._replacing = replacing(self.path)
-        self._tar = tarfile.open(self._replacing.__enter__(), "w", format=tarfile.PAX_FORMAT)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(stack.enter_context(replacing(self.path, rivals=True)), "wb"))
+            self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
+            stack.push(self._close)
+            self._stack = stack.pop_all()
         return self
 
     def begin(self, video: str) -> None:
@@ -74,11 +78,13 @@ class ShardWriter:
         self._tar.offset = self._start
 
     def __exit__(self, *error) -> None:
-        self._tar.close()
-        if error[0] is None:
-            with replacing(self.path.with_suffix(".npy")) as partial, open(partial, "wb") as file:
+        self._stack.__exit__(*error)
+
+    def _close(self, error: type | None, *_: object) -> None:
+        if error is None:
+            self._tar.close()
+            with replacing(self.path.with_suffix(".npy"), rivals=True) as partial, open(partial, "wb") as file:
                 np.save(file, np.array(self.spans, np.int64).reshape(-1, 2))
-        self._replacing.__exit__(*error)
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -82,5 +82,10 @@ def work(name: str, key: str) -> Path:
     return Path("runs") / f"{name}-{key}"
 
 
+def lock(stage: str, row: str | None) -> Path:
+    """Held by the process that runs the stage."""
+    return Path("runs") / f"{f'{stage}-{row}' if row else stage}.lock"
+
+
 def packed(config: RowConfig) -> Path:
     return frames(config.dataset) / config.frames

@@ -1,10 +1,15 @@
 """Processes that share work, on this machine or on a cluster: one order of results, whatever their number and place."""
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from r2plus1d.errors import UserError
@@ -17,6 +22,16 @@ TASKS_IN_A_MESSAGE = 1000  # to a cluster; Dask warns of messages over 10 MB
 
 class ClusterError(UserError):
     """A cluster that cannot be reached or gave up; the message names its address and the way out."""
+
+
+class WorkerError(UserError):
+    """A worker process that was ended from outside."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a worker process was killed, most likely by the system because memory ran out (dmesg may say so); what is "
+            "finished is kept: lower datasets.<name>.runtime.workers in params.yaml and run the same command again"
+        )
 
 
 def cores() -> int:
@@ -40,12 +55,41 @@ def spread(
         yield from map(function, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context) as executor:
+    with ProcessPoolExecutor(count, context, initializer=end_with, initargs=(os.getpid(),)) as executor:
         try:
-            yield from executor.map(function, tasks, chunksize=-(-len(tasks) // TASKS_AT_ONCE))
-        except BaseException:
+            with deaf_children():
+                results = executor.map(function, tasks, chunksize=-(-len(tasks) // TASKS_AT_ONCE))
+            yield from results
+        except BrokenProcessPool as error:
+            raise WorkerError from error
+        except BaseException as error:
             executor.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):  # interrupted: without waiting for what they are at
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
             raise
+
+
+@contextlib.contextmanager
+def deaf_children() -> Iterator[None]:
+    """Processes started in this block do not hear Ctrl-C, which a terminal sends to all of them: the one that started
+    them does, and ends them, where each would print a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with(parent: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
+    """From now on, calls `end` once this process has lost its parent, without which it would go on unseen."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        end()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], address: str) -> Iterator[Result]:

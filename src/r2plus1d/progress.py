@@ -1,4 +1,5 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, each with rate and remaining time."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere, each with rate and remaining time; and how far it
+got, for who interrupts it."""
 
 import sys
 import time
@@ -9,6 +10,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 20
+_reached = {"counted": "", "saved": ""}
 
 
 def progress(
@@ -21,15 +23,16 @@ def progress(
 ) -> Iterator[Item]:
     """Hands the items on. Each counts as `measure` of it towards `total`, of which `done` was there before."""
     style = {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": f" {unit}"}
+    counted = _count(items, total, what, unit, measure, done)
     if sys.stderr.isatty():
         with tqdm(None, what, total, initial=done, leave=False, **style) as bar:
-            for item in items:
+            for item in counted:
                 yield item
                 bar.update(measure(item))
         return
     start = said = time.monotonic()
     first = done
-    for item in items:
+    for item in counted:
         yield item
         done += measure(item)
         now = time.monotonic()
@@ -37,3 +40,25 @@ def progress(
             line = tqdm.format_meter(done, total, now - start, ncols=0, prefix=what, initial=first, **style)
             print(line, file=sys.stderr, flush=True)
             said = now
+
+
+def reached() -> str:
+    """How far the present work got, such as `extracting: 3 of 12 shards`; empty where nothing counts it."""
+    return _reached["saved"] or _reached["counted"]
+
+
+def saved(text: str) -> None:
+    """What a later run goes on from, where that is not what `progress` counts; `reached` says it instead."""
+    _reached["saved"] = text
+
+
+def _count(
+    items: Iterable[Item], total: int | None, what: str, unit: str, measure: Callable[[Item], int], done: int
+) -> Iterator[Item]:
+    scale, unit = (1e6, "MB") if unit == "B" else (1, unit)
+    whole = "" if total is None else f" of {total / scale:.0f}"
+    _reached["counted"] = f"{what}: {done / scale:.0f}{whole} {unit}"
+    for item in items:
+        yield item
+        done += measure(item)
+        _reached["counted"] = f"{what}: {done / scale:.0f}{whole} {unit}"

@@ -3,14 +3,17 @@
 The published recipe (see params.yaml, `recipe.train`). Knows neither paths of data nor YAML.
 """
 
+import io
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,10 +22,10 @@ from r2plus1d import distributed, metrics
 from r2plus1d.clips import Reader, Schedule, TrainClips, ValClips, loader
 from r2plus1d.config import RowConfig
 from r2plus1d.errors import UserError
-from r2plus1d.files import replacing
+from r2plus1d.files import write_bytes, write_text
 from r2plus1d.lists import Sample
 from r2plus1d.model import Recognizer, build
-from r2plus1d.progress import progress
+from r2plus1d.progress import progress, saved
 from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchronize
 from r2plus1d.views import to_input
 
@@ -61,6 +64,13 @@ class Log:
                 points[entry["epoch"]]["val_top1"] = entry["top1_acc"]
         return list(points.values())
 
+    def write(self, folder: Path, lines: list[str], timed: Path, curve: Path) -> None:
+        """train.log with `lines` and train.log.json in `folder`, and the files `timed` (JSON lines) and `curve`."""
+        write_text(folder / "train.log", "\n".join(lines) + "\n")
+        write_text(folder / "train.log.json", "".join(json.dumps(entry) + "\n" for entry in self.entries))
+        write_text(timed, "".join(json.dumps(entry) + "\n" for entry in self.timed))
+        write_text(curve, pd.DataFrame(self.curve(), columns=CURVE).to_csv(index=False, lineterminator="\n"))
+
 
 def learning_rate(config: RowConfig, epoch: int) -> float:
     """Cosine by epoch, from the linearly scaled rate to 0 after the last epoch."""
@@ -96,6 +106,8 @@ def step(
 ) -> dict:
     """One update from normalised clips [N, 3, T, H, W]. Returns loss, grad_norm (before clipping) and logits [N, K].
 
+    Where loss or grad_norm is not finite there is no update, which would spoil the weights.
+
     With several processes, `clips` is the mean of their N. The loss is the sum over this process's clips divided by it,
     so that the mean of the losses, and of the gradients, over the processes is that over all clips, whatever each
     one's N (0 too).
@@ -105,8 +117,10 @@ def step(
     loss = functional.cross_entropy(logits, labels, reduction="sum") / (clips or len(labels))
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-    optimizer.step()
-    return {"loss": loss.item(), "grad_norm": norm.item(), "logits": logits.detach()}
+    result = {"loss": loss.item(), "grad_norm": norm.item(), "logits": logits.detach()}
+    if math.isfinite(result["loss"]) and math.isfinite(result["grad_norm"]):
+        optimizer.step()
+    return result
 
 
 def train(
@@ -123,7 +137,7 @@ def train(
     After every epoch the whole state goes to `work`; where a state of the same configuration stands there, training
     goes on from it, to the same bytes. Of several processes the first alone uses `work`, and the running statistics
     of the inner batch norms are its own, as in the published rows. Raises TrainingError when there is nothing to train
-    on or the loss is not finite.
+    on, or where loss, gradients or weights are not finite; such weights are never saved.
     """
     if not splits["train"]:
         raise TrainingError(f"{config.row}: there are no training videos; give the row a checkpoint in params.yaml")
@@ -134,11 +148,13 @@ def train(
     replica = distributed.replicate(
         model, torch.zeros(1, 3, config.clip.frames, *[config.train.crop] * 2, device=device)
     )
-    if state := distributed.from_first(_saved(work) if distributed.first() else None):
+    saved(f"no epoch of the training of {config.row} is finished")
+    if state := distributed.from_first(_saved(work, say) if distributed.first() else None):
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         log, start = Log(json.loads(state["entries"]), json.loads(state["timed"])), state["epoch"]
         say(f"resuming after epoch {start} of {config.train.epochs}")
+        saved(_place(config, work, start))
     else:
         for other in sorted(work.parent.glob(f"{config.row}-*/{STATE}")):
             say(
@@ -158,6 +174,8 @@ def train(
     ticks = iter(shown)
     for epoch in range(start, config.train.epochs):
         _train_epoch(config, replica, optimizer, epoch, schedule, batches, ticks, device, log)
+        if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+            raise TrainingError(f"{config.row}: weights are not finite after epoch {epoch + 1}; {_way_out(epoch)}")
         if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
             distributed.same_buffers(model)
             entry = validate(config, model, splits["val"], reader, device, workers)
@@ -169,6 +187,7 @@ def train(
             say(format_entry(entry, schedule.batches_per_epoch))
         if distributed.first():
             _save(work, model, optimizer, epoch + 1, log)
+            saved(_place(config, work, epoch + 1))
     next(ticks, None)
     return model, log
 
@@ -195,11 +214,12 @@ def _train_epoch(config, model, optimizer, epoch, schedule, batches, ticks, devi
             right = metrics.top_k_accuracy(scores, targets, k) if len(targets) else 0.0
             own[f"top{k}_acc"] = right * (len(targets) / count)
         result |= distributed.summed(own)
-        if not math.isfinite(result["loss"]):
-            raise TrainingError(
-                f"{config.row}: the loss is {result['loss']} at epoch {epoch + 1}, iteration {iteration}; the "
-                f"state after epoch {epoch} is kept; lower train.lr or train.max_grad_norm in params.yaml"
-            )
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(result[name]):
+                raise TrainingError(
+                    f"{config.row}: {name} is {result[name]} at epoch {epoch + 1}, iteration {iteration}; "
+                    f"{_way_out(epoch)}"
+                )
         synchronize(device)
         since.append(result | {"data_time": read - began, "time": time.perf_counter() - began})
         next(ticks)
@@ -247,8 +267,26 @@ def format_entry(entry: dict, iterations: int) -> str:
     return "  ".join([head, *(f"{key}: {value:.4g}" for key, value in values.items())])
 
 
-def _saved(work: Path) -> dict | None:
-    return torch.load(work / STATE, map_location="cpu", weights_only=True) if (work / STATE).exists() else None
+def _way_out(epoch: int) -> str:
+    kept = f"the state after epoch {epoch} is kept, but " if epoch else ""
+    change = "lower train.lr or train.max_grad_norm in params.yaml, which starts a new one"
+    return f"{kept}the same training stops at the same place again: {change}"
+
+
+def _place(config: RowConfig, work: Path, epoch: int) -> str:
+    return f"the training of {config.row} is saved after epoch {epoch} of {config.train.epochs}, in {work}"
+
+
+def _saved(work: Path, say: Callable[[str], None]) -> dict | None:
+    path = work / STATE
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        say(f"{path} is damaged ({reason}); the training starts from the beginning")
+        return None
 
 
 def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, log: Log) -> None:
@@ -259,5 +297,6 @@ def _save(work: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epoch:
         "entries": json.dumps(log.entries),
         "timed": json.dumps(log.timed),
     }
-    with replacing(work / STATE) as partial:
-        torch.save(state, partial)
+    content = io.BytesIO()  # given a file, torch hides what is wrong with the disk
+    torch.save(state, content)
+    write_bytes(work / STATE, content.getvalue())

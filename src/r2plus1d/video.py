@@ -105,7 +105,7 @@ def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
     One thread and a constant quantiser, without x264's frame-level float decisions, which vary with both.
     """
     height, width = video.shape[2:]
-    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with replacing(path, rivals=True) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
