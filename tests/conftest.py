@@ -11,6 +11,7 @@ import yaml
 
 import r2plus1d  # noqa: F401  (pins the arithmetic before torch is imported)
 from r2plus1d import config, motion
+from r2plus1d.files import sha256
 from r2plus1d.video import write_h264
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +57,18 @@ def tiny_params() -> dict:
     return params
 
 
+def smaller_params() -> dict:
+    """Smaller still: a row trains in a second beside the start of Python, in one thread, for four epochs."""
+    params = tiny_params()
+    motion_set = params["datasets"]["motion"]
+    motion_set["scale"]["depth"] = 10
+    motion_set["runtime"]["threads"] = 1
+    motion_set["train"] |= {"epochs": 4, "val_interval": 2}
+    params["model"]["frames"] = 8
+    params["recipe"]["test"] |= {"clips": 1, "crops": 1}
+    return params
+
+
 class Project:
     """A copy of the project in a folder of its own; `run` calls a stage there."""
 
@@ -70,6 +83,35 @@ class Project:
                 shutil.copy(source, folder / name)
         self.set(params)
 
+    @classmethod
+    def at(cls, folder: Path) -> "Project":
+        """One that is there already."""
+        project = cls.__new__(cls)
+        project.folder = folder
+        return project
+
+    def clear(self, stage: str, row: str) -> None:
+        """Removes the stage's outputs, as DVC does before it runs it."""
+        stages = yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"]
+        described = stages[stage].get("do", stages[stage])
+        for entry in [*described["outs"], *described.get("metrics", []), *described.get("plots", [])]:
+            name = entry if isinstance(entry, str) else next(iter(entry))
+            path = self.folder / name.replace("${dataset}", "motion").replace("${key}", row)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def results(self) -> dict[str, str]:
+        """The SHA-256 of every file below the folders of results, by its path: what was not meant to stay there too."""
+        folders = [self.folder / name for name in ("configs", "data", "metrics", "models", "results")]
+        files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(self.folder)): sha256(path) for path in sorted(files)}
+
+    def whole(self) -> dict[str, str]:
+        """`results` without the files that are plainly unfinished by their name."""
+        return {name: digest for name, digest in self.results().items() if not name.endswith(".part")}
+
     def set(self, params: dict) -> None:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
@@ -82,6 +124,18 @@ class Project:
             text=True,
             timeout=240,
             check=False,
+        )
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
+        """A stage or another command of Python, in a session of its own, as a terminal starts it."""
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder / "src"), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
 
     def must(self, stage: str, *arguments: str, **environment: str) -> str:
@@ -103,6 +157,4 @@ def prepared(tmp_path_factory) -> Project:
 def project(prepared, tmp_path) -> Project:
     """A copy of the prepared project that a test may spoil."""
     shutil.copytree(prepared.folder, tmp_path / "project")
-    copy = Project.__new__(Project)
-    copy.folder = tmp_path / "project"
-    return copy
+    return Project.at(tmp_path / "project")

@@ -199,7 +199,7 @@ def test_packed_frames_depend_on_workers_or_on_an_interruption(clip_path, tmp_pa
     extract(folder, tmp_path / "two")
     assert written == ["c.mp4"]
     assert content(tmp_path / "one" / "frames") == content(tmp_path / "two" / "frames")
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["frames", "work.lock"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["frames"]
 
 
 def test_reader_keeps_a_file_open_for_every_shard(clip_path, tmp_path, monkeypatch):

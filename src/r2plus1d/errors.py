@@ -25,7 +25,8 @@ def explained(error: BaseException) -> str | None:
         return text
     if isinstance(error, OSError):
         way_out = WAYS_OUT.get(error.errno)
-        place = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else text
+        file = error.filename2 or error.filename
+        place = f"{file}: {error.strerror}" if file and error.strerror else text
         return f"{place}; {way_out}, then run the same command again: what is finished is kept" if way_out else text
     # Of torch: a RuntimeError on the CPU, OutOfMemoryError on CUDA. Named by their text, since torch loads slowly.
     out_of_memory = isinstance(error, RuntimeError) and ("allocate" in text or "out of memory" in text)
