@@ -4,10 +4,10 @@
 
 Each stage is ended N times (2) by each of SIGKILL, SIGTERM (to the stage alone) and SIGINT (to all its processes, as
 Ctrl-C does), at moments drawn over the time that it takes undisturbed; `dvc repro` up to the tests of a row likewise,
-with signals to DVC alone and to all processes. Before the second run, every file under a final name must have its final
-bytes; after it, all files of the undisturbed run must be there with the same bytes, and nothing else. Files with timings
-are left out. Writes metrics/soak.json and .md and the README's section; half an hour on two busy cores. The exit
-status is 1 if anything was lost or left.
+with signals to DVC alone and to all processes. Before the second run, every file under a final name must have its
+final bytes; after it, all files of the undisturbed run must be there with the same bytes, and nothing else. Files with
+timings are left out. Writes metrics/soak.json and .md and the README's section; half an hour on two busy cores. The
+exit status is 1 if anything was lost or left.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,4 +158,27 @@ def prepared(tmp_path_factory) -> Project:
 def project(prepared, tmp_path) -> Project:
     """A copy of the prepared project that a test may spoil."""
     shutil.copytree(prepared.folder, tmp_path / "project")
+    return Project.at(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(prepared, tmp_path_factory) -> Project:
+    """A project after the stages of the row `custom`, with the seconds that each took; tests only look at it."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(prepared.folder, folder)
+    project = Project.at(folder)
+    project.set(smaller_params())
+    project.seconds = {}
+    for stage in ("resolve", "download", "extract_frames", "build_lists", "train", "test"):
+        project.clear(stage, config.CUSTOM)
+        began = time.monotonic()
+        project.must(stage, *([config.CUSTOM] if stage in ("train", "test") else []))
+        project.seconds[stage] = time.monotonic() - began
+    return project
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Project:
+    """A copy of the finished project that a test may spoil."""
+    shutil.copytree(finished.folder, tmp_path / "project")
     return Project.at(tmp_path / "project")

@@ -2,42 +2,22 @@
 
 import os
 import random
-import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from r2plus1d import config
-from tests.conftest import Project, smaller_params
+from r2plus1d import config, files, paths, pool, stage, training
+from tests.conftest import Project
+from tests.test_checkpoint import dvc
 
 ROW = config.CUSTOM
 STAGES = {"download": (), "extract_frames": (), "build_lists": (), "train": (ROW,), "test": (ROW,)}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# Runs its arguments where it may mount, and nobody else sees it.
-MOUNTING = ["unshare", "--user", "--map-root-user", "--mount"]
-
-
-@pytest.fixture(scope="module")
-def finished(prepared, tmp_path_factory) -> Project:
-    """A project after all stages of one row, undisturbed, and how long each of them took; tests only look at it."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    shutil.copytree(prepared.folder, folder)
-    project = Project.at(folder)
-    project.set(smaller_params())
-    project.seconds = {}
-    for name, row in {"resolve": (), **STAGES}.items():
-        project.clear(name, ROW)
-        began = time.monotonic()
-        project.must(name, *row)
-        project.seconds[name] = time.monotonic() - began
-    return project
-
-
-@pytest.fixture
-def copied(finished, tmp_path) -> Project:
-    shutil.copytree(finished.folder, tmp_path / "project")
-    return Project.at(tmp_path / "project")
+REPRO = ("-m", "dvc", "repro", "train@custom")
 
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(STAGES)))
@@ -51,3 +31,131 @@ def test_killed_stage_leaves_something_half_written_or_ends_with_other_bytes(num
     assert copied.whole().items() <= finished.results().items()
     copied.must(name, *STAGES[name])
     assert copied.results() == finished.results()
+
+
+def test_running_stage_is_started_a_second_time_or_the_holder_not_named(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
+    with files.held(paths.lock("train", ROW), "this test"):
+        second = copied.run("train", ROW)
+        copied.must("build_lists")
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"error: stage train of custom is busy: process {os.getpid()} on ")
+    assert second.stderr.endswith(f"; wait for it, or end it there with: kill {os.getpid()}\n")
+    copied.must("build_lists")
+    assert copied.results()[f"models/{ROW}/model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "held"),
+    [
+        ({}, True),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "1"}, True),
+        ({"RANK": "1", "TORCHELASTIC_RUN_ID": "1"}, False),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "1", stage.ALONE: "7"}, False),
+        ({stage.TORCHRUN: "--nnodes=2"}, False),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "1", stage.TORCHRUN: "--nnodes=2"}, True),
+    ],
+)
+def test_machines_that_work_together_shut_each_other_out(environment, held, tmp_path, monkeypatch):
+    """Of all processes that torchrun started, here and elsewhere, one holds the lock, or the one before them did."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "TORCHELASTIC_RUN_ID", stage.ALONE, stage.TORCHRUN, "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with stage._alone("stages/train.py", ROW):
+        if held:
+            with pytest.raises(files.BusyError), files.held(paths.lock("train", ROW), "it"):
+                pass
+        else:
+            assert not paths.lock("train", ROW).exists()
+    os.environ.pop(stage.ALONE, None)
+
+
+@pytest.fixture
+def tracked(copied) -> Project:
+    """The finished project as DVC knows it, but for its training."""
+    dvc(copied, "init", "--quiet", "--no-scm")
+    dvc(copied, "commit", "--quiet", "--force", "resolve", "download", "extract_frames", "build_lists")
+    copied.clear("train", ROW)
+    return copied
+
+
+def path() -> dict[str, str]:
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+
+
+def after_an_epoch(project: Project) -> subprocess.Popen:
+    """`dvc repro` of a training, when the state of an epoch more is there."""
+    states = {path: path.stat().st_mtime_ns for path in project.folder.glob(f"runs/*/{training.STATE}")}
+    process = project.start(*REPRO, **path())
+    while {p: p.stat().st_mtime_ns for p in project.folder.glob(f"runs/*/{training.STATE}")} == states:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    return process
+
+
+def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, finished):
+    process = after_an_epoch(tracked)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    said, _ = process.communicate(timeout=60)
+    assert f"interrupted (the training of {ROW} is saved after epoch " in said
+    assert f" of 4, in runs/{ROW}-" in said
+    assert "what is finished is kept, run the same command again to go on" in said
+    assert "Traceback" not in said
+    process = after_an_epoch(tracked)
+    process.kill()  # DVC alone: its child has no reader for its result
+    said, _ = process.communicate(timeout=60)  # ends with the child, which holds the other end of the pipe
+    assert "resuming after epoch" in said
+    with files.held(tracked.folder / paths.lock("train", ROW), "nobody"):
+        refused = tracked.start(*REPRO, **path()).communicate(timeout=60)[0]
+    assert f"stage train of {ROW} is busy: process {os.getpid()} on " in refused
+    assert "Traceback" not in refused
+    said, _ = tracked.start(*REPRO, **path()).communicate(timeout=120)
+    assert "resuming after epoch" in said
+    assert tracked.results() == finished.results()
+
+
+def wait_for_ever(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+POOL = """
+import signal, sys
+from pathlib import Path
+from r2plus1d import pool
+from tests.test_interruptions import wait_for_ever
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    list(pool.spread(wait_for_ever, [Path(sys.argv[1])] * 2, 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sign", "all_processes"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
+def test_ended_work_leaves_its_worker_processes_or_waits_for_them(sign, all_processes, tmp_path):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "start.py").write_text(POOL)
+    environment = os.environ | {"PYTHONPATH": f"{Path(pool.__file__).parents[1]}:{Path(__file__).parents[1]}"}
+    command = [sys.executable, str(tmp_path / "start.py"), str(tmp_path / "work")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list((tmp_path / "work").iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    workers = [int(file.name) for file in (tmp_path / "work").iterdir()]
+    os.killpg(process.pid, sign) if all_processes else process.send_signal(sign)
+    _, said = process.communicate(timeout=20)
+    assert said.count("Traceback") == (1 if all_processes else 0)  # the script's own; none of a worker
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))
