@@ -2,8 +2,8 @@
 
     python benchmarks/soak.py [--each N] [--seed SEED]
 
-Each stage is ended N times (2) by each of SIGKILL, SIGTERM (to the stage alone) and SIGINT (to all its processes, as
-Ctrl-C does), at moments drawn over the time that it takes undisturbed; `dvc repro` up to the tests of a row likewise,
+Each stage is ended 2 N times (N is 1) by each of SIGKILL, SIGTERM (to the stage alone) and SIGINT (to all its processes, as
+Ctrl-C does), at moments drawn over the time that it takes undisturbed; `dvc repro` up to the tests of a row N times,
 with signals to DVC alone and to all processes. Before the second run, every file under a final name must have its
 final bytes; after it, all files of the undisturbed run must be there with the same bytes, and nothing else. Files with
 timings are left out. Writes metrics/soak.json and .md and the README's section; half an hour on two busy cores. The
@@ -44,7 +44,7 @@ LONGEST = 600  # seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--each", type=int, default=2, metavar="N")
+    parser.add_argument("--each", type=int, default=1, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
@@ -54,7 +54,7 @@ def main() -> None:
         trials = [(stage, sign, "stage") for stage in STAGES for sign in ("SIGKILL", "SIGTERM")]
         trials += [(stage, "SIGINT", "group") for stage in STAGES]
         whole = [("dvc repro", sign, to) for to in ("DVC alone", "group") for sign in ("SIGKILL", "SIGTERM", "SIGINT")]
-        kinds = [kind for kind in [*trials, *whole] for _ in range(arguments.each)]
+        kinds = [kind for kind in [*trials * 2, *whole] for _ in range(arguments.each)]
         done = []
         for number, (name, sign, to) in enumerate(progress(kinds, len(kinds), "ending", "runs")):
             project = Project.at(Path(folder, f"trial{number}"))
