@@ -7,8 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch.hub
-
 from r2plus1d import checkpoint, distributed, paths, training
 from r2plus1d.fetch import FetchError, fetch
 from r2plus1d.rows import Row, open_row
@@ -44,6 +42,8 @@ def weights_file(source: str) -> Path:
     """A fetched file stays in torch's own cache, where MMAction keeps the same files under the same names."""
     if "://" not in source:
         return Path(source)
+    import torch.hub  # noqa: PLC0415  (at the top it would stand before the package, which fixes what torch reads)
+
     try:
         return fetch(source, Path(torch.hub.get_dir(), "checkpoints"))
     except FetchError as error:
