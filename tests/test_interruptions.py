@@ -116,9 +116,10 @@ def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, fin
     assert tracked.results() == finished.results()
 
 
-def wait_for_ever(folder: Path) -> None:
+def wait(folder_and_seconds: tuple[Path, float]) -> None:
+    folder, seconds = folder_and_seconds
     (folder / str(os.getpid())).touch()
-    time.sleep(600)
+    time.sleep(seconds)
 
 
 def is_alive(number: int) -> bool:
@@ -132,10 +133,10 @@ POOL = """
 import signal, sys
 from pathlib import Path
 from r2plus1d import pool
-from tests.test_interruptions import wait_for_ever
+from tests.test_interruptions import wait
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    list(pool.spread(wait_for_ever, [Path(sys.argv[1])] * 2, 2))
+    list(pool.spread(wait, [(Path(sys.argv[1]), 600), (Path(sys.argv[1]), 0)], 2))
 """
 
 
@@ -143,6 +144,7 @@ if __name__ == "__main__":
     ("sign", "all_processes"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
 )
 def test_ended_work_leaves_its_worker_processes_or_waits_for_them(sign, all_processes, tmp_path):
+    """One worker is at its task and one waits for the next."""
     (tmp_path / "work").mkdir()
     (tmp_path / "start.py").write_text(POOL)
     environment = os.environ | {"PYTHONPATH": f"{Path(pool.__file__).parents[1]}:{Path(__file__).parents[1]}"}
@@ -151,6 +153,7 @@ def test_ended_work_leaves_its_worker_processes_or_waits_for_them(sign, all_proc
     while len(list((tmp_path / "work").iterdir())) < 2:
         assert process.poll() is None
         time.sleep(0.01)
+    time.sleep(0.2)  # the second one is done
     workers = [int(file.name) for file in (tmp_path / "work").iterdir()]
     os.killpg(process.pid, sign) if all_processes else process.send_signal(sign)
     _, said = process.communicate(timeout=20)
