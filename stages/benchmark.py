@@ -2,14 +2,19 @@
 
 import sys
 
-from r2plus1d import benchmark, checkpoint, paths
+from r2plus1d import benchmark, checkpoint, paths, provenance
 from r2plus1d.files import write_json
-from r2plus1d.rows import open_row
+from r2plus1d.rows import Row, open_row
 from r2plus1d.stage import run
 
 
 def main(name: str) -> None:
-    row = open_row(name)
+    measure(open_row(name))
+
+
+@provenance.recorded("benchmark")
+def measure(row: Row) -> None:
+    name = row.config.row
     model = checkpoint.restore(paths.weights(name))
     figures, measured_on = benchmark.benchmark(row.config, model, row.splits, row.reader, len(row.classes))
     write_json(paths.metrics(name, "benchmark.json"), figures)

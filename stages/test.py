@@ -4,7 +4,7 @@ import sys
 
 import pandas as pd
 
-from r2plus1d import checkpoint, distributed, evaluation, paths
+from r2plus1d import checkpoint, distributed, evaluation, paths, provenance
 from r2plus1d.files import sha256, write_json, write_text
 from r2plus1d.rows import Row, open_row
 from r2plus1d.stage import run
@@ -15,6 +15,7 @@ def main(name: str) -> None:
     distributed.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
 
 
+@provenance.recorded("test")
 def test(row: Row) -> None:
     name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
     result = evaluation.test(row.config, model, row.splits["val"], row.reader, row.workers)

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from r2plus1d import checkpoint, distributed, paths, training
+from r2plus1d import checkpoint, distributed, paths, provenance, training
 from r2plus1d.fetch import FetchError, fetch
 from r2plus1d.rows import Row, open_row
 from r2plus1d.stage import run
@@ -21,6 +21,7 @@ def main(name: str) -> None:
         make(row)
 
 
+@provenance.recorded("train")
 def make(row: Row) -> None:
     name, config, classes = row.config.row, row.config, len(row.classes)
     arguments, work = training.build_arguments(config, classes), paths.work(name, row.key())

@@ -15,6 +15,12 @@ def compare_log(arguments: argparse.Namespace) -> None:
     print(f"\nplotted in {arguments.out}")
 
 
+def show(arguments: argparse.Namespace) -> None:
+    from r2plus1d import provenance  # noqa: PLC0415
+
+    print(provenance.show(arguments.target))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m r2plus1d", description="R(2+1)D: commands beside the pipeline")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -28,6 +34,14 @@ def main() -> None:
     command.add_argument("theirs", type=Path, metavar="THEIRS")
     command.add_argument("--out", type=_png, default="compare-log.png", metavar="FILE.png", help="default: %(default)s")
     command.set_defaults(call=compare_log)
+    command = commands.add_parser(
+        "show",
+        help="what made a row's results",
+        description="Prints what trained, tested and timed a row: code, configuration, data, versions, processor; and "
+        "whether the files on disk are still those.",
+    )
+    command.add_argument("target", metavar="ROW", help="a row, models/ROW, metrics/ROW, or a model.safetensors")
+    command.set_defaults(call=show)
     arguments = parser.parse_args()
     run(lambda: arguments.call(arguments))
 

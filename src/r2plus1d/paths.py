@@ -72,6 +72,11 @@ def metrics(row: str, name: str) -> Path:
     return Path("metrics") / row / name
 
 
+def made_by(row: str, stage: str) -> Path:
+    """What made the row's results: beside the metrics, but not an output, since it differs from machine to machine."""
+    return metrics(row, f"made_by_{stage}.json")
+
+
 def timed_log(row: str) -> Path:
     """The training log with wall-clock values, beside the pipeline: not an output, since it never repeats."""
     return Path("logs") / f"{row}.log.json"

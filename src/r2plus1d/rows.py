@@ -1,6 +1,7 @@
 """What the per-row stages share: one row's configuration and data, opened from disk."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from r2plus1d import config, paths
 from r2plus1d.clips import Reader
@@ -21,14 +22,17 @@ class Row:
 
     def key(self) -> str:
         """Differs whenever the configuration or the data differ."""
+        return digest(self.sources())
+
+    def sources(self) -> list[Path]:
+        """The configuration, and the files that name the data by content."""
         dataset = self.config.dataset
-        sources = [
+        return [
             paths.row_config(self.config.row),
             paths.manifest(dataset),
             paths.packed(self.config) / "index.csv",
             *sorted(paths.lists(dataset).iterdir()),
         ]
-        return digest(sources)
 
 
 def open_row(name: str) -> Row:

@@ -1,6 +1,7 @@
 """The device, and the settings that make it repeat itself."""
 
 import ctypes
+import functools
 import platform
 import resource
 import sys
@@ -8,17 +9,29 @@ import sys
 import numpy as np
 import torch
 
+from r2plus1d import TORCH_CAME_FIRST
 from r2plus1d.config import ConfigError, Runtime
+from r2plus1d.errors import UserError
 
 MIB = 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
+class LoadedTooEarlyError(UserError):
+    """torch was there before the settings that fix its arithmetic."""
+
+
 def prepare(runtime: Runtime) -> torch.device:
     """Fixes threads and kernels, so that the same inputs give the same bytes, and returns the device.
 
-    Raises ConfigError for `cuda` where torch sees no CUDA device.
+    Raises ConfigError for `cuda` where torch sees no CUDA device, LoadedTooEarlyError where torch was loaded before the
+    package could fix its arithmetic.
     """
+    if TORCH_CAME_FIRST:
+        raise LoadedTooEarlyError(
+            "torch was loaded before r2plus1d, and may already compute as this processor likes best; "
+            "import r2plus1d before torch and whatever imports torch"
+        )
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device is 'cuda', but torch finds no CUDA device; use cpu or auto")
     if runtime.threads is not None:
@@ -30,7 +43,25 @@ def prepare(runtime: Runtime) -> torch.device:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     use_cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
+    if not use_cuda:
+        _say_where_arithmetic_is_another()
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+@functools.cache
+def _say_where_arithmetic_is_another() -> None:
+    if (kernels := cpu_kernels()) != "AVX2":
+        print(
+            f"note: torch computes with {kernels} kernels on this {platform.machine()} processor: the results are not "
+            "the bytes of an x86-64 machine with AVX2",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def cpu_kernels() -> str:
+    """AVX2 on a machine where the bytes are the same as on others."""
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def _keep_freed_memory() -> None:
