@@ -12,7 +12,7 @@ PINNED_ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
-    "OMP_DYNAMIC": "false",  # true: OpenMP gives torch fewer threads than it counts on, and the training stands still
+    "OMP_DYNAMIC": "false",  # true: OpenMP may start fewer threads than torch waits for, and a training stands still
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is repeatable only with a fixed workspace
 }
 
@@ -30,3 +30,4 @@ if not _has_avx2():
 
 TORCH_CAME_FIRST = "torch" in sys.modules and any(os.environ.get(k) != v for k, v in PINNED_ENVIRONMENT.items())
 os.environ.update(PINNED_ENVIRONMENT)
+os.environ.pop("OMP_THREAD_LIMIT", None)  # below torch's number of threads, a training stands still for the same reason

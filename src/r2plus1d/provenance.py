@@ -105,6 +105,21 @@ def libraries() -> dict[str, str]:
     return {key: str(described[key]) for key in ("python", "torch")} | {name: _version(name) for name in LIBRARIES}
 
 
+def differences(record: dict, runtime: dict) -> list[str]:
+    """Why this machine, with the `runtime` of params.yaml, cannot make the bytes of a record's outputs, if so."""
+    here, there = libraries(), record["libraries"]
+    found = [f"{n} {here.get(n)} here, {v} there" for n, v in there.items() if n != "python" and here.get(n) != v]
+    if (machine := record["machine"]) is None:
+        return found
+    if (kernels := cpu_kernels()) != machine["cpu_kernels"]:
+        found.append(f"torch's {kernels} kernels on this processor, {machine['cpu_kernels']} there")
+    if "cuda" in (machine["type"], runtime["device"]) or (runtime["device"] == "auto" and torch.cuda.is_available()):
+        found.append("a CUDA device computes, where it is not shown that bytes repeat")
+    elif runtime["threads"] is None and torch.get_num_threads() != machine["threads"]:
+        found.append(f"{torch.get_num_threads()} threads here, {machine['threads']} there, and params.yaml sets none")
+    return found
+
+
 def show(target: str) -> str:
     """What is known of a row's files, as text. `target`: a row, its folder below models/, metrics/ or results/, its
     model.safetensors, or a model file anywhere, of which only the header speaks. Raises ProvenanceError."""

@@ -1,0 +1,132 @@
+"""Makes everything anew in a clone of HEAD and compares it with what is committed: python stages/verify.py [ROW].
+
+Not a stage; `make verify` runs it. Exits with 1 where an output or a figure differs. KEEP=1 keeps the clone.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from r2plus1d import config, paths, provenance, verification
+from r2plus1d.errors import UserError
+from r2plus1d.report import markdown_table
+from r2plus1d.stage import run
+
+LOCK = "dvc.lock"
+
+
+class VerificationError(UserError):
+    """What is committed could not be made anew, or came out different."""
+
+
+def main(row: str | None = None) -> None:
+    committed = locked(row)
+    if changes := git("status", "--porcelain", "--", *provenance.CODE, LOCK, "metrics").splitlines():
+        say(f"Not verified: {len(changes)} uncommitted changes ({', '.join(line[3:] for line in changes[:5])})")
+    for reason in (reasons := another_machine(row or config.CUSTOM)):
+        say(f"Not the same bytes here: {reason}")
+    folder, keep = Path(tempfile.mkdtemp(prefix="r2plus1d-verify-")), bool(os.environ.get("KEEP"))
+    try:
+        say(f"Making commit {git('rev-parse', '--short', 'HEAD').strip()} anew in {folder}")
+        git("clone", "--quiet", ".", str(folder))
+        (folder / LOCK).unlink()  # so that the new one names what was made, and no more
+        repro(folder, [f"test@{row}", f"benchmark@{row}"] if row else [])
+        made = outputs(yaml.safe_load((folder / LOCK).read_text(encoding="utf-8"))["stages"], folder)
+        committed = {stage: outs for stage, outs in committed.items() if row is None or stage in made}
+        readers = (lambda path: git("show", f"HEAD:{path}")), lambda path: (folder / path).read_text(encoding="utf-8")
+        findings = verification.compare(committed, made, *readers, exact=not reasons)
+        differ = any(finding.verdict == verification.DIFFERENT for finding in findings)
+        rows = [(f.what, f.verdict, f.committed, f.made) for f in findings]
+        say("\n" + markdown_table(("output or figure", "result", "committed", "here"), rows))
+        if reasons:
+            say(f"\n{verification.HOW}")
+        say(f"\n{verification.summary(findings)}")
+        if differ:
+            raise VerificationError("what was made differs from what is committed")
+    except UserError as error:
+        keep = True
+        raise VerificationError(error) from error
+    finally:
+        if keep:
+            say(f"The clone is kept in {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def locked(row: str | None) -> verification.Outputs:
+    """The outputs of the committed dvc.lock. Raises VerificationError where there is none, or none for the row."""
+    if git("rev-parse", "--show-prefix").strip():
+        raise VerificationError("run it in the project's root")
+    if not git("ls-tree", "HEAD", LOCK):
+        raise VerificationError(f"no {LOCK} is committed, so there is nothing to compare with; dvc repro makes one")
+    stages = yaml.safe_load(git("show", f"HEAD:{LOCK}"))["stages"]
+    if row and f"test@{row}" not in stages:
+        known = ", ".join(name.removeprefix("test@") for name in stages if name.startswith("test@"))
+        raise VerificationError(f"{LOCK} has no row {row!r}; there are {known}")
+    return outputs(stages)
+
+
+def outputs(stages: dict, folder: Path | None = None) -> verification.Outputs:
+    """Of a dvc.lock: that in `folder`, or the committed one. The report's files each for itself, as git names them."""
+    found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
+    for outs in found.values():
+        if outs.pop(report := str(paths.REPORT), None):
+            if folder:
+                outs |= {f"{report}/{f.name}": git("hash-object", str(f)).strip() for f in (folder / report).iterdir()}
+            else:
+                lines = git("ls-tree", "-r", "HEAD", report).splitlines()
+                outs |= {line.split("\t")[1]: line.split()[2] for line in lines}
+    return found
+
+
+def another_machine(row: str) -> list[str]:
+    """Why the bytes cannot be those that the row's committed record describes."""
+    if not git("ls-tree", "HEAD", name := paths.made_by(row, "train").as_posix()):
+        say(f"{name} is not committed: expecting the same bytes")
+        return []
+    params = yaml.safe_load(git("show", f"HEAD:{paths.PARAMS}"))
+    runtime = params["datasets"][params["dataset"]]["runtime"]
+    return provenance.differences(json.loads(git("show", f"HEAD:{name}")), runtime)
+
+
+def repro(folder: Path, targets: list[str]) -> None:
+    """Runs the pipeline with a cache of its own; what it says goes through."""
+    (folder / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),  # not the package that is installed
+    }
+    command = [sys.executable, "-m", "dvc", "repro", "--force", *targets]
+    process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
+    try:
+        code = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGTERM)  # the stage too, not DVC alone
+        process.wait()
+        raise
+    if code:
+        raise VerificationError(f"dvc repro failed ({code}, see above)")
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise VerificationError(f"git {arguments[0]} failed; this needs a git clone: {done.stderr.strip()}")
+    return done.stdout
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit("usage: python stages/verify.py [ROW]")
+    run(lambda: main(*sys.argv[1:]))
