@@ -1,4 +1,5 @@
 # make repro: the environment, then the whole pipeline. make test: the same environment, then the tests.
+# make verify [ROW=custom]: everything, or one row, made anew from a clean clone and compared with what is committed.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -6,13 +7,16 @@ READY := $(VENV)/ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint published clean
+.PHONY: repro test verify lint published clean
 
 repro: $(READY) published
 	@dvc repro
 
 test: $(READY)
 	@pytest -n auto --maxprocesses 4
+
+verify: $(READY)
+	@python stages/verify.py $(ROW)
 
 lint: $(READY)
 	@ruff check . && ruff format --check .
