@@ -181,8 +181,8 @@ def table(figures: dict) -> str:
     machine, libraries = figures["machine"], figures["machine"]["libraries"]
     note = (
         f"One row of 24 generated videos, 2 epochs: videos, frames, lists, model, log, scores and figures, compared "
-        f"with a plain run on {machine['device']}, torch {libraries['torch']}. The lines without the settings show what "
-        "they are for."
+        f"with a plain run on {machine['device']}, torch {libraries['torch']}. The lines without the settings show "
+        "what they are for."
     )
     return f"{markdown_table(('circumstances', 'files', 'different'), rows)}\n\n{note}"
 

@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional
 
+import r2plus1d
 from r2plus1d import checkpoint, config, distributed, evaluation, paths, pool, training
 from r2plus1d.clips import Schedule
 from r2plus1d.frames import read_index
@@ -135,6 +136,13 @@ def test_error_of_one_process_hangs_the_other_or_its_repair_and_resumption_end_w
     assert "resuming after epoch 1 of 2" in copied.must("train", ROW)
     assert content(copied.folder / "models") == content(trained.folder / "models")
     assert not list(copied.folder.glob("runs/*/state.pt"))
+
+
+@pytest.mark.skipif(not r2plus1d._has_avx2(), reason="this machine's processor has no AVX2")
+def test_started_processes_compute_with_the_processors_own_kernels(trained):
+    """The first one's record; the others have what it has, or `_join` ends all."""
+    machine = json.loads((trained.folder / paths.made_by(ROW, "train")).read_text())["machine"]
+    assert (machine["processes"], machine["cpu_kernels"]) == (2, "AVX2")
 
 
 def test_two_processes_score_otherwise_than_one(trained, in_one_process):

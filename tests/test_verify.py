@@ -23,6 +23,7 @@ def tiniest() -> dict:
     motion = params["datasets"]["motion"]
     motion["scale"] |= {"resolution": 0.0625}
     motion["train"] |= {"epochs": 1}
+    motion["runtime"] |= {"workers": 0}
     params["model"] |= {"frames": 8, "frame_interval": 2, "depth": 10}
     params["test"] |= {"clips": 1, "crops": 1}
     return params
@@ -88,7 +89,7 @@ def commit(file: str, old: str, new: str) -> None:
 
 
 def clones(tmp_path: Path) -> list[Path]:
-    return list((tmp_path / "temporary").iterdir())
+    return list((tmp_path / "temporary").glob("r2plus1d-verify-*"))
 
 
 def test_same_again_differs(verified):

@@ -28,7 +28,7 @@ from r2plus1d.config import ConfigError, Runtime
 from r2plus1d.errors import UserError, explained
 from r2plus1d.pool import cores, end_with
 from r2plus1d.progress import reached
-from r2plus1d.runtime import prepare
+from r2plus1d.runtime import cpu_kernels, prepare
 from r2plus1d.stage import TORCHRUN, ended
 
 LAUNCHER = "R2PLUS1D_LAUNCHER"  # environment variable, for our own processes: the one that started them
@@ -227,7 +227,7 @@ def _join(runtime: Runtime, key: Callable[[], str]) -> None:
         if (device := prepare(runtime).type) == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # from here on, "cuda" means this one
             backend = "cpu:gloo,cuda:nccl"
-        own = f"{key()} on {device} with torch {torch.__version__}"
+        own = f"{key()} on {device} with torch {torch.__version__} and its {cpu_kernels()} kernels"
     except (UserError, OSError, RuntimeError) as error:
         problem = f"{socket.gethostname()}: {error}"  # for all of them: the others would wait
     distributed.init_process_group(backend, timeout=PATIENCE)
