@@ -18,12 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 import yaml
 
-from r2plus1d import config, provenance
+from r2plus1d import PINNED_ENVIRONMENT, config, paths
 from r2plus1d.errors import UserError
-from r2plus1d.files import sha256, write_json, write_text
+from r2plus1d.files import read_json, sha256, write_json, write_text
 from r2plus1d.pool import cores
 from r2plus1d.report import between_markers, markdown_table
 from r2plus1d.stage import run
@@ -82,6 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as base:
         os.chmod(base, 0o755)
         plain = make(Path(base), Condition("plain", folder=PLAIN))
+        record = read_json(Path(base, PLAIN) / paths.made_by(ROW, "train"))
         for condition in conditions():
             compared.append(report(condition.name, plain, make(Path(base), condition)))
         native = make(Path(base), Condition("native", pinned=False, data=False))
@@ -90,8 +90,7 @@ def main() -> None:
             emulated = Condition("emulated", wrapper=("qemu-x86_64", "-cpu", MODELS[0]), pinned=False, data=False)
             name = f"without the settings, emulated {MODELS[0]} beside this processor"
             compared.append(report(name, native, make(Path(base), emulated)))
-    setting = provenance.machine(torch.device("cpu")) | {"libraries": provenance.libraries()}
-    figures = {"machine": setting, "conditions": compared}
+    figures = {"machine": record["machine"] | {"libraries": record["libraries"]}, "conditions": compared}
     text = table(figures)
     write_json(ROOT / "metrics" / "same_bytes.json", figures)
     write_text(ROOT / "metrics" / "same_bytes.md", text + "\n")
@@ -116,7 +115,7 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
     if condition.wrapper[:1] == ("setpriv",):
         for path in (project, *project.rglob("*")):
             os.chown(path, 65534, 65534)
-    inherited = {k: v for k, v in os.environ.items() if k not in provenance.PINNED_ENVIRONMENT}  # those of this process
+    inherited = {k: v for k, v in os.environ.items() if k not in PINNED_ENVIRONMENT}  # those of this process
     environment = (
         inherited | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"} | condition.environment
     )

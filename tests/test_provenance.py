@@ -79,10 +79,13 @@ def first_imports(file: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "stages").glob("*.py")), ids=lambda file: file.stem)
-def test_stage_loads_torch_before_the_settings_are_made(file):
+SCRIPTS = [*sorted((ROOT / "stages").glob("*.py")), ROOT / "tests" / "conftest.py", ROOT / "benchmarks/same_bytes.py"]
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_script_loads_torch_before_the_settings_are_made(file):
     found = first_imports(file)
-    assert "torch" not in found[: found.index("r2plus1d")] if "r2plus1d" in found else "torch" not in found
+    assert "torch" not in found[: found.index("r2plus1d")]
 
 
 def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
