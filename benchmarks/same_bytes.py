@@ -5,7 +5,7 @@
 Each run makes videos, frames, lists, a model and its scores in a new folder with the real stages. Other processors
 are emulated by qemu-x86_64, where it is installed (Debian: qemu-user); all but the first of them start from the plain
 run's frames, since this is slow. The table's last lines show the opposite: training without the settings of
-src/r2plus1d/__init__.py. Writes metrics/same_bytes.json and .md and the README's section; ten minutes on two cores.
+src/r2plus1d/__init__.py. Writes metrics/same_bytes.json and .md and the README's section; 40 minutes on two busy cores.
 """
 
 import contextlib
