@@ -3,7 +3,11 @@
 import gzip
 import hashlib
 import io
+import stat
 import tarfile
+import time
+import tracemalloc
+import unicodedata
 import zipfile
 import zlib
 
@@ -27,16 +31,16 @@ def tar(path, members) -> None:
 
 
 def rar(path, members) -> None:
-    """(name, content), stored without compression in the format of RAR 2.9."""
+    """(name, content) and perhaps a Unix mode, stored without compression in the format of RAR 2.9."""
 
     def block(kind: int, flags: int, rest: bytes) -> bytes:
         head = bytes([kind]) + flags.to_bytes(2, "little") + (len(rest) + 7).to_bytes(2, "little") + rest
         return (zlib.crc32(head) & 0xFFFF).to_bytes(2, "little") + head
 
     whole = b"Rar!\x1a\x07\x00" + block(0x73, 0, bytes(6))
-    for name, content in members:
+    for name, content, *given in members:
         size, checksum = len(content).to_bytes(4, "little"), zlib.crc32(content).to_bytes(4, "little")
-        unix, version, stored, mode = b"\x03", b"\x14", b"\x30", (0o100644).to_bytes(4, "little")
+        unix, version, stored, mode = b"\x03", b"\x14", b"\x30", (given or [0o100644])[0].to_bytes(4, "little")
         sizes = size + size + unix + checksum + bytes(4) + version + stored
         text = name.encode()
         whole += block(0x74, 0x8000, sizes + len(text).to_bytes(2, "little") + mode + text) + content
@@ -109,10 +113,158 @@ def test_member_lands_outside_or_is_a_link_or_device(tmp_path):
     assert written(tmp_path) == ["a.tar.gz", "out/good.mp4"]
 
 
-def test_rar_member_lands_outside(tmp_path):
-    rar(tmp_path / "a.rar", [("../up.mp4", VIDEO), ("good.mp4", VIDEO)])
+def test_rar_member_lands_outside_or_is_a_link(tmp_path):
+    names = ["../up.mp4", "/abs.mp4", "..\\back.mp4", "good.mp4"]
+    rar(tmp_path / "a.rar", [(name, VIDEO) for name in names] + [("link.mp4", b"/etc/passwd", 0o120777)])
     found, odd = unpack(tmp_path / "a.rar")
-    assert (list(found), len(odd)) == (["good.mp4"], 1)
+    assert list(found) == ["good.mp4"]
+    assert [reason for _, reason in odd] == ["its path leads out of the archive"] * 3 + ["not a plain file"]
+    assert written(tmp_path) == ["a.rar", "out/good.mp4"]
+
+
+def zip_member(name: str, mode: int = 0, **changes) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr, info.create_system, info.compress_type = mode << 16, 3, zipfile.ZIP_DEFLATED
+    for key, value in changes.items():
+        setattr(info, key, value)
+    return info
+
+
+def test_zip_member_lands_outside_or_is_a_link_or_device(tmp_path):
+    modes = {"link.mp4": stat.S_IFLNK, "pipe.mp4": stat.S_IFIFO, "device.mp4": stat.S_IFBLK, "good.mp4": stat.S_IFREG}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("../up.mp4", "/abs.mp4", "a/../../b.mp4", "new\nline.mp4", *modes, "plain.mp4"):
+            archive.writestr(zip_member(name, modes.get(name, 0) | 0o777), VIDEO)
+    found, odd = unpack(tmp_path / "a.zip")
+    assert list(found) == ["good.mp4", "plain.mp4"]
+    assert [reason for _, reason in odd] == [
+        *["its path leads out of the archive"] * 3,
+        "control characters in its name",
+        *["not a plain file"] * 3,
+    ]
+    assert written(tmp_path) == ["a.zip", "out/good.mp4", "out/plain.mp4"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_bomb_of_another_method_fills_the_memory(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("1.mp4", bytes(80 << 20))
+    tracemalloc.start()
+    found, odd = unpack(tmp_path / "a.zip")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+    assert (found, odd) == ({}, [("1.mp4", "packed by another method than deflate")])
+
+
+def test_overlapping_zip_members_grow_without_bounds(tmp_path, monkeypatch):
+    """Many entries of the directory that share one packed file: 10 MB have become petabytes."""
+    monkeypatch.setattr(archives, "SLACK", 1 << 20)
+    zipped(tmp_path / "a.zip", [("0.mp4", bytes(200_000))])
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        for number in range(1, 100):
+            copied = zip_member(f"{number}.mp4")
+            for key in ("CRC", "compress_size", "file_size", "header_offset"):
+                setattr(copied, key, getattr(archive.filelist[0], key))
+            archive.filelist.append(copied)
+        archive._didModify = True
+    with pytest.raises(archives.ArchiveError):
+        unpack(tmp_path / "a.zip")
+    assert len(written(tmp_path)) < 10
+
+
+@pytest.mark.parametrize("make", [tar, zipped])
+def test_what_is_passed_over_is_unpacked_without_bounds(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(archives, "SLACK", 0)
+    make(tmp_path / "a", [(f"../{i}.txt", bytes(100_000)) for i in range(3)])
+    with pytest.raises(archives.ArchiveError, match="nothing more of it is unpacked"):
+        unpack(tmp_path / "a")
+
+
+def test_lists_of_an_archive_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ALL_TEXTS", 250)
+    zipped(tmp_path / "a", [(f"{i}.txt", b"x" * 100) for i in range(3)])
+    with pytest.raises(archives.ArchiveError, match="lists of more than 250 bytes"):
+        archives.read_texts(tmp_path / "a")
+    monkeypatch.setattr(archives, "ALL_TEXTS", 300)
+    assert len(archives.read_texts(tmp_path / "a")) == 3
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
+def test_endless_folders_are_walked_through(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archives, "MEMBERS", 5)
+    tar(tmp_path / "a", [special(f"._{i}", kind) for i in range(6)])
+    for read in (unpack, archives.read_texts):
+        with pytest.raises(archives.ArchiveError, match="more than 5 members"):
+            read(tmp_path / "a")
+
+
+def test_directory_of_a_zip_fills_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LONGEST_READ", 50_000)
+    zipped(tmp_path / "a", [(f"{i}.mp4", b"") for i in range(1000)])
+    with pytest.raises(archives.ArchiveError, match=r"a header of 5\d+ bytes"):
+        unpack(tmp_path / "a")
+
+
+def test_sparse_tar_member_unpacks_to_terabytes(tmp_path):
+    info = tarfile.TarInfo("holes.mp4")
+    info.pax_headers = {"GNU.sparse.size": str(1 << 43), "GNU.sparse.numblocks": "0"}
+    tar(tmp_path / "a", [info])
+    with pytest.raises(archives.ArchiveError, match="nothing more of it is unpacked"):
+        unpack(tmp_path / "a")
+    info.pax_headers["GNU.sparse.size"] = "1000"
+    tar(tmp_path / "a", [info, ("good.mp4", VIDEO)])
+    found, odd = unpack(tmp_path / "a")
+    assert (list(found), odd) == (["good.mp4"], [("holes.mp4", "not a plain file")])
+
+
+def test_negative_size_leads_round_in_circles(tmp_path):
+    info = tarfile.TarInfo("1.mp4")
+    info.size = -512
+    for header in (info.tobuf(tarfile.GNU_FORMAT), special("d", tarfile.DIRTYPE).tobuf() + info.tobuf()):
+        (tmp_path / "a").write_bytes(header + bytes(1024))
+        for read in (unpack, archives.read_texts):
+            with pytest.raises(archives.ArchiveError):
+                read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("make", [tar, rar, zipped])
+def test_later_member_of_one_name_takes_the_place_of_the_first(tmp_path, make):
+    make(tmp_path / "a", [("1.mp4", VIDEO), ("1.mp4", VIDEO[::-1] + b"!")])
+    found, _ = unpack(tmp_path / "a")
+    assert found == {"1.mp4": (len(VIDEO), hashlib.sha256(VIDEO).hexdigest())}
+    assert (tmp_path / "out" / "1.mp4").read_bytes() == VIDEO
+
+
+@pytest.mark.parametrize("make", [tar, rar, zipped])
+def test_names_that_differ_in_case_or_normal_form_only_are_taken_for_each_other(tmp_path, make):
+    names = ["a.mp4", "A.mp4", *(unicodedata.normalize(form, "\u00e9.mp4") for form in ("NFC", "NFD"))]
+    if make is rar:
+        names = names[:2]  # this writer knows no other names
+    make(tmp_path / "a", [(name, name.encode()) for name in names])
+    found, _ = archives.unpack(tmp_path / "a", lambda name: tmp_path / "out" / name.encode().hex())
+    assert list(found) == names
+    assert {p.read_bytes() for p in (tmp_path / "out").iterdir()} == {name.encode() for name in names}
+
+
+def test_long_headers_keep_the_parser_busy(tmp_path):
+    """Python 3.11's tarfile looks for a number from each of a header's digits on: days for 16 MB of them."""
+    for size in (30_000, 1_000_000):
+        info = tarfile.TarInfo("1.mp4")
+        info.pax_headers = {"comment": "1" * size}
+        with tarfile.open(tmp_path / "a", "w", format=tarfile.PAX_FORMAT) as archive:
+            archive.addfile(info)
+        began = time.monotonic()
+        with pytest.raises(archives.ArchiveError, match="a header of"):
+            unpack(tmp_path / "a")
+        assert time.monotonic() - began < 1
+
+
+def test_chained_headers_end_in_a_traceback(tmp_path):
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    (tmp_path / "a").write_bytes((header.tobuf(tarfile.GNU_FORMAT) + b"a\0".ljust(512, b"\0")) * 50_000)
+    with pytest.raises(archives.ArchiveError):
+        unpack(tmp_path / "a")
 
 
 @pytest.mark.parametrize(("name", "value"), [("MEMBERS", 2), ("MEMBER_BYTES", 9_000), ("SLACK", -2_000)])
