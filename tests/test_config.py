@@ -1,6 +1,8 @@
 """params.yaml: what is inherited, what is scaled, what is refused and in which words."""
 
 import copy
+import datetime
+import time
 
 import pytest
 
@@ -92,8 +94,27 @@ def test_quarter_scale_does_not_shrink_every_row_alike(params):
         ("datasets.motion.runtime.workers", -1, "number of processes, 0 or more, or auto"),
         ("datasets.motion.runtime.scheduler", "host:8786", "expected such as tcp://host:8786, or null"),
         ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics, ucf101, hmdb51"),
-        ("zoo.custom", {}, "choose another"),
+        ("zoo.custom", {}, "choose one of letters"),
         ("model", None, "expected keys with values"),
+        ("dataset", ["motion"], "dataset is ['motion']"),
+        ("datasets.motion.source.kind", {}, "source.kind is {}"),
+        ("train.lr", float("inf"), "train.lr is inf: input should be a finite number"),
+        ("train.lr", float("nan"), "train.lr is nan"),
+        ("recipe.train.weight_decay", float("nan"), "weight_decay is nan"),
+        ("datasets.motion.scale.width", float("nan"), "scale.width is nan"),
+        ("model.frames", datetime.date(2020, 1, 1), "model.frames is datetime.date(2020, 1, 1)"),
+        ("model.7", 1, "unknown key '7'"),
+        ("zoo.a/b", {}, "the name 'a/b' cannot be used"),
+        ("zoo.data", {}, "the name 'data' cannot be used"),
+        ("zoo.report", {}, "the name 'report' cannot be used"),
+        ("zoo.a b", {}, "the name 'a b' cannot be used"),
+        ("datasets./tmp/x", {}, "the name '/tmp/x' cannot be used"),
+        ("datasets.lists.source.frame_name", "../img_{:05}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{:999999999d}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{0.__class__}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_%05d.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{}_{}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{}\n.jpg", "expected a name with a number"),
     ],
 )
 def test_wrong_parameter_is_accepted_or_its_error_names_no_way_out(params, path, value, words):
@@ -114,6 +135,87 @@ def test_yaml_tags_in_params_run_code(tmp_path):
     with pytest.raises(config.ConfigError, match=r"params\.yaml"):
         config.read_params(path)
     assert not (tmp_path / "hit").exists()
+
+
+def loaded(tmp_path, content: str | bytes):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return config.read_params(path)
+
+
+LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("seed: 0\nmodel: {}\nseed: 1\n", "the key 'seed' stands there twice"),
+        ("model: {frames: 8, frames: 16}\n", "the key 'frames' stands there twice"),
+        (LAUGHS, "more than 100000 values"),
+        ("a: &a [*a]\n", "nested"),
+        ("a: &a {b: *a}\n", "nested"),
+        ("a: " + "[" * 100_000, "RecursionError"),
+        ("a: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+        ("? [1, 2]\n: 3\n", "or is none"),
+        ("a: " + "9" * 5000, "write whole numbers plainly"),
+        ("seed: 010\n", "'010': write whole numbers plainly"),
+        ("seed: 0x10\n", "'0x10': write whole numbers plainly"),
+        ("seed: 1_000\n", "'1_000': write whole numbers plainly"),
+        ("seed: 1:30\n", "'1:30': write whole numbers plainly"),
+        ("a: 2020-99-99\n", "month must be in 1..12"),
+        ("a: !!int x\n", "write whole numbers plainly"),
+        ("a: !!timestamp x\n", "params.yaml"),
+        ("a: !!python/name:os.system\n", "could not determine a constructor"),
+        ("a: !!python/object/new:os.system [id]\n", "could not determine a constructor"),
+        ("a: \0\n", "unacceptable character"),
+        ("a: 1\n".encode("utf-16"), "can't decode byte"),
+        (b"a: \xff\n", "can't decode byte"),
+        ("- 1\n", "found list"),
+        ("", "found NoneType"),
+        ("a: 1\n---\nb: 2\n", "expected a single document"),
+    ],
+)
+def test_yaml_that_means_two_things_or_has_no_end_is_taken(tmp_path, content, words):
+    began = time.monotonic()
+    with pytest.raises(config.ConfigError, match=r"params\.yaml") as error:
+        loaded(tmp_path, content)
+    assert words in str(error.value)
+    assert len(str(error.value)) < 1000
+    assert time.monotonic() - began < 3
+
+
+def test_number_that_dvc_writes_is_read_as_text(tmp_path):
+    assert loaded(tmp_path, "\ufefflr: 1e-05\na: 1e5\nb: -2.5E+3\nc: 0\nd: &d [1]\ne: *d\nf: .5\n") == {
+        **{"lr": 1e-05, "a": 1e5, "b": -2500.0, "c": 0, "d": [1], "e": [1], "f": 0.5}
+    }
+
+
+def test_error_writes_out_what_aliases_stand_for(params, tmp_path):
+    laughs = loaded(tmp_path, "".join(LAUGHS.splitlines(keepends=True)[:5]))
+    for path in ("model", "model.frames", "dataset", "zoo", "train.crop_area", "datasets.motion.runtime.workers"):
+        with pytest.raises(config.ConfigError) as error:
+            config.resolve(changed(params, path, laughs["a4"]))
+        assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t[: len(t) // 2], lambda t: t.replace('"seed": 0', '"seed": "0"'), lambda _: ""]
+)
+def test_configuration_edited_by_hand_ends_in_a_traceback(params, tmp_path, spoil):
+    data, rows = config.resolve(params)
+    for read, written in ((config.read_row, rows[0]), (config.read_data, data)):
+        (tmp_path / "row.json").write_text(spoil(config.dump(written)))
+        with pytest.raises(config.ConfigError, match=r"row\.json: .*; run `dvc repro --force resolve`"):
+            read(tmp_path / "row.json")
+
+
+def test_parameters_that_change_between_two_stages_end_in_a_traceback(params):
+    for path, value in (("dataset", "gone"), ("dataset", []), ("datasets", 1), ("datasets.motion.runtime", None)):
+        for read in (config.workers, config.connections, config.scheduler):
+            with pytest.raises(config.ConfigError):
+                read(changed(params, path, value))
+    with pytest.raises(config.ConfigError, match="workers is 'many'"):
+        config.workers(changed(params, "datasets.motion.runtime.workers", "many"))
 
 
 def test_configuration_changes_on_its_way_through_the_file(params, tmp_path):

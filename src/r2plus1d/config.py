@@ -4,7 +4,6 @@ A row's configuration is complete: with the data, it decides every byte of the r
 machines work is not in it, because that changes none of them.
 """
 
-import difflib
 import json
 import math
 import re
@@ -16,7 +15,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from r2plus1d.errors import UserError
+from r2plus1d import plain_yaml
+from r2plus1d.refusal import ConfigError, check_keys, check_mapping, check_name, nearest, short
 from r2plus1d.sections import (
     BenchmarkConfig,
     ClipConfig,
@@ -48,19 +48,16 @@ SOURCES = {
 }
 
 
-class ConfigError(UserError, ValueError):
-    """A value in params.yaml that cannot be used; the message names the key, the value and the way out."""
-
-
 Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and the values given there
 
 
 def read_params(path: Path) -> dict:
-    """params.yaml as plain data. Raises ConfigError for a file that is not one YAML mapping of plain values."""
+    """params.yaml as plain data. Raises ConfigError for a file that is not one YAML mapping of plain values, or has a
+    key twice."""
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        params = plain_yaml.load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {' '.join(str(error).split())[:500]}") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: expected sections such as `dataset:` and `model:`, found {type(params).__name__}")
     return params
@@ -75,16 +72,20 @@ def resolve(
     (with the nearest that does), a missing key, or a value of a wrong type or out of range.
     """
     sections = ("dataset", "seed", "model", "train", "test", "benchmark", "datasets", "recipe", "zoo")
-    _check_keys("params.yaml", params, sections)
+    check_keys("params.yaml", params, sections)
     for name in sections[2:]:
-        _check_mapping(name, params[name])
+        check_mapping(name, params[name])
     seed = params["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-        raise ConfigError(f"seed is {seed!r}: expected a whole number from 0 to {2**31 - 1}")
+        raise ConfigError(f"seed is {short(seed)}: expected a whole number from 0 to {2**31 - 1}")
     datasets = params["datasets"]
-    if params["dataset"] not in datasets:
-        raise ConfigError(f"dataset is {params['dataset']!r}: " + _nearest(str(params["dataset"]), datasets, "entry"))
-    _check_keys("recipe", params["recipe"], ("model", "train", "test", "benchmark"))
+    for name in datasets:
+        check_name("datasets", name)
+    for name in params["zoo"]:
+        check_name("zoo", name)
+    if not isinstance(params["dataset"], str) or params["dataset"] not in datasets:
+        raise ConfigError(f"dataset is {short(params['dataset'])}: " + nearest(params["dataset"], datasets, "entry"))
+    check_keys("recipe", params["recipe"], ("model", "train", "test", "benchmark"))
     parts = {name: _dataset(f"datasets.{name}", entry) for name, entry in datasets.items()}
     source, scale, runtime = parts[params["dataset"]]
     path = datasets[params["dataset"]]["path"]
@@ -99,8 +100,6 @@ def resolve(
         shared["loose_frames"] = source.frame_name if source.content == "frames" else None
     if isinstance(source, KineticsSource | OfficialSource):
         shared["in_place"] = f"{path or 'downloads/' + params['dataset']}/videos"
-    if CUSTOM in params["zoo"]:
-        raise ConfigError(f"zoo.{CUSTOM}: this name is the row that the section `model` describes; choose another")
     rows = [_row(params, name, scale, runtime, shared, published) for name in (*params["zoo"], CUSTOM)]
     short_sides = dict(sorted({row.frames: row.clip.short_side for row in rows}.items()))
     if isinstance(source, MotionSource):
@@ -111,30 +110,57 @@ def resolve(
 
 def connections(params: Mapping[str, Any]) -> int:
     """To the server that the dataset in use comes from."""
-    return params["datasets"][params["dataset"]]["runtime"].get("connections", 1)
+    return _runtime(params).get("connections", 1)
 
 
 def workers(params: Mapping[str, Any]) -> int | None:
     """Reader processes for the dataset in use; None stands for `auto`."""
-    value = params["datasets"][params["dataset"]]["runtime"]["workers"]
+    value = _runtime(params).get("workers")
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ConfigError(f"runtime.workers is {short(value)}: expected a number of processes, 0 or more, or auto")
     return None if value == "auto" else value
 
 
 def scheduler(params: Mapping[str, Any]) -> str | None:
     """Address of the Dask cluster that extracts the frames of the dataset in use; None: this machine does."""
-    return params["datasets"][params["dataset"]]["runtime"].get("scheduler")
+    return _runtime(params).get("scheduler")
+
+
+def _runtime(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the dataset in use; params.yaml may have changed since `resolve` checked it."""
+    try:
+        runtime = params["datasets"][params["dataset"]]["runtime"]
+    except (LookupError, TypeError) as error:
+        raise ConfigError(
+            f"params.yaml has changed: no datasets.<dataset>.runtime ({error}); run `dvc repro`"
+        ) from error
+    check_mapping("runtime", runtime)
+    return runtime
 
 
 def read_row(path: Path) -> RowConfig:
-    return RowConfig.model_validate_json(path.read_text())
+    """Raises ConfigError for a file that `resolve` did not write so."""
+    return _read(path, RowConfig)
 
 
 def read_data(path: Path) -> DataConfig:
-    return DataConfig.model_validate_json(path.read_text())
+    """Raises ConfigError for a file that `resolve` did not write so."""
+    return _read(path, DataConfig)
 
 
 def dump(config: Section) -> str:
     return json.dumps(config.model_dump(), indent=2) + "\n"
+
+
+def _read(path: Path, section: type[Section]) -> Any:
+    try:
+        return section.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(key) for key in first["loc"])
+        raise ConfigError(
+            f"{path}: {place + ': ' if place else ''}{first['msg'].lower()}; run `dvc repro --force resolve`"
+        ) from error
 
 
 def _row(
@@ -145,15 +171,15 @@ def _row(
     defaults = {key: (f"{dataset}.{key}", params["datasets"][shared["dataset"]][key]) for key in ("train", "benchmark")}
     if name == CUSTOM:
         where, own = "model", params["model"]
-        _check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields, "checkpoint"))
+        check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields, "checkpoint"))
         layers["model"].append((where, _only(own, ModelConfig)))
         for key in ("train", "test", "benchmark"):
             layers[key] += [defaults[key]] if key in defaults else []
             layers[key].append((key, params[key]))
     else:
         where, own = f"zoo.{name}", params["zoo"][name]
-        _check_mapping(where, own)
-        _check_keys(where, own, (*ClipConfig.model_fields, "videos_per_gpu", "checkpoint"))
+        check_mapping(where, own)
+        check_keys(where, own, (*ClipConfig.model_fields, "videos_per_gpu", "checkpoint"))
         layers["train"] += [(where, _only(own, TrainConfig)), defaults["train"]]
         layers["benchmark"].append(defaults["benchmark"])
     clip = _only(own, ClipConfig)
@@ -188,35 +214,37 @@ def _checkpoint(where: str, value: Any, published: str | None) -> str | None:
     if value is None or (isinstance(value, str) and value.endswith((".pth", ".safetensors"))):
         return value
     raise ConfigError(
-        f"{where}.checkpoint is {value!r}: expected published, the path or https address of a .pth or .safetensors, "
-        "or null to train"
+        f"{where}.checkpoint is {short(value)}: expected published, the path or https address of a .pth or "
+        ".safetensors, or null to train"
     )
 
 
 def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
-    _check_mapping(where, entry)
-    _check_keys(where, entry, ("source", "path", "scale", "runtime", "train", "benchmark"))
+    check_mapping(where, entry)
+    check_keys(where, entry, ("source", "path", "scale", "runtime", "train", "benchmark"))
     for key in ("source", "scale", "runtime", "train", "benchmark"):
-        _check_mapping(f"{where}.{key}", entry[key])
+        check_mapping(f"{where}.{key}", entry[key])
     kind = entry["source"].get("kind")
-    if kind not in SOURCES:
-        raise ConfigError(f"{where}.source.kind is {kind!r}: " + _nearest(str(kind), SOURCES, "kind"))
+    if not isinstance(kind, str) or kind not in SOURCES:
+        raise ConfigError(f"{where}.source.kind is {short(kind)}: " + nearest(kind, SOURCES, "kind"))
     if not (entry["path"] is None or isinstance(entry["path"], str)):
-        raise ConfigError(f"{where}.path is {entry['path']!r}: expected the path of a folder, or null")
-    _check_keys(f"{where}.train", entry["train"], TrainConfig.model_fields, complete=False)
-    _check_keys(f"{where}.benchmark", entry["benchmark"], BenchmarkConfig.model_fields, complete=False)
+        raise ConfigError(f"{where}.path is {short(entry['path'])}: expected the path of a folder, or null")
+    check_keys(f"{where}.train", entry["train"], TrainConfig.model_fields, complete=False)
+    check_keys(f"{where}.benchmark", entry["benchmark"], BenchmarkConfig.model_fields, complete=False)
     runtime = dict(entry["runtime"])
     count = runtime.pop("workers", None)
     if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise ConfigError(f"{where}.runtime.workers is {count!r}: expected a number of processes, 0 or more, or auto")
+        raise ConfigError(
+            f"{where}.runtime.workers is {short(count)}: expected a number of processes, 0 or more, or auto"
+        )
     address = runtime.pop("scheduler", None)
     if address is not None and not (isinstance(address, str) and re.fullmatch(r"[a-z]+://\S+:[0-9]+", address)):
-        raise ConfigError(f"{where}.runtime.scheduler is {address!r}: expected such as tcp://host:8786, or null")
+        raise ConfigError(f"{where}.runtime.scheduler is {short(address)}: expected such as tcp://host:8786, or null")
     if "limit" in SOURCES[kind].model_fields:
         count = runtime.pop("connections", None)
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 16:
-            raise ConfigError(f"{where}.runtime.connections is {count!r}: expected a number from 1 to 16")
-        _check_mapping(f"{where}.source.limit", entry["source"].get("limit"))
+            raise ConfigError(f"{where}.runtime.connections is {short(count)}: expected a number from 1 to 16")
+        check_mapping(f"{where}.source.limit", entry["source"].get("limit"))
         _merge(Limit, [(f"{where}.source.limit", entry["source"]["limit"])])
     return (
         _merge(SOURCES[kind], [(f"{where}.source", entry["source"])]),
@@ -229,8 +257,8 @@ def _merge(section: type[Section], layers: list[Layer], nullable: Iterable[str] 
     """One validated section from values of rising priority, where null means inherited."""
     values, origin = dict.fromkeys(nullable), {}
     for where, layer in layers:
-        _check_mapping(where, layer)
-        _check_keys(where, layer, section.model_fields, complete=False)
+        check_mapping(where, layer)
+        check_keys(where, layer, section.model_fields, complete=False)
         for key, value in layer.items():
             if value is not None:
                 values[key], origin[key] = value, where
@@ -243,7 +271,9 @@ def _merge(section: type[Section], layers: list[Layer], nullable: Iterable[str] 
         key = str(first["loc"][0])
         if first["type"] == "missing":
             raise ConfigError(f"{layers[-1][0]}.{key} is missing; give it a value in params.yaml") from error
-        raise ConfigError(f"{origin[key]}.{key} is {values[key]!r}: {first['msg'].lower()}") from error
+        raise ConfigError(
+            f"{origin.get(key, layers[-1][0])}.{key} is {short(values.get(key))}: {first['msg'].lower()}"
+        ) from error
 
 
 def _shrink(section: Any, scale: Scale) -> Any:
@@ -260,23 +290,3 @@ def _scaled(value: int, factor: float, where: str) -> int:
 
 def _only(values: Mapping, section: type[Section]) -> dict:
     return {key: value for key, value in values.items() if key in section.model_fields}
-
-
-def _check_mapping(where: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} is {value!r}: expected keys with values below it")
-
-
-def _check_keys(where: str, values: Mapping, known: Iterable[str], complete: bool = True) -> None:
-    known = list(known)
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}: " + _nearest(str(key), known, "key"))
-    for key in known if complete else ():
-        if key not in values:
-            raise ConfigError(f"{where}.{key} is missing; give it a value in params.yaml")
-
-
-def _nearest(name: str, known: Iterable[str], noun: str) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"no such {noun}; there are {', '.join(known)}"

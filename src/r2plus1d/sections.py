@@ -3,6 +3,7 @@
 Types, ranges and the rules within one section; what is inherited and scaled is in `config`.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,8 +16,12 @@ Depth = Literal[10, 18, 34, 50, 101, 152]
 Convolution = Literal["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
 
 
+# One number of up to 99 digits in a file's name; other formats could name files elsewhere, or be of any length.
+FRAME_NAME = re.compile(r"[^/{}]{0,100}\{0?(:0?[0-9]{0,2}d?)?\}[^/{}]{0,100}")
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -116,11 +121,7 @@ class ListsSource(Section):
 
     @model_validator(mode="after")
     def check(self):
-        try:
-            several = self.frame_name.format(1) != self.frame_name.format(2)
-        except (IndexError, KeyError, ValueError):
-            several = False
-        if not several:
+        if not (FRAME_NAME.fullmatch(self.frame_name) and self.frame_name.isprintable()):
             raise ValueError(
                 f"frame_name is {self.frame_name!r}: expected a name with a number, such as img_{{:05}}.jpg"
             )
