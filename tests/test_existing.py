@@ -1,8 +1,10 @@
 """Annotation lists, videos and frames that were there before: used where they lie, as they are."""
 
 import json
+import os
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from r2plus1d import checkpoint, config, lists, training
 from r2plus1d.datasets import MANIFEST
 from r2plus1d.existing import find
 from r2plus1d.frames import FrameError
-from r2plus1d.loose import LooseFrameReader, survey
+from r2plus1d.loose import LooseFrameReader, frame_size, survey
 from r2plus1d.model import build
 from r2plus1d.video import VideoReader, decode
 from tests.conftest import Project, tiny_params
@@ -123,6 +125,32 @@ def test_list_that_leads_out_of_the_folder_is_taken(own, line, words):
         find(source(own), own / "videos", 0)
 
 
+def test_label_or_number_of_frames_without_end_fills_the_memory(own):
+    write(own / "val_videos.txt", ["falling/x.mp4 999999999"])
+    with pytest.raises(lists.ListError, match="have label 999999999; give the classes' names"):
+        find(source(own, labels=None), own / "videos", 0)
+    with pytest.raises(lists.ListError, match="3 classes, but the lists have label 999999999"):
+        find(source(own), own / "videos", 0)
+    lines = (own / "val_frames.txt").read_text().splitlines()
+    write(own / "val_frames.txt", [lines[0].split()[0] + " 999999999 0"])
+    began = time.monotonic()
+    _, aside, _ = find(source(own, "frames", "frames"), own / "frames", 0)
+    assert "is missing; 999999999 frames are listed" in aside[0][2]
+    assert time.monotonic() - began < 5
+
+
+def test_pipe_or_endless_device_is_waited_for(own):
+    (own / "videos/falling").mkdir(exist_ok=True)
+    os.mkfifo(own / "videos/falling/pipe.mp4")
+    (own / "videos/falling/zero.mp4").symlink_to("/dev/zero")
+    (own / "videos/falling/loop.mp4").symlink_to("loop.mp4")
+    names = [f"falling/{name}.mp4" for name in ("pipe", "zero", "loop")]
+    write(own / "train_videos.txt", [f"{name} 0" for name in names])
+    rows, aside, _ = find(source(own), own / "videos", 0)
+    assert len(rows) == 3
+    assert [path for path, *_ in aside] == sorted(names)
+
+
 def test_label_without_a_name_is_taken(own):
     write(own / "classes.txt", ["falling", "shaking"])
     with pytest.raises(lists.ListError, match="2 classes, but the lists have label 2"):
@@ -153,6 +181,43 @@ def test_loose_frames_are_read_in_another_order_than_asked_for(tmp_path, first):
     (tmp_path / "a" / FRAME_NAME.format(first)).write_bytes(b"no picture")
     with pytest.raises(FrameError, match="no JPEG"):
         reader.read("a", np.array([0]))
+
+
+def announcing(height: int, width: int) -> bytes:
+    """A JPEG of a few hundred bytes whose header says another size."""
+    jpeg = bytearray(simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8)))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(jpeg)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(60)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (announcing(65500, 65500), "65500 x 65500 pixels"),
+        (PNG, "no JPEG"),
+        (b"GIF89a" + bytes(60), "no JPEG"),
+        (b"", "no JPEG"),
+    ],
+)
+def test_frame_fills_the_memory_or_is_another_kind_of_picture(tmp_path, image, words):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / FRAME_NAME.format(1)).write_bytes(image)
+    with pytest.raises(FrameError, match=words):
+        frame_size(folder, FRAME_NAME)
+    with pytest.raises(FrameError, match=words):
+        LooseFrameReader(tmp_path, FRAME_NAME).read("a", np.array([0]))
+
+
+def test_endless_frame_is_read_into_memory(tmp_path):
+    with open(tmp_path / FRAME_NAME.format(1), "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FrameError, match="are read at most"):
+        survey(tmp_path, FRAME_NAME)
 
 
 def project_on(own, tmp_path, **changes) -> Project:

@@ -1,5 +1,7 @@
 """Annotation lists: the formats, and every way in which they could spoil a result."""
 
+import time
+
 import pytest
 
 from r2plus1d import lists
@@ -103,3 +105,68 @@ def test_offending_lines_flood_the_terminal():
         check(many)
     assert "and 990 more" in str(error.value)
     assert len(str(error.value).splitlines()) < 20
+
+
+ODD_NAMES = [
+    "a  b/c, d.mp4",
+    "a/'q' \"r\" #1 %n $x.mp4",
+    "-rf/--x.mp4",
+    "\u00e9/e\u0301.mp4",
+    "a/1 2 3.mp4",
+    ",a/1,2.mp4",
+    "a/b\\n.mp4",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_name_changes_on_its_way_through_a_list(name):
+    assert lists.writable(name)
+    samples = [Sample(name, 90, 7), Sample("x.mp4", 1, 0)]
+    assert lists.parse(lists.format_frames(samples), "list") == samples
+    assert [s.path for s in lists.parse(lists.format_videos(samples), "list")] == [name, "x.mp4"]
+
+
+BREAKS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines ends a line
+
+
+@pytest.mark.parametrize("character", [*BREAKS, "\0", "\x1b", "\u202e", "\u200b", "\u00a0", "\ud800", "\ufeff"])
+def test_character_that_does_not_show_stands_in_a_path_or_a_class(character):
+    assert not lists.writable(f"a{character}b.mp4")
+    with pytest.raises(lists.ListError, match="line 2"):
+        lists.parse(f"x.mp4 90 0\na{character}b.mp4 90 0\n", "list")
+    with pytest.raises(lists.ListError, match="no class name"):
+        lists.parse_label_map(f"x\na{character}b\n", "map")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_line_ends_of_another_system_end_up_in_the_labels(tmp_path, ending):
+    (tmp_path / "list.txt").write_bytes(ending.join(["a.mp4 0", "b.mp4 1", ""]).encode())
+    assert lists.parse(lists.read_text(tmp_path / "list.txt"), "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
+    assert lists.parse(f"a.mp4 0{ending}b.mp4 1", "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
+
+
+def test_list_in_another_encoding_or_of_bytes_is_read(tmp_path):
+    for content in ("a.mp4 0\n".encode("utf-16"), b"\xff\xfe\x00", b"\x89PNG\r\n\x1a\n"):
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(lists.ListError, match=r"list\.txt"):
+            lists.parse(lists.read_text(tmp_path / "list.txt"), "list.txt")
+
+
+@pytest.mark.parametrize("number", ["1000000000", "9" * 5000, "-1", "+1", "1e3", "0x1", "\u0663"])
+def test_number_of_another_kind_is_taken(number):
+    for line in (f"a.mp4 {number} 0", f"a.mp4 90 {number}"):
+        with pytest.raises(lists.ListError, match="line 2"):
+            lists.parse(f"x.mp4 90 0\n{line}\n", "list")
+
+
+@pytest.mark.parametrize(
+    "text", ["a " * 2_000_000, "a" + " " * 2_000_000 + "1", "9" * 5000 + " a\n1 b\n", "a " + "9" * 5000]
+)
+def test_endless_line_of_a_label_map_keeps_the_parser_busy(text):
+    began = time.monotonic()
+    try:
+        names = lists.parse_label_map(text, "map")
+    except lists.ListError:
+        names = []
+    assert all(len(name) < 5100 for name in names)
+    assert time.monotonic() - began < 2

@@ -223,3 +223,72 @@ def test_missing_frames_give_an_error_without_the_way_out(tmp_path, clip_path):
         reader.read(clip_path.name, np.array([0, 40]))
     with pytest.raises(frames.FrameError, match=r"no frames of 'other\.mp4'"):
         reader.read("other.mp4", np.array([0]))
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A folder with two videos of four grey frames in one shard."""
+    with frames.ShardWriter(tmp_path, 0) as writer:
+        for video in ("a.mp4", "b.mp4"):
+            writer.begin(video)
+            for grey in range(4):
+                writer.add(np.full((16, 16, 3), 60 * grey, np.uint8))
+            writer.end()
+    frames.write_index(tmp_path, writer.rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        np.full((8, 2), -1),
+        np.full((8, 2), [0, -1]),
+        np.full((8, 2), [0, 1 << 62]),
+        np.full((8, 2), [1 << 62, 10]),
+        np.full((8, 2), [0, 0]),
+        np.full((8, 2), 512.0),
+        np.full((8, 2), 512, np.int32),
+        np.full((8, 3), 512),
+        np.full(16, 512),
+        np.full((2, 2), 512),
+        np.full((8, 2), None),
+    ],
+)
+def test_spoilt_places_are_read_from(packed, places):
+    np.save(packed / "shard-00000.npy", places)
+    with pytest.raises(frames.FrameError, match=r"shard-00000\.tar"):
+        frames.FrameReader(packed).read("b.mp4", np.array([3]))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x93NUMPY\x01\x00\xff\xff{", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", b"PK\3\4", b"("]
+)
+def test_file_of_places_that_is_none_ends_in_a_traceback(packed, content):
+    (packed / "shard-00000.npy").write_bytes(content)
+    with pytest.raises(frames.FrameError, match=r"shard-00000\.tar"):
+        frames.FrameReader(packed).read("b.mp4", np.array([3]))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("b.mp4,0,4,4", "b.mp4,0,-4,4"),
+        ("b.mp4,0,4,4", "b.mp4,-2,4,4"),
+        ("b.mp4,0,4,4", "b.mp4,0,4,0"),
+        ("b.mp4,0,4,4", "b.mp4,0,4,many"),
+        ("b.mp4,0,4,4", "b.mp4,0,4.5,4"),
+        ("b.mp4,0,4,4", "b.mp4,0,,4"),
+        ("b.mp4,0,4,4", f"b.mp4,0,{10**30},4"),
+        ("b.mp4", "a.mp4"),
+        ("video,shard", "shard,video"),
+        ("b.mp4,0", '"b.mp4,0'),
+        ("16,16\n", "16,16,16\n"),
+        ("video,shard,first,frames,height,width\n", ""),
+    ],
+)
+def test_spoilt_index_is_read_from(packed, old, new):
+    index = (packed / "index.csv").read_text()
+    assert old in index
+    (packed / "index.csv").write_text(index.replace(old, new, 1))
+    with pytest.raises(frames.FrameError, match=r"index\.csv: damaged"):
+        frames.FrameReader(packed)

@@ -277,10 +277,15 @@ class _ShortReads(io.RawIOBase):
     memory."""
 
     def __init__(self, file: io.BufferedIOBase, left: int = sys.maxsize):
-        self._file, self.seek, self.tell, self.last, self.left = file, file.seek, file.tell, b"", left
+        self._file, self.tell, self.last, self.left = file, file.tell, b"", left
 
     def seekable(self) -> bool:
         return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET and not 0 <= offset < 1 << 62:
+            raise tarfile.ReadError(f"content at byte {offset}")  # the system's own error would tell of a broken disk
+        return self._file.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
         whole = size == -1  # as zipfile asks for the end of the file

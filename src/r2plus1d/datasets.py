@@ -19,6 +19,7 @@ from r2plus1d.config import DataConfig, FolderSource, KineticsSource, ListsSourc
 from r2plus1d.errors import UserError
 from r2plus1d.existing import find
 from r2plus1d.files import held, remove_partials, replace_folder, replacing, sha256
+from r2plus1d.lists import writable
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
 from r2plus1d.video import VIDEO_SUFFIXES, write_h264
@@ -26,6 +27,7 @@ from r2plus1d.video import VIDEO_SUFFIXES, write_h264
 MANIFEST = ("path", "label", "split", "frames", "bytes", "sha256")
 SET_ASIDE = ("path", "split", "reason")
 UNREADABLE = ("path", "reason")
+TYPES = {"frames": np.int64, "bytes": np.int64} | dict.fromkeys(("path", "label", "split", "sha256", "reason"), str)
 
 
 class DataError(UserError):
@@ -62,7 +64,14 @@ def write_table(path: Path, rows: list[tuple], columns: tuple[str, ...]) -> None
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, keep_default_na=False, dtype={"path": str, "label": str})
+    """One of the tables above. Raises DataError for one that `write_table` did not write so."""
+    try:
+        table = pd.read_csv(path, keep_default_na=False, dtype=TYPES)
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        raise DataError(f"{path}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from error
+    if tuple(table.columns) not in (MANIFEST, SET_ASIDE, UNREADABLE):
+        raise DataError(f"{path}: damaged (the columns are {', '.join(table.columns)[:200]}); run `dvc repro`")
+    return table
 
 
 def _download(config: DataConfig, connections: int) -> tuple[list[tuple], list[tuple], list[str]]:
@@ -105,7 +114,8 @@ def _copy(source: FolderSource, seed: int, path: str | None, work: Path) -> tupl
     if list(splits) == ["train"]:
         raise DataError(f"{root}: there is a train/ but no val/ beside it; add it, or keep neither")
     found, aside = _scan(root, list(splits.values()) or [root])
-    classes = sorted({label for _, label in found}, key=lambda name: name.replace("_", " "))  # Kinetics' own order
+    order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
+    classes = sorted(order, key=lambda name: (order[name], name))
     if len(classes) < 2:
         raise DataError(
             f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
@@ -134,22 +144,31 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tu
     """(file, class) of every video, sorted, and (path, split, reason) of other files. Folder links are not followed."""
     found, aside = [], []
     for top in tops:
-        for folder, subfolders, names in os.walk(top):
+        split = "" if top == root else top.name
+
+        def keep(file: Path | str, reason: str, split=split) -> None:
+            path = str(Path(file).relative_to(root))
+            aside.append((path if path.isprintable() else ascii(path), split, reason))
+
+        unopened = lambda error, keep=keep: keep(error.filename, f"a folder that cannot be read: {error.strerror}")  # noqa: E731
+        for folder, subfolders, names in os.walk(top, onerror=unopened):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             for name in sorted(name for name in names if not name.startswith(".")):
                 file = Path(folder, name)
                 below = file.relative_to(top).parts
-                path, split = str(file.relative_to(root)), "" if top == root else top.name
                 if len(below) < 2:
                     continue  # beside the class folders, such as a README
                 if file.suffix.lower() not in VIDEO_SUFFIXES:
-                    aside.append((path, split, "its name does not end like a video's"))
-                elif not path.isprintable():
-                    aside.append(
-                        (repr(path), split, "control characters in the name cannot stand in an annotation list")
+                    keep(file, "its name does not end like a video's")
+                elif not writable(str(file.relative_to(root))):
+                    keep(
+                        file,
+                        "control characters or a blank at the start cannot stand in an annotation list",
                     )
                 elif not file.is_file():
-                    aside.append((path, split, "not a file, or a link to nowhere"))
+                    keep(file, "not a file, or a link to nowhere")
+                elif not os.access(file, os.R_OK):
+                    keep(file, "may not be read")
                 else:
                     found.append((file, below[0]))
     return sorted(found), aside

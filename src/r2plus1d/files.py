@@ -29,7 +29,8 @@ def replacing(path: Path, rivals: bool = False) -> Iterator[Path]:
     at the same time, on this machine or another with the same folder, have a name each; `remove_partials` clears those.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}{f'.{secrets.token_hex(4)}' if rivals else ''}.part")
+    tag = secrets.token_hex(4) if rivals else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    partial = path.with_name(f".{path.name[:40]}.{tag}.part")  # a name has 255 bytes at most
     try:
         with naming(path):
             yield partial

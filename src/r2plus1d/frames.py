@@ -11,6 +11,7 @@ import contextlib
 import csv
 import io
 import tarfile
+import tokenize
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,12 +23,29 @@ from r2plus1d.errors import UserError
 from r2plus1d.files import replacing
 
 QUALITY = 95
+MOST_PIXELS = 1 << 26  # of a frame: twice 8K; a header may announce 65500 x 65500, 13 GB, in a few bytes
+MOST_BYTES = 1 << 28  # of its JPEG
 NO_SHARD = -1  # in the index of frames that are not packed
 COLUMNS = ("video", "shard", "first", "frames", "height", "width")
+LEAST = {"shard": NO_SHARD, "first": 0, "frames": 1, "height": 1, "width": 1}
 
 
 class FrameError(UserError):
     """Packed frames that are missing or do not fit their index."""
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """(height, width). Raises ValueError for what is no JPEG, and for one with more than MOST_PIXELS."""
+    height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; {MOST_PIXELS} are read at most")
+    return height, width
+
+
+def decode_jpeg(jpeg: bytes) -> np.ndarray:
+    """uint8 RGB [H, W, 3]. Raises ValueError as `jpeg_size` does."""
+    jpeg_size(jpeg)
+    return simplejpeg.decode_jpeg(jpeg, "RGB")
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -100,11 +118,22 @@ def write_index(folder: Path, rows: Iterable[Sequence]) -> None:
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """The index with the video as key. Raises FrameError where there is none."""
+    """The index with the video as key. Raises FrameError where there is none, or not one that `write_index` wrote."""
     path = folder / "index.csv"
     if not path.is_file():
         raise FrameError(f"{path} is missing; run `dvc repro extract_frames`")
-    return pd.read_csv(path, index_col="video", dtype={"video": str}, keep_default_na=False)
+    try:
+        index = pd.read_csv(path, dtype=dict.fromkeys(LEAST, np.int64) | {"video": str}, keep_default_na=False)
+        wrong = tuple(index.columns) != COLUMNS or (index[list(LEAST)] < pd.Series(LEAST)).any(axis=None)
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        raise FrameError(
+            f"{path}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro extract_frames`"
+        ) from error
+    if wrong or not index["video"].is_unique:
+        raise FrameError(
+            f"{path}: damaged (not the columns, numbers and names expected); run `dvc repro extract_frames`"
+        )
+    return index.set_index("video")
 
 
 class FrameReader:
@@ -131,12 +160,16 @@ class FrameReader:
             raise FrameError(f"{self.folder}: {video!r} has frames 0 to {frames - 1}, not {unique[0]} to {unique[-1]}")
         path, images = shard_path(self.folder, shard), []
         try:
-            spans = np.load(path.with_suffix(".npy"), mmap_mode="r")[first + unique].tolist()
+            places = np.lib.format.open_memmap(path.with_suffix(".npy"), mode="r")
+            if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 2:
+                raise ValueError(f"{places.dtype} {list(places.shape)} in the .npy beside it")
             with open(path, "rb") as file:
-                for offset, length in spans:
+                for offset, length in places[first + unique].tolist():
+                    if offset < 0 or not 0 < length <= MOST_BYTES:
+                        raise ValueError(f"{length} bytes at byte {offset}, says the .npy beside it")
                     file.seek(offset)
                     images.append(_decode(file.read(length), path, offset, video))
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, LookupError, OverflowError, tokenize.TokenError) as error:  # of numpy's header too
             raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
         return np.stack(images)[inverse]
 
@@ -151,6 +184,6 @@ class FrameReader:
 
 def _decode(jpeg: bytes, path: Path, offset: int, video: str) -> np.ndarray:
     try:
-        return simplejpeg.decode_jpeg(jpeg, "RGB")
+        return decode_jpeg(jpeg)
     except ValueError as error:
         raise FrameError(f"{path}: no JPEG at byte {offset} ({video!r}): {error}") from error

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from r2plus1d.errors import UserError
 
-LONGEST_LINE = 4096  # characters
+LONGEST_LINE = 8192  # characters
+MOST_CLASSES = 100_000  # without names given for them: a label is a row of the network's last layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ def parse(text: str, name: str) -> list[Sample]:
     """Any of the three formats, told apart by the first line; blank lines are passed over. Of a videos list, num_frames
     is 0.
 
-    Raises ListError with the line's number for a line that is not like the first.
+    Raises ListError with the line's number for a line that is not like the first or whose path is not `writable`.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
     if not lines:
         raise ListError(f"{name}: empty; expected lines such as `path total_frames label` or `path label`")
     numbers = 2 if _fields(lines[0][1], 2) else 1
@@ -56,8 +57,20 @@ def parse(text: str, name: str) -> list[Sample]:
         if not found:
             raise ListError(f"{name}, line {number}: expected {what}, found {line[:200]!r}")
         path, *rest = found
+        if not writable(path):
+            raise ListError(f"{name}, line {number}: {path[:200]!r} holds control characters or ones that do not show")
         samples.append(Sample(path, int(rest[0]) if numbers == 2 else 0, int(rest[-1])))
     return samples
+
+
+def writable(path: str) -> bool:
+    """Whether a path can stand in a list and be read back as it is."""
+    return path.isprintable() and path == path.strip() != "" and len(path) <= LONGEST_LINE // 2
+
+
+def _lines(text: str) -> list[str]:
+    """Not str.splitlines, which ends lines at eight more characters than files do."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _fields(line: str, numbers: int) -> tuple[str, ...] | None:
@@ -71,10 +84,12 @@ _LINE = {n: re.compile(r"\s*(\S.*?)" + n * r"(?:\s*,\s*|\s+)([0-9]{1,9})" + r"\s
 def parse_label_map(text: str, name: str) -> list[str]:
     """Class names in the order of the labels, from lines of a name, or of a name and its label in either order.
 
-    Raises ListError where names repeat or the labels are not 0, 1, 2, ... or 1, 2, 3, ...
+    Raises ListError where names repeat or cannot be read back, or the labels are not 0, 1, 2, ... or 1, 2, 3, ...
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for pattern in (r"(?P<label>[0-9]+)[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]+)"):
+    lines = [line.strip() for line in _lines(text) if line.strip()]
+    if long := next((line for line in lines if len(line) > LONGEST_LINE), None):
+        raise ListError(f"{name}: {long[:200]!r} ... is no class name; expected one a line")
+    for pattern in (r"(?P<label>[0-9]{1,9})[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]{1,9})"):
         found = [re.fullmatch(pattern, line) for line in lines]
         if lines and all(found):
             numbered = sorted((int(match["label"]), match["name"]) for match in found)
@@ -83,6 +98,8 @@ def parse_label_map(text: str, name: str) -> list[str]:
                 break
     if repeated := [line for line, times in Counter(lines).items() if times > 1]:
         raise ListError(f"{name}: class {repeated[0]!r} stands there twice")
+    if odd := next((line for line in lines if not writable(line)), None):
+        raise ListError(f"{name}: {odd[:200]!r} is no class name; expected one a line, of characters that show")
     if not lines:
         raise ListError(f"{name}: empty; expected one class name a line")
     return lines

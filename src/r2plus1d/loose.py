@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 
-from r2plus1d.frames import FrameError
+from r2plus1d.frames import MOST_BYTES, FrameError, decode_jpeg, jpeg_size
 
 
 def survey(folder: Path, frame_name: str, listed: int = 0) -> tuple[int, dict[str, int]]:
@@ -21,18 +20,23 @@ def survey(folder: Path, frame_name: str, listed: int = 0) -> tuple[int, dict[st
     there = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     first = 0 if frame_name.format(0) in there else 1
     pattern = sum(Path(name).suffix == Path(frame_name).suffix for name in there)
-    names = [frame_name.format(first + k) for k in range(listed or max(pattern, 1))]
-    if broken := next((name for name in names if not there.get(name)), None):
-        state = "is empty" if broken in there else "is missing"
-        raise FrameError(f"{broken} {state}; {len(names)} frames are {'listed' if listed else 'expected'}")
-    return len(names), {name: there[name] for name in names}
+    count, found = listed or max(pattern, 1), {}
+    for number in range(first, first + count):  # a list may say a billion: the first that is missing ends this
+        name = frame_name.format(number)
+        if not there.get(name):
+            state = "is empty" if name in there else "is missing"
+            raise FrameError(f"{name} {state}; {count} frames are {'listed' if listed else 'expected'}")
+        if there[name] > MOST_BYTES:
+            raise FrameError(f"{name} has {there[name]} bytes; {MOST_BYTES} are read at most")
+        found[name] = there[name]
+    return count, found
 
 
 def frame_size(folder: Path, frame_name: str) -> tuple[int, int]:
     """(height, width) of the first frame. Raises FrameError where it is no JPEG."""
     path = _frame(folder, frame_name, _first(folder, frame_name))
     try:
-        return simplejpeg.decode_jpeg_header(path.read_bytes())[:2]
+        return jpeg_size(path.read_bytes())
     except (OSError, ValueError) as error:
         raise FrameError(f"{path}: no JPEG ({error})") from error
 
@@ -54,7 +58,7 @@ class LooseFrameReader:
         for number in unique.tolist():
             path = _frame(self.root / video, self.frame_name, first + number)
             try:
-                images.append(simplejpeg.decode_jpeg(path.read_bytes(), "RGB"))
+                images.append(decode_jpeg(path.read_bytes()))
             except (OSError, ValueError) as error:
                 raise FrameError(f"{path}: {getattr(error, 'strerror', None) or f'no JPEG ({error})'}") from error
             if images[-1].shape != images[0].shape:

@@ -1,0 +1,14 @@
+"""Mutated files and text, the same ones every time; benchmarks/fuzz.py tries others, for longer."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzz_targets import TARGETS
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.filterwarnings("ignore")
+def test_hostile_input_ends_in_a_traceback_or_in_a_result(name):
+    target = TARGETS[name]
+    options = {"max_examples": 150, "derandomize": True, "database": None, "deadline": None}
+    settings(**options, suppress_health_check=list(HealthCheck))(given(target.inputs)(target.check))()
