@@ -1,9 +1,13 @@
 """Fetching files from a server that misbehaves."""
 
+import contextlib
 import hashlib
 import http.server
+import shutil
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 
@@ -12,6 +16,7 @@ import pytest
 import requests
 
 from r2plus1d import fetch
+from r2plus1d.catalogue import Part
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 NAME = f"weights_20200729-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -22,7 +27,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.mood, self.asked, self.target, self.tag = "", [], "", None
+        self.mood, self.asked, self.target, self.tag, self.seen = "", [], "", None, []
         self.url = f"http://127.0.0.1:{self.server_port}/some/folder/{NAME}"
 
     def shutdown_request(self, request):
@@ -36,13 +41,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_HEAD(self):
+        self.do_GET()
+
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
+        server.seen.append(dict(self.headers))
         if self.headers.get("If-Range", server.tag) != server.tag and "ignores" not in server.mood:
             asked = None
         first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and "no ranges" not in server.mood else 0
-        if "refuse" in server.mood or ("busy once" in server.mood and len(server.asked) == 1):
+        if any(word in server.mood for word in ("headers", "endless", "lies")):
+            self.harm()
+        elif "refuse" in server.mood or ("busy once" in server.mood and len(server.asked) == 1):
             self.send_error(404 if "refuse" in server.mood else 503)
         elif "redirect" in server.mood:
             self.send_response(302)
@@ -72,6 +83,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body[first : first + 1_500_000] if cut else body[first:])
             if cut:
                 self.connection.close()
+
+    def harm(self):
+        """A client that believes what comes runs out of memory, disk or time."""
+        mood = self.server.mood
+        self.send_response(200)
+        if "headers" in mood:
+            for number in range(1000 if "many" in mood else 1):
+                self.send_header(f"X-{number}", "x" * (10 if "many" in mood else 10_000_000))
+        elif "lies" in mood:
+            self.send_header("Content-Length", self.server.target)
+        with contextlib.suppress(OSError):  # the client hangs up
+            self.end_headers()
+            self.wfile.write(CONTENT)
+            while "endless" in mood:
+                self.wfile.write(CONTENT)
 
 
 @pytest.fixture
@@ -157,13 +183,118 @@ def test_refusal_is_tried_again_or_not_said(server, tmp_path):
         "http://example.invalid/x.pth",
         "http://127.0.0.1.example.invalid/x",
         "http://localhost:x@example.invalid/x",
-        "file:///x",
+        "http://2130706433/x",
+        "file:///etc/passwd",
+        "ftp://example.invalid/x",
+        "data:,x",
     ],
 )
 def test_redirect_leads_away_from_https(server, tmp_path, target):
     server.mood, server.target = "redirect", target
     with pytest.raises(fetch.FetchError, match="only https"):
         fetch.fetch(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "target", ["https://", "https:///x", "http://[::1", "https://a..b/", "//", "/same", "\\\\x", "?"]
+)
+def test_redirect_to_nowhere_or_in_a_circle_ends_in_a_traceback(server, tmp_path, monkeypatch, target):
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    server.mood, server.target = "redirect", target
+    with pytest.raises(fetch.FetchError, match=NAME):
+        fetch.fetch(server.url, tmp_path)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("mood", ["many headers", "long headers"])
+def test_headers_without_end_fill_the_memory(server, tmp_path, mood):
+    server.mood = mood
+    with pytest.raises(fetch.FetchError, match="gave up"):
+        fetch.fetch(server.url, tmp_path)
+
+
+def test_content_without_end_fills_the_disk(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST_BYTES", 1_000_000)
+    server.mood = "endless"
+    with pytest.raises(fetch.FetchError, match="more than 1000000 bytes"):
+        fetch.fetch(server.url, tmp_path)
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) <= 1_000_000 + 100
+
+
+@pytest.mark.parametrize("length", ["10", "-1", "9" * 5000, "1e9", "\u00b2", "3000000, 5"])
+def test_length_that_lies_is_believed(server, tmp_path, length):
+    server.mood, server.target = "lies", length
+    with contextlib.suppress(fetch.FetchError):
+        assert fetch.fetch(server.url, tmp_path).read_bytes() == CONTENT
+    with contextlib.suppress(fetch.FetchError):
+        assert fetch.remote_size(server.url) in (None, 10)
+    assert left(tmp_path) in ([], [NAME])
+
+
+def test_password_goes_to_where_a_server_redirects(server, tmp_path):
+    with Server() as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        server.mood, server.target = "redirect", other.url.replace("127.0.0.1", "localhost")
+        fetch.fetch(server.url.replace("127.0.0.1", "user:secret@127.0.0.1"), tmp_path)
+        other.shutdown()
+    assert "Authorization" in server.seen[0]
+    assert other.seen
+    assert not {"Authorization", "Cookie", "Referer"} & set(other.seen[0])
+
+
+@pytest.fixture
+def secure(server, tmp_path):
+    """(the server with a certificate of its own making for `localhost`, the certificate's path)"""
+    if shutil.which("openssl") is None:
+        pytest.skip("making a certificate takes openssl")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        *names,
+        *files,
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.url = server.url.replace("http://127.0.0.1", "https://localhost")
+    return server, tmp_path / "cert.pem"
+
+
+def test_certificate_that_nobody_vouches_for_is_accepted(secure, tmp_path, monkeypatch):
+    server, certificate = secure
+    with pytest.raises(fetch.FetchError, match="certificate is not accepted"):
+        fetch.fetch(server.url, tmp_path / "to")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with pytest.raises(fetch.FetchError, match="certificate is not accepted"):
+        fetch.fetch(server.url.replace("localhost", "127.0.0.1"), tmp_path / "to")
+    assert server.asked == []
+    assert fetch.fetch(server.url, tmp_path / "to").read_bytes() == CONTENT
+
+
+def test_server_elsewhere_leads_to_plain_http_on_this_machine(secure, tmp_path, monkeypatch):
+    server, certificate = secure
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with Server() as here:
+        threading.Thread(target=here.serve_forever, daemon=True).start()
+        server.mood, server.target = "redirect", here.url
+        with pytest.raises(fetch.FetchError, match="only https"):
+            fetch.fetch(server.url, tmp_path / "to")
+        here.shutdown()
+    assert here.asked == []
+
+
+@pytest.mark.parametrize("name", ["a%2F..%2Fb.rar", "%2e%2e%2fb.rar", "..%2F..%2Fb.rar", "b.rar"])
+def test_name_of_a_part_leads_out_of_its_folder(name):
+    assert Part(f"https://host/x/{name}", ("train", "val")).name == "b.rar"
 
 
 def test_plain_http_of_another_machine_is_fetched(tmp_path):

@@ -25,7 +25,7 @@ class Part:
 
     @property
     def name(self) -> str:
-        return unquote(PurePosixPath(urlsplit(self.url).path).name)
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name
 
     @property
     def title(self) -> str:

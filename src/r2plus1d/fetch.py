@@ -23,6 +23,7 @@ ATTEMPTS = 6  # in a row that bring nothing
 PAUSE = 1.0  # seconds after the first of them; doubled after each
 CHUNK = 1 << 16  # what a connection that is reset may lose
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
+MOST_BYTES = 1 << 38  # of one file; a server may send without end
 LOCAL = ("localhost", "127.0.0.1", "::1")
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -126,7 +127,7 @@ def _persist(
     """The first result of `attempt`, over as many connections as that takes; `reached` says how far one got."""
     failures, furthest = 0, reached()
     with requests.Session() as session:
-        session.mount("http://", _OnlyHere())  # also where a server redirects to
+        session.mount("http://", _OnlyHere(url))  # also where a server redirects to
         while True:
             try:
                 return attempt(session)
@@ -142,6 +143,8 @@ def _persist(
                         "same command again to go on"
                     ) from error
                 _wait(PAUSE * 2**failures, arrived)
+            except (requests.RequestException, ValueError) as error:  # endless redirects, addresses that are none
+                raise FetchError(f"{url}: {' '.join(str(error).split())[:500]}") from error
 
 
 def _append(session: requests.Session, url: str, partial: Path, name: str, arrived: Arrived | None) -> None:
@@ -173,6 +176,9 @@ def _append(session: requests.Session, url: str, partial: Path, name: str, arriv
         chunks = response.iter_content(CHUNK)
         with naming(partial), open(partial, "ab") as file:
             for chunk in progress(chunks, total, f"fetching {name}", "B", len, kept) if arrived is None else chunks:
+                kept += len(chunk)
+                if kept > MOST_BYTES:
+                    raise RefusedError(f"{url}: more than {MOST_BYTES} bytes; nothing more of it is fetched")
                 file.write(chunk)
                 if arrived is not None:
                     arrived(len(chunk))
@@ -188,7 +194,7 @@ def _check(response: requests.Response, url: str) -> None:
 
 def _check_rest(response: requests.Response, partial: Path, kept: int, version: dict, arrived: Arrived | None) -> None:
     """That what comes is the rest of what is kept, also from a server that knows no If-Range."""
-    place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    place = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
     tie = version.get("If-Range")
     same = tie is None or _tie(response).get("If-Range", tie) == tie
     if place and version.get("bytes") is not None and place[2] != "*":
@@ -207,7 +213,7 @@ def _tie(response: requests.Response) -> dict:
 
 def _length(response: requests.Response) -> int | None:
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _throw_away(partial: Path, arrived: Arrived | None) -> None:
@@ -226,10 +232,14 @@ def _wait(seconds: float, arrived: Arrived | None) -> None:
 
 
 class _OnlyHere(HTTPAdapter):
-    """Plain http, for servers on this machine."""
+    """Plain http, for servers on this machine; no other server leads there."""
+
+    def __init__(self, url: str):
+        super().__init__()
+        self._allowed = LOCAL if urlsplit(url).scheme == "http" else ()
 
     def send(self, request, **options):
-        if urlsplit(request.url).hostname not in LOCAL:
+        if urlsplit(request.url).hostname not in self._allowed:
             raise requests.exceptions.InvalidSchema(request.url)
         return super().send(request, **options)
 

@@ -70,7 +70,8 @@ def _parts(source: KineticsSource, split: str, folder: Path) -> list[Part]:
 
 def _names(text: str, url: str) -> list[str]:
     names = [line.strip().rsplit("/", 1)[-1] for line in text.splitlines() if line.strip()]
-    if wrong := next((name for name in names if not name.endswith((".tar.gz", ".tgz"))), None if names else "nothing"):
+    usable = re.compile(r"[^\x00-\x1f\x7f]{1,200}(\.tar\.gz|\.tgz)")
+    if wrong := next((name for name in names if not usable.fullmatch(name)), None if names else "nothing"):
         raise DownloadError(f"{url}: expected addresses of .tar.gz files, one a line, found {wrong[:200]!r}; {ANEW}")
     return names
 
