@@ -16,6 +16,10 @@ def main() -> None:
     if data.path is not None and not Path(data.path).is_dir():
         hint = "write it without ~" if data.path.startswith("~") else "give it the folder of your videos, or for them"
         raise config.ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
+    if data.source.kind == "folder" and data.path is not None:
+        for file in Path(data.path).rglob("*"):
+            if file.exists() and not (file.is_file() or file.is_dir()):
+                raise config.ConfigError(f"{str(file)!r} is a pipe, socket or device, which DVC would read; remove it")
     for row in rows:
         if row.checkpoint and "://" not in row.checkpoint and not Path(row.checkpoint).is_file():
             raise config.ConfigError(f"{row.row}: checkpoint is {row.checkpoint!r}: there is no such file")

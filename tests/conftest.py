@@ -16,6 +16,7 @@ from r2plus1d.files import sha256
 from r2plus1d.video import write_h264
 
 ROOT = Path(__file__).parent.parent
+OFFLINE = ROOT / "tests" / "offline"  # on the PYTHONPATH, it ends what uses the network
 GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")  # committed extracts, and all there are
 
 
@@ -117,10 +118,11 @@ class Project:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
     def run(self, stage: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        """Without network; OFFLINE="but-this-machine" leaves it servers on this machine."""
         return subprocess.run(
             [sys.executable, f"stages/{stage}.py", *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder / "src"), **environment},
+            env={**os.environ, "PYTHONPATH": f"{self.folder / 'src'}:{OFFLINE}", **environment},
             capture_output=True,
             text=True,
             timeout=240,

@@ -398,7 +398,7 @@ def test_published_weights_are_tested_by_a_network_of_another_size(served, tmp_p
     params["datasets"]["motion"]["scale"]["width"] = 0.125
     project.set(params)
     project.must("resolve")
-    failed = project.run("train", ROW, TORCH_HOME=str(tmp_path / "hub"))
+    failed = project.run("train", ROW, TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
     assert failed.returncode == 1
     assert "does not fit the network (depth 18, conv r2plus1d, width 8" in failed.stderr
     subprocess.run(["rm", "-rf", str(project.folder)], check=True)

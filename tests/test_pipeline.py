@@ -148,3 +148,14 @@ def test_dataset_without_a_folder_gets_past_the_first_stage(project, path, words
     assert f"datasets.folder.path is '{path}': there is no such folder" in failed.stderr
     assert words in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_pipe_among_the_videos_is_waited_for_by_dvc(project, tmp_path):
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    os.mkfifo(tmp_path / "mine" / "a" / "x.mp4")
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", str(tmp_path / "mine")
+    project.set(params)
+    failed = project.run("resolve")
+    assert failed.returncode == 1
+    assert "x.mp4' is a pipe, socket or device, which DVC would read; remove it" in failed.stderr
