@@ -217,6 +217,24 @@ def test_sparse_tar_member_unpacks_to_terabytes(tmp_path):
     assert (list(found), odd) == (["good.mp4"], [("holes.mp4", "not a plain file")])
 
 
+def test_zip_member_without_a_name_ends_in_a_traceback(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a", "w") as archive:
+        archive.writestr("1.mp4", VIDEO)
+        archive.filelist[0].filename = ""
+    with pytest.raises(archives.ArchiveError):
+        unpack(tmp_path / "a")
+
+
+def test_content_before_the_start_of_a_zip_ends_in_an_error_of_the_disk(tmp_path):
+    zipped(tmp_path / "a", [("1.mp4", VIDEO)])
+    content = bytearray((tmp_path / "a").read_bytes())
+    at = content.index(b"PK\5\6") + 16
+    content[at : at + 4] = (int.from_bytes(content[at : at + 4], "little") + 100).to_bytes(4, "little")
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(archives.ArchiveError):
+        unpack(tmp_path / "a")
+
+
 def test_negative_size_leads_round_in_circles(tmp_path):
     info = tarfile.TarInfo("1.mp4")
     info.size = -512

@@ -26,6 +26,14 @@ ROW = config.CUSTOM
 WEIGHTS = paths.weights(ROW)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def this_machine():
+    """Processes find one another by its name and address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OFFLINE", "but-this-machine")
+        yield
+
+
 @pytest.fixture(scope="module")
 def pair(prepared, tmp_path_factory) -> Project:
     """A row for two processes of five videos each, and eleven training videos: the second step of an epoch has one."""

@@ -57,8 +57,11 @@ DAMAGE = (
     gzip.BadGzipFile,
     NotImplementedError,
     RuntimeError,  # zipfile: a member that turns out to be encrypted
-    ValueError,  # names and numbers that cannot be
+    ValueError,  # names and numbers that cannot be; zipfile and tarfile stumble over them in many ways
     OverflowError,
+    LookupError,
+    TypeError,
+    AttributeError,
     struct.error,
 )
 

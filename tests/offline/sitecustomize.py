@@ -6,7 +6,8 @@ OFFLINE=but-this-machine lets it connect to this machine. Ends it, rather than r
 import os
 import sys
 
-LOCAL = ("127.0.0.1", "::1", "localhost", "", None) if os.environ.get("OFFLINE") == "but-this-machine" else ()
+HERE = ("127.0.0.1", "::1", "localhost", "", None, os.uname().nodename)
+LOCAL = HERE if os.environ.get("OFFLINE") == "but-this-machine" else ()
 HOST = {  # event: its argument that names the other side
     "socket.connect": 1,
     "socket.sendto": 1,
