@@ -10,5 +10,5 @@ from tests.fuzz_targets import TARGETS
 @pytest.mark.filterwarnings("ignore")
 def test_hostile_input_ends_in_a_traceback_or_in_a_result(name):
     target = TARGETS[name]
-    options = {"max_examples": 150, "derandomize": True, "database": None, "deadline": None}
+    options = {"max_examples": 100, "derandomize": True, "database": None, "deadline": None}
     settings(**options, suppress_health_check=list(HealthCheck))(given(target.inputs)(target.check))()
