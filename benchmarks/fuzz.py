@@ -1,7 +1,7 @@
-"""Feeds mutated files to everything that reads files from outside: nice python benchmarks/fuzz.py [MINUTES] [SEED]
+"""Feeds mutated files to all that reads files from outside: nice python benchmarks/fuzz.py [MINUTES] [SEED] [TARGET...]
 
-The targets are those of tests/test_fuzz.py; each runs in a process of its own, so that a crash is a finding too.
-Writes metrics/fuzz.json, metrics/fuzz.md and the README's table.
+The targets are those of tests/test_fuzz.py; each runs in a process of its own, so that a crash is a finding too, and
+all for the same share of the minutes. Writes the targets' lines in metrics/fuzz.json, metrics/fuzz.md and the README.
 """
 
 import json
@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 from r2plus1d import report  # noqa: E402
-from r2plus1d.files import write_json, write_text  # noqa: E402
+from r2plus1d.files import read_json, write_json, write_text  # noqa: E402
 from tests.fuzz_targets import TARGETS  # noqa: E402
 
 MEMORY = 8 << 30  # bytes of data that a target may ask for
@@ -47,23 +47,26 @@ def child(name: str, first: int, seconds: float) -> None:
     print(json.dumps({"inputs": count, "finding": finding}))
 
 
-def main(minutes: float, first: int) -> None:
-    rows, began = {}, time.monotonic()
-    for number, name in enumerate(TARGETS):
-        left = minutes * 60 - (time.monotonic() - began)
-        command = [sys.executable, __file__, "--child", name, str(first), str(left / (len(TARGETS) - number))]
+def main(minutes: float, first: int, names: list[str]) -> None:
+    earlier = read_json(ROOT / "metrics/fuzz.json") or {}
+    for name in names:
+        seconds = minutes * 60 / len(names)
+        command = [sys.executable, __file__, "--child", name, str(first), str(seconds)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            rows[name] = json.loads(done.stdout.splitlines()[-1])
+            found = json.loads(done.stdout.splitlines()[-1])
         else:
-            rows[name] = {"inputs": None, "finding": f"ended with {done.returncode}: {done.stderr[-1000:]}"}
-        print(name, rows[name], flush=True)
-    write_json(ROOT / "metrics/fuzz.json", {"minutes": minutes, "seed": first, "targets": rows})
-    lines = ["| read from outside | mutated inputs | findings |", "| --- | --- | --- |"]
+            found = {"inputs": None, "finding": f"ended with {done.returncode}: {done.stderr[-1000:]}"}
+        earlier[name] = found | {"seconds": seconds, "seed": first}
+        print(name, found, flush=True)
+    rows = {name: earlier[name] for name in TARGETS if name in earlier}
+    write_json(ROOT / "metrics/fuzz.json", rows)
+    lines = ["| read from outside | mutated inputs | seconds | findings |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {name} | {row['inputs'] or 'crashed'} | {int(row['finding'] is not None)} |" for name, row in rows.items()
+        f"| {name} | {row['inputs'] or 'crashed'} | {row['seconds']:.0f} | {int(row['finding'] is not None)} |"
+        for name, row in rows.items()
     ]
-    table = "\n".join([*lines, "", f"{minutes:g} minutes in one process at a time, seed {first}."])
+    table = "\n".join(lines)
     write_text(ROOT / "metrics/fuzz.md", table + "\n")
     readme = ROOT / "README.md"
     write_text(readme, report.between_markers(readme.read_text(encoding="utf-8"), "fuzz", table))
@@ -74,4 +77,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
     else:
-        main(float((sys.argv[1:] or [20])[0]), int((sys.argv[2:] or [0])[0]))
+        main(float((sys.argv[1:] or [20])[0]), int((sys.argv[2:] or [0])[0]), sys.argv[3:] or list(TARGETS))
