@@ -29,7 +29,7 @@ def trained(prepared, tmp_path_factory):
 def outputs(project) -> dict:
     folders = (f"models/{ROW}", f"metrics/{ROW}")
     files = {name: digest for f in folders for name, digest in content(project.folder / f).items()}
-    return {name: digest for name, digest in files.items() if not name.startswith("benchmark")}
+    return {name: digest for name, digest in files.items() if not name.startswith(("benchmark", "made_by_benchmark"))}
 
 
 def workers(project, count) -> None:

@@ -42,7 +42,8 @@ def recorded(stage: str) -> Callable:
             name, taken = row.config.row, row.config.checkpoint if stage == "train" else None
             sources = row.sources() if stage == "train" else [*row.sources(), paths.weights(name)]
             record = {"row": name, "stage": stage, "seed": row.config.seed, "weights_of": taken, "code": code()}
-            record["inputs"] = hashes(sources) if distributed.first() else {}
+            readable = [file for file in sources if os.access(file, os.R_OK)]  # another is the work's own error
+            record["inputs"] = hashes(readable) if distributed.first() else {}
             work(row)
             if not distributed.first():
                 return
