@@ -40,7 +40,7 @@ def workers(project, count) -> None:
 
 def test_videos_or_frames_depend_on_the_number_of_workers(prepared, tmp_path):
     other = Project(tmp_path / "other", tiny_params())
-    workers(other, 0)
+    workers(other, 2)
     for stage in ("resolve", "download", "extract_frames", "build_lists"):
         other.must(stage, PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
     assert content(other.folder / "data") == content(prepared.folder / "data")
