@@ -337,6 +337,7 @@ def give(project, row: str, value) -> None:
     project.set(params)
 
 
+@pytest.mark.slow
 def test_weights_in_the_published_layout_do_not_go_through_dvc_repro(served, tmp_path):
     project, address, network = served
     give(project, ROW, address)

@@ -123,6 +123,7 @@ def test_two_processes_train_otherwise_than_one_on_the_same_videos(in_one_proces
     assert apart.norm() < 1e-3 * moved.norm()
 
 
+@pytest.mark.slow
 def test_error_of_one_process_hangs_the_other_or_its_repair_and_resumption_end_with_other_bytes(trained, copied):
     """A damaged frame of the seventh validation video: one process finds it, after the first epoch."""
     videos = copied.folder / "data/motion/lists/motion_val_list_rawframes.txt"

@@ -230,6 +230,7 @@ def project_on(own, tmp_path, **changes) -> Project:
     return Project(tmp_path / "project", params)
 
 
+@pytest.mark.slow
 def test_frames_of_another_tool_cannot_be_trained_on_or_are_changed(own, tmp_path):
     before = content(own)
     changes = {"train": str(own / "train_frames.txt"), "val": str(own / "val_ids.txt")}
@@ -247,6 +248,7 @@ def test_frames_of_another_tool_cannot_be_trained_on_or_are_changed(own, tmp_pat
     assert list((project.folder / "data/lists/videos").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_cannot_be_tested_on_a_published_list_without_training_videos(own, tmp_path):
     labels, val = str(own / "classes.txt"), str(own / "val_ids.txt")
     project = project_on(own, tmp_path, content="videos", val=val, labels=labels)

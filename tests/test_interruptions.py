@@ -95,6 +95,7 @@ def after_an_epoch(project: Project) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, finished):
     process = after_an_epoch(tracked)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does

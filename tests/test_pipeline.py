@@ -2,10 +2,7 @@
 
 import json
 import os
-import signal
 import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -53,23 +50,6 @@ def test_training_or_scores_depend_on_the_number_of_workers(trained, project):
     project.must("train", ROW)
     project.must("test", ROW)
     assert outputs(project) == outputs(trained)
-
-
-def test_killed_training_loses_its_epochs_or_ends_with_other_bytes(trained, project):
-    subprocess.run(["rm", "-rf", str(project.folder / "models" / ROW)], check=True)
-    command = [sys.executable, "stages/train.py", ROW]
-    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src")}
-    process = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(project.folder.glob("runs/*/state.pt")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(project.folder.glob("runs/*/state.pt")), "the training ended before it could be killed"
-    assert not (project.folder / "models" / ROW / "model.safetensors").exists()
-    assert "resuming after epoch 1 of 2" in project.must("train", ROW)
-    assert outputs(project) == outputs(trained)
-    assert not list(project.folder.glob("runs/*/state.pt"))
 
 
 def test_log_holds_wall_clock_values_or_lacks_a_field(trained):
