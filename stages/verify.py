@@ -74,16 +74,25 @@ def locked(row: str | None) -> verification.Outputs:
 
 
 def outputs(stages: dict, folder: Path | None = None) -> verification.Outputs:
-    """Of a dvc.lock: that in `folder`, or the committed one. The report's files each for itself, as git names them."""
+    """Of a dvc.lock: that in `folder`, or the committed one. The report's files each for itself, as git names them.
+
+    Files that are in git have its name beside DVC's: the committed file may not be that of the committed dvc.lock.
+    """
     found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
+    in_git = {line.split("\t")[1]: line.split()[2] for line in git("ls-tree", "-r", "HEAD", "metrics").splitlines()}
     for outs in found.values():
+        for path in outs.keys() & in_git.keys():
+            outs[path] += f", in git {_in_git(folder / path) if folder else in_git[path]}"
         if outs.pop(report := str(paths.REPORT), None):
             if folder:
-                outs |= {f"{report}/{f.name}": git("hash-object", str(f)).strip() for f in (folder / report).iterdir()}
+                outs |= {f"{report}/{file.name}": _in_git(file) for file in (folder / report).iterdir()}
             else:
-                lines = git("ls-tree", "-r", "HEAD", report).splitlines()
-                outs |= {line.split("\t")[1]: line.split()[2] for line in lines}
+                outs |= {path: name for path, name in in_git.items() if path.startswith(f"{report}/")}
     return found
+
+
+def _in_git(file: Path) -> str:
+    return git("hash-object", str(file)).strip()
 
 
 def another_machine(row: str) -> list[str]:

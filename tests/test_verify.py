@@ -72,6 +72,8 @@ def verify(committed, verified, tmp_path, monkeypatch):
     def repro(folder, _):
         for name in ("dvc.lock", "metrics/coverage.json", *(f"metrics/{ROW}/{f}.json" for f in ("test", "benchmark"))):
             shutil.copy(verified[1] / name, folder / name)
+        for name in ("curve", "confusion"):
+            shutil.copy(verified[1] / f"metrics/{ROW}/{name}.csv", folder / f"metrics/{ROW}/{name}.csv")
 
     monkeypatch.setattr(module, "repro", repro)
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -130,6 +132,15 @@ def test_other_figure_than_the_committed_one_passes(verify, capsys):
     with pytest.raises(verify.VerificationError):
         verify.main(ROW)
     assert f"| {TEST} top5 | DIFFERENT | 12.34 | {real} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["curve.csv", "confusion.csv"])
+def test_committed_file_that_is_not_that_of_dvc_lock_passes(name, verify, capsys):
+    file = str(paths.metrics(ROW, name))
+    commit(file, ",", ",9")
+    with pytest.raises(verify.VerificationError):
+        verify.main(ROW)
+    assert f"| {file} | DIFFERENT |" in capsys.readouterr().out
 
 
 def test_machine_with_another_torch_fails_for_its_bytes(verify, capsys):
