@@ -86,12 +86,13 @@ def path() -> dict[str, str]:
 
 
 def after_an_epoch(project: Project) -> subprocess.Popen:
-    """`dvc repro` of a training, when the state of an epoch more is there."""
+    """`dvc repro` of a training, when the state of an epoch more is there; stopped: what is left takes a blink."""
     states = {path: path.stat().st_mtime_ns for path in project.folder.glob(f"runs/*/{training.STATE}")}
     process = project.start(*REPRO, **path())
     while {p: p.stat().st_mtime_ns for p in project.folder.glob(f"runs/*/{training.STATE}")} == states:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGSTOP)
     return process
 
 
@@ -99,6 +100,7 @@ def after_an_epoch(project: Project) -> subprocess.Popen:
 def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, finished):
     process = after_an_epoch(tracked)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    os.killpg(process.pid, signal.SIGCONT)
     said, _ = process.communicate(timeout=60)
     assert f"interrupted (the training of {ROW} is saved after epoch " in said
     assert f" of 4, in runs/{ROW}-" in said
@@ -106,6 +108,8 @@ def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, fin
     assert "Traceback" not in said
     process = after_an_epoch(tracked)
     process.kill()  # DVC alone: its child has no reader for its result
+    time.sleep(0.6)  # longer than the child waits before it looks for DVC again
+    os.killpg(process.pid, signal.SIGCONT)
     said, _ = process.communicate(timeout=60)  # ends with the child, which holds the other end of the pipe
     assert "resuming after epoch" in said
     with files.held(tracked.folder / paths.lock("train", ROW), "nobody"):
