@@ -96,13 +96,16 @@ def _in_git(file: Path) -> str:
 
 
 def another_machine(row: str) -> list[str]:
-    """Why the bytes cannot be those that the row's committed record describes."""
-    if not git("ls-tree", "HEAD", name := paths.made_by(row, "train").as_posix()):
-        say(f"{name} is not committed: expecting the same bytes")
-        return []
+    """Why the bytes cannot be those that the row's committed records describe."""
     params = yaml.safe_load(git("show", f"HEAD:{paths.PARAMS}"))
     runtime = params["datasets"][params["dataset"]]["runtime"]
-    return provenance.differences(json.loads(git("show", f"HEAD:{name}")), runtime)
+    reasons = {}  # in order, once each
+    for stage in ("train", "test"):
+        if git("ls-tree", "HEAD", name := paths.made_by(row, stage).as_posix()):
+            reasons |= dict.fromkeys(provenance.differences(json.loads(git("show", f"HEAD:{name}")), runtime))
+        else:
+            say(f"{name} is not committed: expecting the same bytes")
+    return list(reasons)
 
 
 def repro(folder: Path, targets: list[str]) -> None:
