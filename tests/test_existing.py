@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 import time
 
 import numpy as np
@@ -149,6 +150,22 @@ def test_pipe_or_endless_device_is_waited_for(own):
     rows, aside, _ = find(source(own), own / "videos", 0)
     assert len(rows) == 3
     assert [path for path, *_ in aside] == sorted(names)
+
+
+def test_pipe_or_odd_folder_found_by_an_id_is_waited_for_or_spoils_the_lists(own):
+    video = next((own / "videos").rglob("*.mp4"))
+    os.mkfifo(own / "videos/pipe.mp4")
+    (own / "videos/two\nlines").mkdir()
+    shutil.copy(video, own / "videos/two\nlines/odd.mp4")
+    write(own / "train_ids.txt", ["pipe, 9, 0", "odd, 9, 0", f"{'n' * 300}, 9, 0"])
+    found = []
+    finding = threading.Thread(target=lambda: found.extend(find(source(own, "ids"), own / "videos", 0)), daemon=True)
+    finding.start()
+    finding.join(20)
+    assert found, "still waiting, or ended by a traceback"
+    rows, aside, _ = found
+    assert len(rows) == 3
+    assert [reason.split(",")[0] for *_, reason in aside] == ["listed", "its path is 'two\\nlines/odd.mp4'", "listed"]
 
 
 def test_label_without_a_name_is_taken(own):

@@ -4,6 +4,7 @@ A line names its video by the path below a root, or by its id: the name of the f
 published list does; Kinetics appends the seconds, as in `0wR5jVB-WPk_000417_000427.mp4`.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from r2plus1d.config import ListsSource
 from r2plus1d.files import sha256
 from r2plus1d.frames import FrameError
-from r2plus1d.lists import MOST_CLASSES, ListError, Sample, parse, parse_label_map, read_text
+from r2plus1d.lists import MOST_CLASSES, ListError, Sample, parse, parse_label_map, read_text, writable
 from r2plus1d.loose import survey
 from r2plus1d.pool import spread
 from r2plus1d.progress import progress
@@ -80,9 +81,10 @@ class _Locator:
         self.root, self.folders = root, folders
 
     def __call__(self, path: str) -> list[str]:
-        there = (self.root / path).is_dir if self.folders else (self.root / path).is_file
-        if there():
-            return [path]
+        place = self.root / path
+        with contextlib.suppress(OSError):  # of a name that is too long, or a folder that may not be entered
+            if place.is_dir() if self.folders else place.is_file():
+                return [path]
         return [] if "/" in path else self._by_id.get(path, [])
 
     @functools.cached_property
@@ -90,7 +92,8 @@ class _Locator:
         places: dict[str, list[str]] = {}
         for folder, subfolders, files in os.walk(self.root):
             subfolders.sort()
-            videos = sorted(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+            named = sorted(name for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+            videos = [name for name in named if os.path.isfile(os.path.join(folder, name))]  # no pipes
             for name in subfolders if self.folders else videos:
                 stem = name if self.folders else Path(name).stem
                 for key in {stem, SECONDS.sub("", stem)}:
@@ -104,6 +107,8 @@ def _describe(task: tuple[str, Sample, list[str]], root: Path, frame_name: str |
     if len(places) != 1:
         reason = f"listed, and there are {len(places)} of that name" if places else "listed, but not there"
         return None, (sample.path, split, reason)
+    if not writable(places[0]):  # found by its id, in a folder of an odd name
+        return None, (sample.path, split, f"its path is {places[0]!r}, which cannot stand in an annotation list")
     path, count = root / places[0], sample.num_frames
     try:
         if frame_name is None:
