@@ -75,9 +75,11 @@ def test_files_that_are_no_videos_go_unreported(folder, tmp_path):
     (folder / "dips" / "gone.mp4").symlink_to("nowhere")
     (folder / "dips" / "new\nline.mp4").write_bytes(b"x")
     (folder / "dips" / "loop").symlink_to(folder)
+    (folder / "linked class").symlink_to(folder / "squats")
     rows, aside = bring(folder, tmp_path)
     assert len(rows) == 12
-    assert {path for path, *_ in aside} == {"dips/notes.txt", "dips/gone.mp4", repr("dips/new\nline.mp4")}
+    files = {"dips/notes.txt", "dips/gone.mp4", repr("dips/new\nline.mp4")}
+    assert {path for path, *_ in aside} == {*files, "dips/loop", "linked class"}
 
 
 def test_pipe_or_socket_is_waited_for_or_ends_the_run(folder, tmp_path, monkeypatch):

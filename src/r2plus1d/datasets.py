@@ -153,6 +153,8 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[tu
         unopened = lambda error, keep=keep: keep(error.filename, f"a folder that cannot be read: {error.strerror}")  # noqa: E731
         for folder, subfolders, names in os.walk(top, onerror=unopened):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for link in (Path(folder, name) for name in subfolders if os.path.islink(Path(folder, name))):
+                keep(link, "a link to a folder, which is not followed")
             for name in sorted(name for name in names if not name.startswith(".")):
                 file = Path(folder, name)
                 below = file.relative_to(top).parts
