@@ -34,6 +34,7 @@ from r2plus1d.video import VideoError
 MEMORY = 4 * 2**30  # bytes of address space; an 8K video of 10 bits with 16 reference frames takes 2.4
 SECONDS, SECONDS_A_FRAME = 60, 1  # of processor time, so other programs on the machine count for nothing
 SILENCE = 600  # seconds on the clock without a frame, of a process that neither works nor ends
+START = 300  # seconds on the clock for it to begin
 TRIES = 2  # the last in a fresh process: what came before, or whoever killed it by hand, decides nothing
 HEADER = struct.Struct("<cIII")  # kind, height and width of a frame, bytes of text that follow
 READY, FRAME, END, REASON, NO_MEMORY = b"R", b"F", b"E", b"V", b"M"
@@ -123,7 +124,7 @@ class _Process:
         self._poll.register(self._answers, select.POLLIN)
         self._received, self.busy = 0, True
         try:
-            self._message(READY)
+            self._message(READY, START)
         except _LostError as error:
             self.end()
             raise DecoderError(f"the process that decodes videos does not start: {error}; see above") from error
@@ -150,17 +151,17 @@ class _Process:
         if kind == REASON:
             raise VideoError(text)
 
-    def _message(self, kinds: bytes) -> tuple[bytes, int, int, str]:
-        kind, height, width, length = HEADER.unpack(self._read(HEADER.size))
+    def _message(self, kinds: bytes, patience: int | None = None) -> tuple[bytes, int, int, str]:
+        kind, height, width, length = HEADER.unpack(self._read(HEADER.size, patience or SILENCE))
         if kind not in kinds or height * width > video.MAX_PIXELS or length > LONGEST_TEXT:
             raise _LostError("the decoder crashed: what it sends is no message")
-        return kind, height, width, self._read(length).decode(errors="replace")
+        return kind, height, width, self._read(length, SILENCE).decode(errors="replace")
 
-    def _read(self, length: int) -> bytes:
+    def _read(self, length: int, patience: int) -> bytes:
         found = b""
         while len(found) < length:
-            if not self._poll.poll(SILENCE * 1000):
-                raise _LostError(f"the decoder hangs: no frame in {SILENCE / 60:g} minutes")
+            if not self._poll.poll(patience * 1000):
+                raise _LostError(f"the decoder hangs: nothing came for {patience / 60:g} minutes")
             part = os.read(self._answers, length - len(found))
             if not part:
                 status = self._popen.wait()

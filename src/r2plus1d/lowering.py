@@ -38,9 +38,7 @@ class Plain(nn.Module):
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
     inside; and of frames that clips share, the stem's spatial convolution once.
-
-    On two CPU cores, logits equal to 1e-5 of their spread, the plain network took 1.3 times as long at full size and
-    1.7 to 2.1 times at 1/8 width, without shared frames (`benchmarks/inference.py`).
+    What that gains: `benchmarks/inference.py`.
     """
 
     def __init__(self, model: Recognizer):
