@@ -70,7 +70,7 @@ REASONS = {
     "bug": r"the decoder crashed \(exit status 1\)",
     "eat": "more than 4 GiB of memory",
     "spin": "more than 60 s and 1 s a frame of processor time",
-    "hang": "the decoder hangs: no frame in 0.05 minutes",
+    "hang": "the decoder hangs: nothing came for 0.05 minutes",
 }
 
 

@@ -95,3 +95,13 @@ def test_readme_lost_its_markers():
     text = (ROOT / paths.README).read_text()
     for name in ("published", "measured"):
         report.between_markers(text, name, "")
+
+
+def test_committed_table_shows_other_accuracies_than_the_metric_files():
+    for path in (paths.README, paths.REPORT / "measured.md"):
+        measured = (ROOT / path).read_text().partition("Measured here")[2].splitlines()
+        for file in ROOT.glob("metrics/*/test.json"):
+            figures = json.loads(file.read_text())
+            first, second = [line for line in measured if line.startswith(f"| {file.parent.name} |")]
+            assert f"| {figures['top1']:.2f} | {figures['top5']:.2f} |" in first
+            assert f"| {figures['top1']:.2f} | {figures['mean_class_accuracy']:.2f} |" in second
