@@ -67,7 +67,7 @@ REASONS = {
     "segfault": r"the decoder crashed \(SIGSEGV\)",
     "abort": r"the decoder crashed \(SIGABRT\)",
     "status": r"the decoder crashed \(exit status 3\)",
-    "bug": r"the decoder crashed \(exit status 1\)",
+    "bug": r"the decoder crashed \(exit status (1|120)\)",  # 120: where it may not write to the file that stderr is
     "eat": "more than 4 GiB of memory",
     "spin": "more than 60 s and 1 s a frame of processor time",
     "hang": "the decoder hangs: nothing came for 0.05 minutes",
