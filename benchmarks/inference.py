@@ -1,7 +1,7 @@
 """Inference beside the plain network: seconds a video, peak memory, and what it does to the scores.
 
-    python benchmarks/inference.py            # 8x8 at full size too: some ten minutes on two cores
-    python benchmarks/inference.py --long     # and 32x2 at full size: an hour
+    python benchmarks/inference.py          # a network and videos of the default dataset's size: some minutes
+    python benchmarks/inference.py --full   # at full size too: an hour on two cores
 
 Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
 the network as it is trained; `lowered` the one that `lowering.for_inference` makes of it, given every view by itself;
@@ -45,17 +45,16 @@ class BenchmarkError(UserError):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Times inference beside the plain network.")
-    parser.add_argument("--long", action="store_true", help="also 32x2 at full size")
+    parser.add_argument("--full", action="store_true", help="at full size too")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(**json.loads(arguments.one))))
         return
     figures = {"timings": [], "scores": [agreement(name) for name in trained_rows()]}
-    for size, clip in itertools.product((SCALED, FULL), CLIPS):
-        if size == SCALED or clip == CLIPS[0] or arguments.long:
-            figures["timings"].append(timings(size, clip))
-            print(table(figures), flush=True)
+    for size, clip in itertools.product((SCALED, FULL) if arguments.full else (SCALED,), CLIPS):
+        figures["timings"].append(timings(size, clip))
+        print(table(figures), flush=True)
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), table(figures) + "\n")
     readme = paths.README.read_text(encoding="utf-8")
