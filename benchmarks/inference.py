@@ -8,7 +8,7 @@ the network as it is trained; `lowered` the one that `lowering.for_inference` ma
 `shared` the same, given the video's distinct frames, as the pipeline does. Each of them in the pinned arithmetic of the
 pipeline, and in the processor's own. Then the views of all validation videos, by the trained rows that are there.
 
-Writes metrics/inference.json, .md and the README's part.
+Writes metrics/inference.json and .md.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from r2plus1d import PINNED_ENVIRONMENT, paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_json, write_text
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
@@ -57,8 +57,6 @@ def main() -> None:
         print(table(figures), flush=True)
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), table(figures) + "\n")
-    readme = paths.README.read_text(encoding="utf-8")
-    write_text(paths.README, between_markers(readme, "inference", table(figures)))
 
 
 def timings(size: tuple[int, int, int, int], clip: tuple[int, int]) -> dict:
