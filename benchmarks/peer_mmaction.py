@@ -241,12 +241,12 @@ def ours(row: config.RowConfig, inputs: Inputs, number: int, model: nn.Module) -
     sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
     item = TestVideos(row, [sample], reader)[0]
     indices = reader.indices[item.indices.numpy()]
-    pixels = item.views(row)
-    logits = torch.cat([evaluation.logits(model, part, CPU) for part in pixels.split(VIEWS_AT_ONCE)])
+    crops, places = item.crops(row), item.places(row)
+    logits = torch.cat([evaluation.logits(model, crops, part, CPU) for part in places.split(VIEWS_AT_ONCE)])
     arrays = {
         "indices": indices,
         "decoded": reader.frames[item.indices.numpy().ravel()],
-        "pixels": pixels.numpy(),
+        "pixels": crops[places].numpy(),
         "logits": logits.numpy(),
         "scores": metrics.average_views(logits.numpy(), row.test.average_clips),
     }
