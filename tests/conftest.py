@@ -79,10 +79,12 @@ class Project:
     def __init__(self, folder: Path, params: dict):
         self.folder = folder
         folder.mkdir(exist_ok=True)
+        # The committed records are of results that are not here.
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*.json")
         for name in ("stages", "src", "dvc.yaml", "README.md", "metrics", "my_videos"):
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+                shutil.copytree(source, folder / name, ignore=ignored)
             else:
                 shutil.copy(source, folder / name)
         self.set(params)
