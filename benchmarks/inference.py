@@ -101,7 +101,7 @@ def measure(variant: str, size: list[int], clip: list[int]) -> dict:
     from r2plus1d.views import three_crop_boxes, to_input  # noqa: PLC0415
 
     depth, width, h, w = size
-    cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores()))
+    cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
     seed_everything(0)
     model = build(depth=depth, width=width).eval()
     model = model if variant == "plain" else for_inference(model, cpu)

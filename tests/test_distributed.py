@@ -172,7 +172,7 @@ def test_share_of_a_batch_is_left_out_repeated_or_uneven():
 
 
 def runtime(gpus: int, device: str = "cpu") -> config.Runtime:
-    return config.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads())
+    return config.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered=True)
 
 
 @pytest.mark.parametrize(

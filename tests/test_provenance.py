@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Project
 from tests.test_remote import git
 
 ROW = "custom"
-CPU = Runtime(device="cpu", gpus=1, threads=2)
+CPU = Runtime(device="cpu", gpus=1, threads=2, lowered=True)
 PINS = tuple(r2plus1d.PINNED_ENVIRONMENT)
 ON_AVX2 = pytest.mark.skipif(not r2plus1d._has_avx2(), reason="this machine's processor has no AVX2")
 
@@ -103,7 +103,7 @@ def test_torch_that_was_loaded_first_computes_as_it_likes():
     code = (
         "import torch\nfrom r2plus1d import runtime, stage\n"
         "from r2plus1d.config import Runtime\n"
-        "stage.run(lambda: runtime.prepare(Runtime(device='cpu', gpus=1, threads=1)))"
+        "stage.run(lambda: runtime.prepare(Runtime(device='cpu', gpus=1, threads=1, lowered=True)))"
     )
     failed = python(code)
     assert failed.returncode == 1

@@ -18,7 +18,7 @@ from r2plus1d.config import RowConfig
 from r2plus1d.counting import cost
 from r2plus1d.evaluation import logits
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import Lowered, Plain, for_inference
+from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
 from r2plus1d.progress import progress
 from r2plus1d.runtime import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
 from r2plus1d.training import build_model, optimizer_for, step
@@ -31,7 +31,8 @@ def benchmark(
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
     memory = training_memory(config, splits["train"] or splits["val"], reader, num_classes, device)
-    rate, videos = inference_rate(config, for_inference(model, device), splits["val"], reader, device)
+    fast = for_inference(model, device, config.runtime.lowered)
+    rate, videos = inference_rate(config, fast, splits["val"], reader, device)
     costs = cost(model, config.clip.frames, config.test.crop, config.test.crop)
     figures = {"videos_per_second": float(f"{rate:.4g}"), "memory_mib": memory} | dataclasses.asdict(costs)
     frames, crops = config.clip.frames * config.test.clips, config.test.crops
@@ -44,11 +45,12 @@ def training_memory(
     """MiB. On the CPU, of the whole process."""
     model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
+    network = for_training(model, device, config.runtime.lowered)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
     batches = loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule)
     reset_peak_memory(device)
     for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
-        step(model, optimizer, to_input(clips, device).contiguous(), labels.to(device), config.train.max_grad_norm)
+        step(network, optimizer, to_input(clips, device).contiguous(), labels.to(device), config.train.max_grad_norm)
     synchronize(device)
     return peak_memory_mib(device)
 

@@ -41,7 +41,7 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
     middle frame is repeated, what appearance alone scores.
     """
     device = prepare(config.runtime)
-    model = for_inference(model, device)
+    model = for_inference(model, device, config.runtime.lowered)
     own = distributed.share(samples)
     videos = loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single)
     if distributed.first():

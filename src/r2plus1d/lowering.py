@@ -13,13 +13,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
 
 
-def for_inference(model: Recognizer, device: torch.device) -> "Plain | Lowered":
+def for_inference(model: Recognizer, device: torch.device, lowered: bool = True) -> "Plain | Lowered":
     """A copy for inference on `device`, whose methods `forward` and `from_frames` give the plain network's logits.
 
-    Lowered on the CPU where torch has oneDNN; elsewhere the plain network.
+    `lowered` (runtime.lowered) on the CPU where torch has oneDNN; elsewhere the plain network.
     """
-    kind = Lowered if device.type == "cpu" and torch.backends.mkldnn.is_available() else Plain
+    kind = Lowered if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available() else Plain
     return kind(copy.deepcopy(model).eval()).to(device)
+
+
+def for_training(model: Recognizer, device: torch.device, lowered: bool = True) -> nn.Module:
+    """What to train on `device` in one process: a module with the model's own parameters and buffers, so that state,
+    checkpoints and optimizer are those of the plain network; that itself where nothing is known to win."""
+    return model
 
 
 class Plain(nn.Module):

@@ -95,6 +95,7 @@ class Runtime(Section):
     device: Literal["cpu", "cuda", "auto"]
     gpus: Count  # processes, over all machines; on the CPU too
     threads: Count | None
+    lowered: bool  # the network rewritten to run faster, or the plain one
 
 
 class MotionSource(Section):

@@ -24,6 +24,7 @@ from r2plus1d.config import RowConfig
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_bytes, write_text
 from r2plus1d.lists import Sample
+from r2plus1d.lowering import for_training
 from r2plus1d.model import Recognizer, build
 from r2plus1d.progress import progress, saved
 from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchronize
@@ -145,9 +146,12 @@ def train(
     model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
     log, start = Log(), 0
-    replica = distributed.replicate(
-        model, torch.zeros(1, 3, config.clip.frames, *[config.train.crop] * 2, device=device)
-    )
+    if distributed.processes() > 1:  # plain: its outer batch norms are those of all processes
+        network = distributed.replicate(
+            model, torch.zeros(1, 3, config.clip.frames, *[config.train.crop] * 2, device=device)
+        )
+    else:
+        network = for_training(model, device, config.runtime.lowered)
     saved(f"no epoch of the training of {config.row} is finished")
     if state := distributed.from_first(_saved(work, say) if distributed.first() else None):
         model.load_state_dict(state["model"])
@@ -173,7 +177,7 @@ def train(
     shown = progress(steps, len(schedule), f"training {config.row}", "steps") if distributed.first() else steps
     ticks = iter(shown)
     for epoch in range(start, config.train.epochs):
-        _train_epoch(config, replica, optimizer, epoch, schedule, batches, ticks, device, log)
+        _train_epoch(config, network, optimizer, epoch, schedule, batches, ticks, device, log)
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
             raise TrainingError(f"{config.row}: weights are not finite after epoch {epoch + 1}; {_way_out(epoch)}")
         if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
