@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than cores would wait for each other in busy loops
+os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs are tested without one; read when torch loads Triton
 
 import r2plus1d  # noqa: F401  (pins the arithmetic before torch is imported)
 from r2plus1d import config, motion

@@ -80,9 +80,7 @@ def _halves(o: int) -> tuple[int, int]:
 
 
 @triton.jit
-def _stem(
-    x, weight, bias, y, h, w, O, BIAS: tl.constexpr, BM: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr
-):
+def _stem(x, weight, bias, y, h, w, O, BIAS: tl.constexpr, BM: tl.constexpr, B1: tl.constexpr, B2: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     plane, out_y, wide = row // (h - 3), row % (h - 3), w - 3
     m = tl.program_id(1) * BM + tl.arange(0, BM)
@@ -138,7 +136,8 @@ def _stem_backward(x, grad, sums, ROWS, EACH, h, w, O, BK: tl.constexpr, BN: tl.
         here = (m < wide) & (row < ROWS)
         window = x + ((row // (h - 3) * h + row % (h - 3) + j) * w + m[None, :]) * 16 + k[:, None]
         a = tl.load(window, mask=here[None, :], other=0.0)
-        g = tl.load(grad + (row * wide + m[:, None]) * O + column[None, :], mask=here[:, None] & (column < O)[None, :], other=0.0)
+        at = (row * wide + m[:, None]) * O + column[None, :]
+        g = tl.load(grad + at, mask=here[:, None] & (column < O)[None, :], other=0.0)
         total = tl.dot(a, g, total)
     to = sums + ((part * 4 + j) * 64 + k[:, None]) * O + column[None, :]
     tl.store(to, total, mask=(column < O)[None, :])
@@ -230,36 +229,39 @@ def _max_pool_backward(grad, places, out, H, W, h, w, C, B: tl.constexpr, BC: tl
 
 
 def temporal(
-    x: Tensor, weight: Tensor, bias: Tensor, sources: Tensor, residual: Tensor | None = None, places: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    sources: Tensor,
+    residual: tuple[Tensor, Tensor] | None = None,
+    relu: bool = True,
 ) -> Tensor:
-    """ReLU of the convolution: planes [S, H, W, C] -> [S', H, W, O].
+    """The convolution in time of planes [S, H, W, C] -> [S', H, W, O].
 
     Plane s of the result is made of the planes `sources[s]` (int32 [S', taps], -1: zeros) with `weight`
-    [taps, C, O], the `bias` [O] and, if there is one, plane `places[s]` of the residual [S'', H, W, O].
+    [taps, C, O], the `bias` [O] and, of a residual (planes [S'', H, W, O], int32 [S']), the plane that stands there.
     """
-    count, taps = sources.shape
-    _, h, w, c = x.shape
-    o = weight.shape[2]
+    (count, taps), (_, h, w, c), o = sources.shape, x.shape, weight.shape[2]
     y = torch.empty(count, h, w, o, dtype=x.dtype, device=x.device)
-    rows, columns, depth, warps, stages = 128, min(64, triton.next_power_of_2(o)), _depth(c), 4, 3
+    rows, columns, depth, options = _tile(h * w, c, o)
     grid = count * triton.cdiv(h * w, rows), triton.cdiv(o, columns)
-    has = residual is not None
-    others = (residual, places) if has else (x, sources)
-    options = {"num_warps": warps, "num_stages": stages}
-    _temporal[grid](
-        x, weight, bias, y, sources, *others, count, h * w, c, o, taps, has, rows, columns, depth, **options
-    )
+    shape, tile = (count, h * w, c, o, taps, residual is not None, relu), (rows, columns, depth)
+    _temporal[grid](x, weight, bias, y, sources, *(residual or (x, sources)), *shape, *tile, **options)
     return y
 
 
-def _depth(c: int) -> int:
-    return 32 if c % 64 and c % 32 <= 16 else 64
+def _tile(p: int, c: int, o: int) -> tuple[int, int, int, dict]:
+    """Rows, columns and depth of a tile, and how it is computed: the fastest of those tried on an H100."""
+    rows = 128 if p > 64 else 64
+    columns = min(64, triton.next_power_of_2(max(o, 16)))
+    depth = 64 if c % 64 == 0 else 32
+    return rows, columns, depth, {"num_warps": 4, "num_stages": 4 if depth == 32 else 3}
 
 
 @triton.jit
 def _temporal(
     x, weight, bias, y, sources, residual, places, S, P,
-    C: tl.constexpr, O: tl.constexpr, TAPS: tl.constexpr, RESIDUAL: tl.constexpr,
+    C: tl.constexpr, O: tl.constexpr, TAPS: tl.constexpr, RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     s, block = tl.program_id(0) % S, tl.program_id(0) // S  # neighbours in time run together, and share the cache
@@ -285,4 +287,6 @@ def _temporal(
     if RESIDUAL:
         plane = residual + tl.load(places + s).to(tl.int64) * P * O
         total += tl.load(plane + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(y + s.to(tl.int64) * P * O + at, tl.maximum(total, 0.0).to(y.dtype.element_ty), mask=inside)
+    if RELU:
+        total = tl.maximum(total, 0.0)
+    tl.store(y + s.to(tl.int64) * P * O + at, total.to(y.dtype.element_ty), mask=inside)

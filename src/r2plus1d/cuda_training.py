@@ -66,7 +66,8 @@ class Rounded(torch.autograd.Function):
         ctx.like = weight
         shape = outputs, inputs or weight.shape[1], *weight.shape[2:]
         fill = torch.empty if shape == weight.shape else torch.zeros
-        out = fill(shape, dtype=dtype, device=weight.device).to(memory_format=torch.channels_last)
+        out = fill(shape, dtype=dtype, device=weight.device)
+        out = out.to(memory_format=torch.channels_last) if weight.is_cuda else out
         out[: weight.shape[0], : weight.shape[1]].copy_(weight)
         return out
 
@@ -78,8 +79,7 @@ class Rounded(torch.autograd.Function):
 
 def _convolve(x: Tensor, weight: Tensor, stride: tuple, padding: tuple) -> Tensor:
     """Channels last; on the CPU not, where torch 2.14.1 gets gradients of small 1 x 1 weights wrong that way."""
-    x, weight = (x, weight) if x.is_cuda else (x.contiguous(), weight.contiguous())
-    return torch.conv2d(x, weight, None, stride, padding)
+    return torch.conv2d(x if x.is_cuda else x.contiguous(), weight, None, stride, padding)
 
 
 def _normed(x: Tensor, norm: nn.Module, residual: Tensor | None = None, relu: bool = True) -> Tensor:
