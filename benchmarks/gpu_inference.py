@@ -1,0 +1,157 @@
+"""Inference on an NVIDIA GPU beside the plain network: milliseconds a video, peak memory, what it does to the scores.
+
+    python benchmarks/gpu_inference.py     # two minutes
+
+One video's 30 views of 256 x 256 from 300 frames, frames on the GPU, by the full-size network with random weights:
+`plain` in float32 as the original computes it, with cuDNN free to choose; `lowered` by `cuda_inference.Inference`, from
+uint8 frames, in the pipeline's deterministic settings, eagerly and recorded. The plain network's normalisation is not
+counted. Writes metrics/gpu_inference.json and .md.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from r2plus1d.errors import UserError
+from r2plus1d.files import write_json, write_text
+from r2plus1d.report import markdown_table
+from r2plus1d.sections import Runtime
+from r2plus1d.stage import run
+
+OUT = Path("metrics/gpu_inference.json")
+CLIPS = ((8, 8), (32, 2))
+FRAMES, PIXELS, CROPS, VIDEOS = 300, 256, 3, 8
+ROUNDS, REPEATS = 5, 5
+
+
+def main() -> None:
+    figures = [measure(*clip) for clip in CLIPS]
+    print(table(figures))
+    write_json(OUT, figures)
+    write_text(OUT.with_suffix(".md"), table(figures) + "\n")
+
+
+def measure(frames: int, interval: int) -> dict:
+    import torch  # noqa: PLC0415 (after the package)
+
+    from r2plus1d.cuda_inference import Inference  # noqa: PLC0415
+    from r2plus1d.runtime import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
+    from r2plus1d.sampling import test_indices  # noqa: PLC0415
+    from r2plus1d.views import to_input  # noqa: PLC0415
+
+    cuda = gpu()
+    model = settled(cuda)
+    distinct, places = np.unique(test_indices(FRAMES, frames, interval, 10), return_inverse=True)
+    own = torch.from_numpy(places.reshape(10, frames))
+    views = torch.cat([own + crop * len(distinct) for crop in range(CROPS)])
+    shape = CROPS * len(distinct), PIXELS, PIXELS, 3
+    videos = [torch.randint(0, 256, shape, dtype=torch.uint8, device=cuda) for _ in range(VIDEOS)]
+    result = {"clip": [frames, interval], "machine": describe(cuda), "distinct_frames": len(distinct)}
+    with torch.inference_mode():
+        x = to_input(videos[0][views.to(cuda)], cuda).contiguous()
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+        reset_peak_memory(cuda)
+        result["plain"] = {"ms": milliseconds(lambda x=x: model(x)), "memory_mib": peak_memory_mib(cuda)}
+        plain = [model(to_input(video[views.to(cuda)], cuda).contiguous()) for video in videos]
+        del x
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+        torch.cuda.empty_cache()
+        began = time.perf_counter()
+        fast = Inference(copy.deepcopy(model)).to(cuda)
+        first = fast.from_frames(videos[0], views)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+        reset_peak_memory(cuda)
+        tables = fast.tables(views, cuda)
+        eager = milliseconds(lambda: fast.compute(videos[0], tables))
+        again = [fast.from_frames(video, views) for video in videos]
+        recorded = milliseconds(lambda: fast.from_frames(videos[0], views))
+        result["lowered"] = {
+            "ms": recorded,
+            "eager_ms": eager,
+            "memory_mib": peak_memory_mib(cuda),
+            "first_result_s": round(seconds, 2),
+            "same_bytes": bool(torch.equal(first, again[0])),
+        }
+    pairs = list(zip(again, plain, strict=True))
+    result["score_difference"] = max((a.softmax(1).mean(0) - b.softmax(1).mean(0)).abs().max().item() for a, b in pairs)
+    result["logit_difference"] = max((a - b).abs().max().item() for a, b in pairs)
+    result["logit_spread"] = plain[0].std().item()
+    result["ratio"] = round(result["plain"]["ms"] / recorded, 2)
+    return result
+
+
+def gpu():
+    import torch  # noqa: PLC0415
+
+    from r2plus1d.runtime import prepare  # noqa: PLC0415
+
+    if not torch.cuda.is_available():
+        raise UserError("this measures an NVIDIA GPU, and torch finds none here")
+    return prepare(Runtime(device="cuda", gpus=1, threads=None, lowered=True))
+
+
+def settled(device):
+    """The full-size network with random weights and the statistics of some clips, so that activations stay in range."""
+    import torch  # noqa: PLC0415
+
+    from r2plus1d.model import build  # noqa: PLC0415
+    from r2plus1d.runtime import seed_everything  # noqa: PLC0415
+
+    seed_everything(0)
+    model = build().to(device).train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(2, 3, 8, 112, 112, device=device))
+    return model.eval()
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    """The median over some rounds of the mean of some repeats, by the GPU's clock."""
+    import torch  # noqa: PLC0415
+
+    rounds = []
+    for _ in range(1 + ROUNDS):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(REPEATS):
+            work()
+        end.record()
+        torch.cuda.synchronize()
+        rounds.append(begin.elapsed_time(end) / REPEATS)
+    return round(statistics.median(rounds[1:]), 3)
+
+
+def table(figures: list[dict]) -> str:
+    columns = (
+        "clip", "plain (ms)", "lowered (ms)", "eagerly (ms)", "ratio", "video/s", "memory (MiB)", "first result (s)",
+        "scores differ by", "same bytes again",
+    )  # fmt: skip
+    rows = []
+    for entry in figures:
+        plain, lowered = entry["plain"], entry["lowered"]
+        rows.append(
+            [
+                "x".join(map(str, entry["clip"])),
+                *(f"{ms:.2f}" for ms in (plain["ms"], lowered["ms"], lowered["eager_ms"])),
+                f"{entry['ratio']}x",
+                f"{1000 / plain['ms']:.1f} / {1000 / lowered['ms']:.1f}",
+                f"{plain['memory_mib']} / {lowered['memory_mib']}",
+                str(lowered["first_result_s"]),
+                f"{entry['score_difference']:.1e}",
+                "yes" if lowered["same_bytes"] else "no",
+            ]
+        )
+    machine = figures[0]["machine"]
+    note = (
+        f"30 views of a video of {FRAMES} frames, {PIXELS} x {PIXELS}; {machine['device']}, torch {machine['torch']}, "
+    )
+    return f"{markdown_table(columns, rows)}\n\n{note}CUDA {machine['cuda']}. Two figures: plain / lowered."
+
+
+if __name__ == "__main__":
+    run(lambda *_: main())

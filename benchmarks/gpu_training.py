@@ -1,0 +1,176 @@
+"""A training step on an NVIDIA GPU beside the plain one: milliseconds, peak memory, and 200 steps' loss.
+
+    python benchmarks/gpu_training.py     # some minutes
+
+A step is forward, backward, clipping and SGD, from clips on the GPU, at full size and the rows' videos per GPU:
+`plain` in float32 as the original computes it, with cuDNN free to choose; `fast` by `cuda_training.Steps`, likewise
+free; `deterministic` the same in the pipeline's settings. Then the loss over 200 steps on views of 96 generated
+videos, plain, plain with another order of the videos (the noise), and deterministic.
+Writes metrics/gpu_training.json, .md and .png.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from gpu_inference import gpu, milliseconds, settled
+
+from r2plus1d import motion, views
+from r2plus1d.files import replacing, write_json, write_text
+from r2plus1d.pool import spread
+from r2plus1d.report import markdown_table
+from r2plus1d.sampling import train_indices
+from r2plus1d.stage import run
+
+OUT = Path("metrics/gpu_training.json")
+CLIPS = ((8, 8, 8), (32, 2, 6))  # frames, interval, videos of a step
+PIXELS, SHORT_SIDE = 224, 256
+CURVE, SMOOTH = 200, 20  # steps; steps of the moving average
+EACH = 8  # videos of a class
+LR, MOMENTUM, DECAY, NORM = 0.01, 0.9, 1e-4, 40.0
+
+
+def main() -> None:
+    figures = [measure(*clip) for clip in CLIPS]
+    videos = list(spread(video, list(itertools.product(range(len(motion.CLASSES)), range(EACH))), None))
+    for entry, clip in zip(figures, CLIPS, strict=True):
+        entry["curves"] = curves(videos, *clip)
+    text = table(figures)
+    print(text)
+    write_json(OUT, {"figures": figures})
+    write_text(OUT.with_suffix(".md"), text + "\n")
+    plot(figures)
+
+
+def measure(frames: int, interval: int, batch: int) -> dict:
+    import torch  # noqa: PLC0415 (after the package)
+
+    from r2plus1d.runtime import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
+
+    cuda = gpu()
+    clips = torch.randint(0, 256, (batch, frames, PIXELS, PIXELS, 3), dtype=torch.uint8, device=cuda)
+    labels = torch.randint(0, 400, (batch,), device=cuda)
+    result = {"clip": [frames, interval], "batch": batch, "machine": describe(cuda)}
+    for name in ("plain", "fast", "deterministic"):
+        update = updates(name, settled(cuda))
+        reset_peak_memory(cuda)
+        update(clips, labels)
+        ms = milliseconds(lambda update=update: update(clips, labels))
+        result[name] = {"ms": ms, "clips_per_second": round(1000 * batch / ms, 1), "memory_mib": peak_memory_mib(cuda)}
+        del update
+        torch.cuda.empty_cache()
+    return result
+
+
+def updates(name: str, model):
+    """A training step of the network, a function of uint8 clips and labels; sets how free cuDNN is."""
+    import torch  # noqa: PLC0415
+
+    from r2plus1d.cuda_training import Steps, Training  # noqa: PLC0415
+    from r2plus1d.training import step  # noqa: PLC0415
+
+    deterministic = name == "deterministic"
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
+    model = model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
+    if name != "plain":
+        return Steps(Training(model), optimizer, NORM)
+    device = next(model.parameters()).device
+    return lambda clips, labels: step(model, optimizer, views.to_input(clips, device).contiguous(), labels, NORM)
+
+
+def video(place: tuple[int, int]) -> tuple[np.ndarray, int]:
+    """uint8 [T, H, W, 3] and label, as they are drawn, not encoded."""
+    label, index = place
+    planes = motion.render(0, 0, label, index, SHORT_SIDE)
+    frames = [cv2.cvtColor(np.ascontiguousarray(p[[0, 2, 1]].transpose(1, 2, 0)), cv2.COLOR_YCrCb2RGB) for p in planes]
+    return np.stack(frames), label
+
+
+def batches(videos: list, frames: int, interval: int, batch: int, seed: int) -> Iterator:
+    import torch  # noqa: PLC0415
+
+    rng = np.random.default_rng(seed)
+    for _ in range(CURVE):
+        clips, labels = [], []
+        for index in rng.choice(len(videos), batch, replace=False):
+            content, label = videos[index]
+            chosen = content[train_indices(len(content), frames, interval, rng=rng)[0]]
+            box = views.random_resized_crop_box(*chosen.shape[1:3], rng, (0.6, 1.0))
+            clip = views.resize(np.ascontiguousarray(views.crop(chosen, box)), (PIXELS, PIXELS))
+            clips.append(torch.from_numpy(np.ascontiguousarray(clip)))
+            labels.append(label)
+        yield torch.stack(clips), torch.tensor(labels)
+
+
+def curves(videos: list, frames: int, interval: int, batch: int) -> dict[str, list[float]]:
+    cuda = gpu()
+    start = settled(cuda)
+    found = {}
+    for name, kind, seed in (
+        ("plain", "plain", 0),
+        ("plain, another order", "plain", 1),
+        ("lowered", "deterministic", 0),
+    ):
+        update = updates(kind, copy.deepcopy(start))
+        steps = batches(videos, frames, interval, batch, seed)
+        found[name] = [update(clips.to(cuda), labels.to(cuda))["loss"] for clips, labels in steps]
+    return found
+
+
+def smooth(losses: list[float]) -> np.ndarray:
+    return np.convolve(losses, np.ones(SMOOTH) / SMOOTH, "valid")
+
+
+def distance(entry: dict, name: str) -> float:
+    """Mean distance of a smoothed curve from the plain one's."""
+    return float(np.abs(smooth(entry["curves"][name]) - smooth(entry["curves"]["plain"])).mean())
+
+
+def table(figures: list[dict]) -> str:
+    columns = (
+        "clips of a step", "plain (ms)", "fast (ms)", "deterministic (ms)", "fast", "deterministic", "clips/s",
+        "memory (MiB)", "loss differs by", "noise",
+    )  # fmt: skip
+    kinds = "plain", "fast", "deterministic"
+    rows = []
+    for entry in figures:
+        ms = [entry[kind]["ms"] for kind in kinds]
+        rows.append(
+            [
+                f"{entry['batch']} of {'x'.join(map(str, entry['clip']))}",
+                *(f"{value:.1f}" for value in ms),
+                *(f"{ms[0] / value:.2f}x" for value in ms[1:]),
+                *(" / ".join(str(entry[kind][key]) for kind in kinds) for key in ("clips_per_second", "memory_mib")),
+                *(f"{distance(entry, name):.3f}" for name in ("lowered", "plain, another order")),
+            ]
+        )
+    machine = figures[0]["machine"]
+    note = f"{PIXELS} x {PIXELS}; {machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}. The loss's "
+    note += (
+        f"difference: of the moving means over {SMOOTH} of {CURVE} steps, from plain; the noise is plain training's "
+    )
+    return f"{markdown_table(columns, rows)}\n\n{note}with another order of the videos."
+
+
+def plot(figures: list[dict]) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    figure, axes = pyplot.subplots(1, len(figures), figsize=(5 * len(figures), 3.5), layout="constrained")
+    for axis, entry in zip(axes, figures, strict=True):
+        for name, losses in entry["curves"].items():
+            axis.plot(range(SMOOTH, CURVE + 1), smooth(losses), label=name)
+        axis.set(title="x".join(map(str, entry["clip"])), xlabel="step", ylabel=f"loss, mean of {SMOOTH} steps")
+        axis.legend()
+    with replacing(OUT.with_suffix(".png")) as path:
+        figure.savefig(path, format="png", dpi=100)
+
+
+if __name__ == "__main__":
+    run(lambda *_: main())
