@@ -36,7 +36,8 @@ def prepare(runtime: Runtime) -> torch.device:
         raise ConfigError("runtime.device is 'cuda', but torch finds no CUDA device; use cpu or auto")
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which imports a second's worth of the compiler first.
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step's time; no kernel reads such memory
     _keep_freed_memory()
     torch.backends.cudnn.deterministic = True
