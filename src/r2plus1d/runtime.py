@@ -12,6 +12,7 @@ import torch
 from r2plus1d import TORCH_CAME_FIRST
 from r2plus1d.config import ConfigError, Runtime
 from r2plus1d.errors import UserError
+from r2plus1d.timing import processor
 
 MIB = 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -102,18 +103,9 @@ def reset_peak_memory(device: torch.device) -> None:
 def describe(device: torch.device) -> dict[str, str | int]:
     """What stands beside a timing: device, threads, versions."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else "not used",
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"CPU {names[0]}" if names else f"CPU {platform.processor() or platform.machine()}"

@@ -28,6 +28,7 @@ from r2plus1d.lowering import for_training
 from r2plus1d.model import Recognizer, build
 from r2plus1d.progress import progress, saved
 from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchronize
+from r2plus1d.timing import reading
 from r2plus1d.views import to_input
 
 STATE = "state.pt"
@@ -172,7 +173,7 @@ def train(
     place = distributed.rank(), distributed.processes()
     schedule = Schedule(len(splits["train"]), config.videos_per_step, config.seed, start, config.train.epochs, *place)
     clips = TrainClips(config, splits["train"], reader)
-    batches = iter(loader(clips, device, workers, batch_sampler=schedule, collate_fn=clips.collate))
+    batches = reading(loader(clips, device, workers, batch_sampler=schedule, collate_fn=clips.collate))
     steps = range(len(schedule))
     shown = progress(steps, len(schedule), f"training {config.row}", "steps") if distributed.first() else steps
     ticks = iter(shown)
@@ -253,7 +254,7 @@ def validate(
     model.eval()
     results = []
     with torch.inference_mode():
-        for clips, targets in loader(ValClips(config, samples, reader), device, workers, batch_sampler=own):
+        for clips, targets in reading(loader(ValClips(config, samples, reader), device, workers, batch_sampler=own)):
             results.append((model(to_input(clips, device).contiguous()).cpu().numpy(), targets.numpy()))
     scores, targets = map(np.concatenate, zip(*distributed.together(results), strict=True))
     return {
