@@ -24,7 +24,7 @@ from r2plus1d.config import RowConfig
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_bytes, write_text
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import for_training
+from r2plus1d.lowering import for_inference, for_training
 from r2plus1d.model import Recognizer, build
 from r2plus1d.progress import progress, saved
 from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchronize
@@ -183,7 +183,8 @@ def train(
             raise TrainingError(f"{config.row}: weights are not finite after epoch {epoch + 1}; {_way_out(epoch)}")
         if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
             distributed.same_buffers(model)
-            entry = validate(config, model, splits["val"], reader, device, workers)
+            fast = for_inference(model, device, config.runtime.lowered)
+            entry = validate(config, fast, splits["val"], reader, device, workers)
             entry = {"mode": "val", "epoch": epoch + 1, "iter": len(splits["val"])} | {
                 "lr": optimizer.param_groups[0]["lr"],
                 **entry,
