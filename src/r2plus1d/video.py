@@ -79,24 +79,134 @@ class VideoReader:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def read(self, path: str, indices: np.ndarray) -> np.ndarray:
-        """uint8 [len(indices), H, W, 3]; decodes once, up to the last frame wanted.
+    def read(self, path: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
+        """uint8 [len(indices), H, W, 3]; decodes once, no more than is needed of a video of `count` frames (0: unknown).
 
         Raises VideoError, with the path, for a video that cannot be read or is too short.
         """
-        wanted = set(indices.tolist())
-        last, found = max(wanted), {}
+        wanted, places = np.unique(indices, return_inverse=True)
         try:
-            for number, frame in enumerate(decode(self.folder / path, wanted)):
-                if frame is not None:
-                    found[number] = frame
-                if number == last:
-                    break
+            frames = _decode_some(self.folder / path, wanted, count)
+            if frames is None:
+                frames = _decode_through(self.folder / path, wanted)
         except VideoError as error:
             raise VideoError(f"{self.folder / path}: {error}, though extraction could read it") from error
-        if missing := wanted - found.keys():
-            raise VideoError(f"{self.folder / path}: frame {min(missing)} is missing; run extract_frames again")
-        return np.stack([found[i] for i in indices.tolist()])
+        if len(frames) < len(wanted):
+            missing = wanted[len(frames)]
+            raise VideoError(f"{self.folder / path}: frame {missing} is missing; run extract_frames again")
+        return frames if np.array_equal(indices, wanted) else frames[places]
+
+
+def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """Those frames, of ascending numbers, from the start to the last; fewer where the video ends before."""
+    last, stack = int(wanted[-1]), _Stack(len(wanted))
+    for number, image in enumerate(decode(path, set(wanted.tolist()))):
+        if image is not None:
+            stack.add(image)
+        if number == last:
+            break
+    return stack.images
+
+
+def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
+    """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame; in them, what
+    no other frame refers to is left out.
+
+    Only for what makes that exact, else None: h264 in mp4 or mov, where a packet is a frame, all `count` of them are
+    shown in the order of their times, and each group starts with a frame that forgets all before it (IDR).
+    """
+    try:
+        with _opened(path) as (container, stream):
+            context = stream.codec_context
+            if context.name != "h264" or not container.format.name.startswith("mov"):
+                return None
+            packets = [(p.pts, p.dts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
+            times, sent, keys, hidden = zip(*packets, strict=True) if packets else ((), (), (), ())
+            unordered = None in times or None in sent or context.has_b_frames and times == sent
+            if len(set(times)) != count or len(packets) != count or unordered or any(hidden) or not keys[0]:
+                return None
+            if not 0 <= wanted[0] <= wanted[-1] < count:
+                return None
+            order = np.argsort(times)  # frame number -> packet
+            images, starts = _Stack(len(wanted)), np.flatnonzero(keys)
+            groups = np.searchsorted(starts, order[wanted], side="right") - 1
+            for group in dict.fromkeys(groups.tolist()):
+                numbers = wanted[groups == group]
+                first, last = int(starts[group]), int(order[numbers].max())
+                container.seek(sent[first], stream=stream)
+                shown = {times[order[number]] for number in numbers}
+                for image in _decode_group(container, stream, times[first : last + 1], shown, bool(first)):
+                    images.add(image)
+            return images.images if len(images.images) == len(wanted) else None
+    except (_OtherwiseError, av.FFmpegError, ValueError):
+        return None
+
+
+class _OtherwiseError(Exception):
+    """A video that must be decoded from its start."""
+
+
+def _decode_group(container, stream, times: list[int], shown: set[int], middle: bool) -> Iterator[np.ndarray]:
+    """The frames of the times `shown`, from the packets of `times`, of which the first is a keyframe."""
+    context, convert, given, previous = stream.codec_context, VideoReformatter(), 0, None
+    size = context.height, context.width
+    for frame in _fed(container, stream, times, shown, middle):
+        if frame.is_corrupt or previous is not None and frame.pts <= previous or (frame.height, frame.width) != size:
+            raise _OtherwiseError
+        previous = frame.pts
+        if frame.pts in shown:
+            turns = round(frame.rotation / 90) % 4
+            yield _upright(frame, convert, turns, _turned(frame, turns))
+            given += 1
+    if given < len(shown):
+        raise _OtherwiseError
+
+
+def _fed(container, stream, times: list[int], shown: set[int], middle: bool) -> Iterator[av.VideoFrame]:
+    """Decodes the packets of `times`; of frames that are neither shown nor referred to, nothing."""
+    context, given = stream.codec_context, 0
+    for packet in container.demux(stream):
+        if given == 0 and packet.pts != times[0]:  # the seek went further back
+            continue
+        if given == 0 and middle and not _forgets(bytes(packet), context.extradata):
+            raise _OtherwiseError
+        if packet.pts != times[given]:
+            raise _OtherwiseError
+        context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
+        yield from context.decode(packet)
+        given += 1
+        if given == len(times):
+            break
+    yield from context.decode(None)
+
+
+def _forgets(packet: bytes, extradata: bytes) -> bool:
+    """Whether the first picture in an mp4's h264 packet is an IDR: units of the type in 5 bits, each after its length."""
+    width, at = (extradata[4] & 3) + 1, 0
+    while at + width < len(packet):
+        kind = packet[at + width] & 31
+        if kind in (1, 5):
+            return kind == 5
+        at += width + int.from_bytes(packet[at : at + width], "big")
+    return False
+
+
+class _Stack:
+    """Images of one size, one after the other, in an array made for `count` of them."""
+
+    def __init__(self, count: int):
+        self._count, self._given, self._all = count, 0, np.empty((count, 0, 0, 3), np.uint8)
+
+    def add(self, image: np.ndarray) -> None:
+        if self._given == 0:
+            self._all = np.empty((self._count, *image.shape), np.uint8)
+        self._all[self._given] = image
+        self._given += 1
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 [images added, H, W, 3]"""
+        return self._all[: self._given]
 
 
 def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
@@ -162,8 +272,9 @@ def _turned(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
 def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: tuple[int, int]) -> np.ndarray:
     """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
     height, width = reversed(size) if turns % 2 else size
-    image = convert.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-    return np.rot90(image, turns)
+    plane = convert.reformat(frame, width, height, "rgb24", threads=1).planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
 
 
 def _subsampled(planes: np.ndarray) -> np.ndarray:
