@@ -6,6 +6,7 @@ nothing else: whatever the content asks for, it can open no other file and no ne
 """
 
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Container, Iterator
@@ -28,6 +29,7 @@ MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192, twice 8K
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
 MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
+MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
 MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
 
@@ -109,36 +111,26 @@ def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
 
 
 def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
-    """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame; in them, what
-    no other frame refers to is left out.
-
-    Only for what makes that exact, else None: h264 in mp4 or mov, where a packet is a frame, all `count` of them are
-    shown in the order of their times, and each group starts with a frame that forgets all before it (IDR).
+    """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame, up to its
+    last one, without what is neither wanted nor referred to. None where that would not be exact.
     """
+    if not 0 <= wanted[0] <= wanted[-1] < count:
+        return None
     try:
         with _opened(path) as (container, stream):
-            context = stream.codec_context
-            if context.name != "h264" or not container.format.name.startswith("mov"):
-                return None
-            packets = [(p.pts, p.dts, p.is_keyframe, p.is_discard) for p in container.demux(stream) if p.size]
-            times, sent, keys, hidden = zip(*packets, strict=True) if packets else ((), (), (), ())
-            unordered = None in times or None in sent or context.has_b_frames and times == sent
-            if len(set(times)) != count or len(packets) != count or unordered or any(hidden) or not keys[0]:
-                return None
-            if not 0 <= wanted[0] <= wanted[-1] < count:
-                return None
-            order = np.argsort(times)  # frame number -> packet
-            images, starts = _Stack(len(wanted)), np.flatnonzero(keys)
-            groups = np.searchsorted(starts, order[wanted], side="right") - 1
+            packets = _packets(container, stream, count)
+            order = np.argsort([packet.pts for packet in packets])  # frame number -> packet
+            starts = np.flatnonzero([packet.is_keyframe for packet in packets])
+            groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, _Stack(len(wanted))
             for group in dict.fromkeys(groups.tolist()):
-                numbers = wanted[groups == group]
-                first, last = int(starts[group]), int(order[numbers].max())
-                container.seek(sent[first], stream=stream)
-                shown = {times[order[number]] for number in numbers}
-                for image in _decode_group(container, stream, times[first : last + 1], shown, bool(first)):
-                    images.add(image)
-            return images.images if len(images.images) == len(wanted) else None
-    except (_OtherwiseError, av.FFmpegError, ValueError):
+                places = order[wanted[groups == group]]
+                if group and not _forgets(packets[starts[group]], stream.codec_context.extradata):
+                    return None
+                shown = {packets[place].pts for place in places}
+                for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
+                    stack.add(image)
+            return stack.images
+    except (_OtherwiseError, av.FFmpegError):
         return None
 
 
@@ -146,48 +138,51 @@ class _OtherwiseError(Exception):
     """A video that must be decoded from its start."""
 
 
-def _decode_group(container, stream, times: list[int], shown: set[int], middle: bool) -> Iterator[np.ndarray]:
-    """The frames of the times `shown`, from the packets of `times`, of which the first is a keyframe."""
-    context, convert, given, previous = stream.codec_context, VideoReformatter(), 0, None
-    size = context.height, context.width
-    for frame in _fed(container, stream, times, shown, middle):
-        if frame.is_corrupt or previous is not None and frame.pts <= previous or (frame.height, frame.width) != size:
-            raise _OtherwiseError
-        previous = frame.pts
-        if frame.pts in shown:
-            turns = round(frame.rotation / 90) % 4
-            yield _upright(frame, convert, turns, _turned(frame, turns))
-            given += 1
-    if given < len(shown):
+def _packets(container: av.container.InputContainer, stream: av.VideoStream, count: int) -> list[av.Packet]:
+    """All of a video, if each is one of its `count` frames, shown in the order of their times: h264 in mp4 or mov.
+
+    Raises _OtherwiseError if not, or not surely.
+    """
+    context = stream.codec_context
+    if context.name != "h264" or not container.format.name.startswith("mov") or container.size > MOST_BYTES:
         raise _OtherwiseError
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    times = [packet.pts for packet in packets]
+    unordered = None in times or context.has_b_frames and times == [packet.dts for packet in packets]
+    if unordered or len(packets) != count or len(set(times)) != count:
+        raise _OtherwiseError
+    if not packets[0].is_keyframe or any(packet.is_discard or packet.is_corrupt for packet in packets):
+        raise _OtherwiseError
+    return packets
 
 
-def _fed(container, stream, times: list[int], shown: set[int], middle: bool) -> Iterator[av.VideoFrame]:
-    """Decodes the packets of `times`; of frames that are neither shown nor referred to, nothing."""
-    context, given = stream.codec_context, 0
-    for packet in container.demux(stream):
-        if given == 0 and packet.pts != times[0]:  # the seek went further back
-            continue
-        if given == 0 and middle and not _forgets(bytes(packet), context.extradata):
-            raise _OtherwiseError
-        if packet.pts != times[given]:
-            raise _OtherwiseError
-        context.skip_frame = "DEFAULT" if packet.pts in shown else "NONREF"
-        yield from context.decode(packet)
-        given += 1
-        if given == len(times):
-            break
-    yield from context.decode(None)
+def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown: set[int]) -> Iterator[np.ndarray]:
+    """The frames of the times `shown`; `packets` are from a keyframe to the last of them."""
+    convert, size, previous = VideoReformatter(), (context.height, context.width), -math.inf
+    for packet in [*packets, None]:
+        context.skip_frame = "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
+        for frame in context.decode(packet):
+            if frame.is_corrupt or frame.pts <= previous or (frame.height, frame.width) != size:
+                raise _OtherwiseError
+            previous = frame.pts
+            if frame.pts in shown:
+                shown.discard(frame.pts)
+                turns = round(frame.rotation / 90) % 4
+                yield _upright(frame, convert, turns, _turned(frame, turns))
+    if shown:
+        raise _OtherwiseError
+    context.flush_buffers()
 
 
-def _forgets(packet: bytes, extradata: bytes) -> bool:
-    """Whether the first picture in an mp4's h264 packet is an IDR: units of the type in 5 bits, each after its length."""
-    width, at = (extradata[4] & 3) + 1, 0
-    while at + width < len(packet):
-        kind = packet[at + width] & 31
+def _forgets(packet: av.Packet, extradata: bytes) -> bool:
+    """Whether no later frame refers to one before this keyframe: whether it is an IDR, a unit of type 5 (ITU-T H.264,
+    7.4.1). Units stand in an mp4 each after its length; the type is the last 5 bits of a unit's first byte."""
+    data, width, at = bytes(packet), (extradata[4] & 3) + 1, 0
+    while at + width < len(data):
+        kind = data[at + width] & 31
         if kind in (1, 5):
             return kind == 5
-        at += width + int.from_bytes(packet[at : at + width], "big")
+        at += width + int.from_bytes(data[at : at + width], "big")
     return False
 
 
