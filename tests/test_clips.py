@@ -13,7 +13,7 @@ from r2plus1d.lists import Sample
 class Numbered:
     """Frames of 64 x 85 whose pixels hold the frame's number, and the column in green."""
 
-    def read(self, path, indices):
+    def read(self, path, indices, count):
         frames = np.zeros((len(indices), 64, 85, 3), np.uint8)
         frames[..., 0] = np.asarray(indices)[:, None, None]
         frames[..., 1] = np.arange(85)

@@ -27,9 +27,9 @@ AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
 
 
 class Reader(Protocol):
-    """Where frames come from: packed frames or videos."""
+    """Where frames come from: packed frames, loose ones or videos. `count` is how many the video has."""
 
-    def read(self, path: str, indices: np.ndarray) -> np.ndarray: ...
+    def read(self, path: str, indices: np.ndarray, count: int) -> np.ndarray: ...
 
 
 class Clips(Dataset):
@@ -71,10 +71,10 @@ def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.ran
     """uint8 [T, crop, crop, 3]: the training view, everything random drawn from `rng`."""
     clip, train = config.clip, config.train
     indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
-    frames = views.resize_short_side(reader.read(sample.path, indices), train.resize)
+    frames = views.resize_short_side(reader.read(sample.path, indices, sample.num_frames), train.resize)
     box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
-    frames = views.resize(views.crop(frames, box), (train.crop, train.crop))
-    return np.ascontiguousarray(views.flip(frames) if rng.random() < train.flip else frames)
+    frames = np.ascontiguousarray(views.resize(views.crop(frames, box), (train.crop, train.crop)))
+    return views.flip(frames) if rng.random() < train.flip else frames
 
 
 class ValClips(Clips):
@@ -83,7 +83,7 @@ class ValClips(Clips):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         clip, train, sample = self.config.clip, self.config.train, self.samples[index]
         indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, 1)[0]
-        frames = views.resize_short_side(self.reader.read(sample.path, indices), train.resize)
+        frames = views.resize_short_side(self.reader.read(sample.path, indices, sample.num_frames), train.resize)
         return torch.from_numpy(views.center_crop(frames, train.crop).copy()), sample.label
 
 
@@ -122,7 +122,7 @@ class TestVideos(Clips):
         clip, test, sample = self.config.clip, self.config.test, self.samples[index]
         indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, test.clips)
         distinct, places = np.unique(indices, return_inverse=True)
-        frames = views.resize_short_side(self.reader.read(sample.path, distinct), test.resize)
+        frames = views.resize_short_side(self.reader.read(sample.path, distinct, sample.num_frames), test.resize)
         return TestVideo(torch.from_numpy(frames), torch.from_numpy(places.reshape(indices.shape)), sample.label)
 
 

@@ -42,10 +42,21 @@ def jpeg_size(jpeg: bytes) -> tuple[int, int]:
     return height, width
 
 
-def decode_jpeg(jpeg: bytes) -> np.ndarray:
-    """uint8 RGB [H, W, 3]. Raises ValueError as `jpeg_size` does."""
-    jpeg_size(jpeg)
-    return simplejpeg.decode_jpeg(jpeg, "RGB")
+class Images:
+    """JPEG files of one size, decoded one after the other into one array, `all`: uint8 RGB [count, H, W, 3]."""
+
+    def __init__(self, count: int):
+        self.count, self.given, self.all = count, 0, None
+
+    def add(self, jpeg: bytes) -> None:
+        """Raises ValueError as `jpeg_size` does, and for another size than the first one's."""
+        size = jpeg_size(jpeg)
+        if self.all is None:
+            self.all = np.empty((self.count, *size, 3), np.uint8)
+        if size != self.all.shape[1:3]:
+            raise ValueError(f"{size} pixels, but the first has {self.all.shape[1:3]}")
+        simplejpeg.decode_jpeg(jpeg, "RGB", buffer=self.all[self.given])
+        self.given += 1
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -149,7 +160,7 @@ class FrameReader:
         self._videos = np.array([video.encode() for video in index.index], np.bytes_)
         self._places = index[["shard", "first", "frames"]].to_numpy(np.int64)
 
-    def read(self, video: str, indices: np.ndarray) -> np.ndarray:
+    def read(self, video: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
         """uint8 [len(indices), H, W, 3]; each frame is read and decoded once, however often it is asked for.
 
         Raises FrameError, with the file, where the video or a frame is not there.
@@ -158,7 +169,7 @@ class FrameReader:
         unique, inverse = np.unique(indices, return_inverse=True)
         if unique[0] < 0 or unique[-1] >= frames:
             raise FrameError(f"{self.folder}: {video!r} has frames 0 to {frames - 1}, not {unique[0]} to {unique[-1]}")
-        path, images = shard_path(self.folder, shard), []
+        path, images = shard_path(self.folder, shard), Images(len(unique))
         try:
             places = np.lib.format.open_memmap(path.with_suffix(".npy"), mode="r")
             if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 2:
@@ -168,10 +179,10 @@ class FrameReader:
                     if offset < 0 or not 0 < length <= MOST_BYTES:
                         raise ValueError(f"{length} bytes at byte {offset}, says the .npy beside it")
                     file.seek(offset)
-                    images.append(_decode(file.read(length), path, offset, video))
+                    _add(images, file.read(length), path, offset, video)
         except (OSError, ValueError, LookupError, OverflowError, tokenize.TokenError) as error:  # of numpy's header too
             raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
-        return np.stack(images)[inverse]
+        return images.all if np.array_equal(unique, indices) else images.all[inverse]
 
     def _place(self, video: str) -> list[int]:
         """[shard, row of the video's first frame in the shard's .npy, number of frames]"""
@@ -182,8 +193,8 @@ class FrameReader:
         return self._places[number].tolist()
 
 
-def _decode(jpeg: bytes, path: Path, offset: int, video: str) -> np.ndarray:
+def _add(images: Images, jpeg: bytes, path: Path, offset: int, video: str) -> None:
     try:
-        return decode_jpeg(jpeg)
+        images.add(jpeg)
     except ValueError as error:
         raise FrameError(f"{path}: no JPEG at byte {offset} ({video!r}): {error}") from error

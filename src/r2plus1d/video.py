@@ -82,7 +82,7 @@ class VideoReader:
         self.folder = folder
 
     def read(self, path: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
-        """uint8 [len(indices), H, W, 3]; decodes once, no more than is needed of a video of `count` frames (0: unknown).
+        """uint8 [len(indices), H, W, 3]; decodes once, and what must be of a video of `count` frames (0: unknown).
 
         Raises VideoError, with the path, for a video that cannot be read or is too short.
         """
@@ -148,7 +148,7 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream, cou
         raise _OtherwiseError
     packets = [packet for packet in container.demux(stream) if packet.size]
     times = [packet.pts for packet in packets]
-    unordered = None in times or context.has_b_frames and times == [packet.dts for packet in packets]
+    unordered = None in times or (context.has_b_frames and times == [packet.dts for packet in packets])
     if unordered or len(packets) != count or len(set(times)) != count:
         raise _OtherwiseError
     if not packets[0].is_keyframe or any(packet.is_discard or packet.is_corrupt for packet in packets):
