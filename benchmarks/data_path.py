@@ -3,10 +3,11 @@ for the test's 30 views.
 
     python benchmarks/data_path.py [--videos DIR]
 
-Makes the original's environment at its first run (see peer_mmaction.py). Each figure is the median of turns, ours and the
-original's one after the other, each in a process of its own on one processor core; from the same seeds both read the
-same frames, crops and flips. Writes metrics/data_path.json and .md, and the README's section; ten minutes. The generated
-videos are noise in motion, 340x256, 300 frames, in h264 as x264 encodes by itself.
+Makes the original's environment at its first run (see peer_mmaction.py). Each figure is the median of turns, ours and
+the original's one after the other, each in a process of its own on one processor core, in the processor time that it
+took; from the same seeds both read the same frames, crops and flips. Writes metrics/data_path.json and .md, and the
+README's section; ten minutes. The generated videos are noise in motion, 340x256, 300 frames, in h264 as x264 encodes
+by itself.
 
 How many cores feed a GPU follows from metrics/gpu_training.json, where that is: the rates of its training steps.
 """
@@ -35,6 +36,7 @@ from r2plus1d.clips import TestVideos, TrainClips, training_clip
 from r2plus1d.files import read_json, write_json, write_text
 from r2plus1d.lists import parse
 from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 from r2plus1d.views import to_input
 
@@ -148,7 +150,7 @@ def called(command: list, side: str) -> dict:
 def ours(job: dict) -> dict:
     """Seconds of each video, in this process: up to the batch of uint8 that the device gets, or `normalise`d here."""
     os.sched_setaffinity(0, {job["core"]})
-    torch.set_num_threads(1)
+    runtime.prepare(Runtime(device="cpu", gpus=1, threads=1))  # as the stages do
     samples = parse((Path(job["folder"]) / "frames.txt").read_text(), "frames.txt")
     row = peer.published_rows(None)[1][0]
     length, interval = job["clip"]
@@ -174,9 +176,9 @@ def ours(job: dict) -> dict:
     read(0)
     seconds = []
     for number in range(len(samples)):
-        began = time.perf_counter()
+        began = time.process_time()
         read(number)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return {"seconds": seconds}
 
 
@@ -227,12 +229,13 @@ def report(figures: dict) -> str:
     lines = [
         markdown_table(list(COLUMNS), rows),
         "",
-        "Clips (in the test: views) per second of one core, over all videos; medians of "
+        "Clips (in the test: views) per second of one core's time, over all videos; medians of "
         f"{ROUNDS} turns; {figures['device']}. Ours is everything up to the uint8 batch that the device gets and "
-        "normalises; the original's pipeline as published, up to its float32 clip. From videos both decode, from frames "
-        "ours reads the packed and the original the same JPEG files, loose.",
+        "normalises; the original's is its pipeline as published, up to the float32 clip. Where ours reads packed "
+        "frames, the original reads the same JPEG files, loose.",
         "",
-        f"Videos: {', '.join(videos)}{', generated' if figures['generated'] else ''}. Ours: {ours}. Original: {original}.",
+        f"{'Generated videos' if figures['generated'] else 'Videos'}: {', '.join(videos)}. Ours: {ours}. "
+        f"Original: {original}.",
     ]
     for entry in figures["feeding"]:
         kind = {"frames": "packed frames", "video": "videos"}[entry["input"]]

@@ -447,7 +447,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="peer-") as name:
         folder = Path(name)
         inputs = gather(options.videos or generated(folder), folder, short_sides)
-        runtime.prepare(config.Runtime(device="cpu", threads=cores()))  # the extraction left one thread
+        runtime.prepare(config.Runtime(device="cpu", gpus=1, threads=cores()))  # the extraction left one thread
         found = {}
         for row in rows:
             print(row.row, flush=True)

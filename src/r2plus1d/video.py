@@ -118,7 +118,7 @@ def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | Non
         return None
     try:
         with _opened(path) as (container, stream):
-            packets = _packets(container, stream, count)
+            packets = _packets(container, stream, count, int(wanted[-1]))
             order = np.argsort([packet.pts for packet in packets])  # frame number -> packet
             starts = np.flatnonzero([packet.is_keyframe for packet in packets])
             groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, _Stack(len(wanted))
@@ -138,29 +138,39 @@ class _OtherwiseError(Exception):
     """A video that must be decoded from its start."""
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream, count: int) -> list[av.Packet]:
-    """All of a video, if each is one of its `count` frames, shown in the order of their times: h264 in mp4 or mov.
+def _packets(container: av.container.InputContainer, stream: av.VideoStream, count: int, last: int) -> list[av.Packet]:
+    """Those of a video up to frame `last`, if each is one of its `count` frames, shown in the order of their times:
+    h264 in mp4 or mov.
 
     Raises _OtherwiseError if not, or not surely.
     """
     context = stream.codec_context
-    if context.name != "h264" or not container.format.name.startswith("mov") or container.size > MOST_BYTES:
+    plain = context.name == "h264" and container.format.name.startswith("mov") and stream.frames == count
+    if not plain or container.size > MOST_BYTES:
         raise _OtherwiseError
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    times = [packet.pts for packet in packets]
-    unordered = None in times or (context.has_b_frames and times == [packet.dts for packet in packets])
-    if unordered or len(packets) != count or len(set(times)) != count:
-        raise _OtherwiseError
-    if not packets[0].is_keyframe or any(packet.is_discard or packet.is_corrupt for packet in packets):
+    packets, times = [], []
+    for packet in container.demux(stream):
+        if not packet.size:  # the end
+            break
+        if packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt:
+            raise _OtherwiseError
+        packets.append(packet)
+        times.append(packet.pts)
+        if len(times) > last and packet.dts > sorted(times)[last]:  # no later packet is shown before
+            break
+    unordered = context.has_b_frames and times == [packet.dts for packet in packets]
+    if unordered or len(set(times)) <= last or len(set(times)) < len(times) or not packets[0].is_keyframe:
         raise _OtherwiseError
     return packets
 
 
 def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown: set[int]) -> Iterator[np.ndarray]:
     """The frames of the times `shown`; `packets` are from a keyframe to the last of them."""
-    convert, size, previous = VideoReformatter(), (context.height, context.width), -math.inf
+    convert, size, previous, mode = VideoReformatter(), (context.height, context.width), -math.inf, None
     for packet in [*packets, None]:
-        context.skip_frame = "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
+        before, mode = mode, "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
+        if mode != before:
+            context.skip_frame = mode
         for frame in context.decode(packet):
             if frame.is_corrupt or frame.pts <= previous or (frame.height, frame.width) != size:
                 raise _OtherwiseError
