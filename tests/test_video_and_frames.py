@@ -294,6 +294,25 @@ def test_spoilt_index_is_read_from(packed, old, new):
         frames.FrameReader(packed)
 
 
+@pytest.mark.parametrize(
+    "video", ["a.mp4", "y" * 86, "y" * 87, "d" * 80 + "/" + "n" * 70, "n" * 200, "\u00fc/q.jpg/img_00001.jpg"]
+)
+def test_packed_frames_lie_in_the_tar_under_another_header_than_tarfile_s(tmp_path, video):
+    with frames.ShardWriter(tmp_path, 0) as writer:
+        writer.begin(video)
+        for number, size in ((1, 0), (2, 511), (99_999, 8**8 + 7), (100_000, 30_000)):
+            member = tarfile.TarInfo(f"{video}/img_{number:05d}.jpg")
+            member.size = size
+            assert writer._header(number, size) == member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        for size in (16, 40):
+            writer.add(np.zeros((size, size, 3), np.uint8))
+        writer.end()
+    with tarfile.open(tmp_path / "shard-00000.tar") as tar:
+        found = [(m.name, m.offset_data, m.size) for m in tar]
+    assert [name for name, *_ in found] == [f"{video}/img_{number:05d}.jpg" for number in (1, 2)]
+    assert [place for _, *place in found] == np.load(tmp_path / "shard-00000.npy").tolist()
+
+
 # ---- Videos of which only a part is decoded ----
 
 CODINGS = {
