@@ -93,6 +93,21 @@ def test_portrait_frames_are_cropped_left_and_right():
     assert tops == [0, 36, 18]
 
 
+def test_test_video_reaches_a_gpu_from_memory_that_is_not_pinned(row, monkeypatch):
+    """A DataLoader pins what has a method of that name, and of other objects nothing."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    pinned = video.pin_memory()
+    assert torch.equal(pinned.frames, video.frames + 1)
+    assert (pinned.indices is video.indices, pinned.label) == (True, video.label)
+
+
+def test_test_video_changes_on_the_way_to_the_device(row):
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    assert torch.equal(video.to(torch.device("cpu")).views(row), video.views(row))
+    assert video.to(torch.device("meta")).crops(row).device.type == "meta"
+
+
 def test_crop_larger_than_the_frame_is_cut():
     with pytest.raises(ValueError, match="crop of 65 does not fit into frames of 64 x 85"):
         views.center_crop(np.zeros((64, 85, 3), np.uint8), 65)

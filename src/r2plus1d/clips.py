@@ -8,7 +8,7 @@ which they work matters.
 import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from r2plus1d.distributed import cores_each
 from r2plus1d.errors import UserError
 from r2plus1d.lists import Sample
 from r2plus1d.pool import WorkerError, deaf_children
+from r2plus1d.runtime import keep_freed_memory
 from r2plus1d.sampling import test_indices, train_indices
 
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
@@ -94,6 +95,14 @@ class TestVideo:
     frames: torch.Tensor  # uint8 [U, H, W, 3], short side as the test views need it
     indices: torch.Tensor  # int64 [clips, T], into `frames`
     label: int
+
+    def pin_memory(self) -> "TestVideo":
+        """For a DataLoader, which knows only tensors by itself."""
+        return replace(self, frames=self.frames.pin_memory())
+
+    def to(self, device: torch.device) -> "TestVideo":
+        """With its frames on `device`, where fewer bytes go than its crops have."""
+        return replace(self, frames=self.frames.to(device, non_blocking=True))
 
     def crops(self, config: RowConfig) -> torch.Tensor:
         """uint8 [crops * U, crop, crop, 3]: every frame's first crop, then every frame's second one, and so on."""
@@ -182,9 +191,13 @@ def loader(dataset: Dataset, device: torch.device, workers: int | None, **option
     options["generator"] = torch.Generator()  # which it draws from when it starts: not from the model's, amid an epoch
     count = workers if workers is not None else cores_each() if device.type == "cuda" else 0
     context = "spawn" if count else None
-    return _Loader(
-        dataset, num_workers=count, multiprocessing_context=context, pin_memory=device.type == "cuda", **options
-    )
+    options |= {"num_workers": count, "multiprocessing_context": context, "pin_memory": device.type == "cuda"}
+    return _Loader(dataset, worker_init_fn=_begin, **options)
+
+
+def _begin(_: int) -> None:
+    """In each reader process."""
+    keep_freed_memory()
 
 
 def single(items: list) -> object:
