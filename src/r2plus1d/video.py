@@ -113,6 +113,9 @@ def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
 def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
     """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame, up to its
     last one, without what is neither wanted nor referred to. None where that would not be exact.
+
+    Frames are told by their times, which of a video that is damaged, and decoded all the same, may be another order
+    than the one in which the decoder gives them.
     """
     if not 0 <= wanted[0] <= wanted[-1] < count:
         return None
@@ -130,7 +133,7 @@ def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | Non
                 for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
                     stack.add(image)
             return stack.images
-    except (_OtherwiseError, av.FFmpegError):
+    except (_OtherwiseError, av.FFmpegError, IndexError, OSError, ValueError):  # what `decode` then says
         return None
 
 
@@ -146,7 +149,7 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream, cou
     """
     context = stream.codec_context
     plain = context.name == "h264" and container.format.name.startswith("mov") and stream.frames == count
-    if not plain or container.size > MOST_BYTES:
+    if not plain or container.size > MOST_BYTES or (context.extradata or b"")[:1] != b"\1":  # avcC: units with lengths
         raise _OtherwiseError
     packets, times = [], []
     for packet in container.demux(stream):
