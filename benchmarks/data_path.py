@@ -10,6 +10,7 @@ README's section; ten minutes. The generated videos are noise in motion, 340x256
 by itself.
 
 How many cores feed a GPU follows from metrics/gpu_training.json, where that is: the rates of its training steps.
+With --report, nothing is measured, and that file read again.
 """
 
 import argparse
@@ -56,10 +57,14 @@ def main() -> None:
     parser.add_argument(
         "--python", default=sys.executable, help="a Python 3.11 to make the original's environment from"
     )
+    parser.add_argument("--report", action="store_true", help="only write the tables anew, with the GPU's rates")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(ours(json.loads(options.one))))
+        return
+    if options.report:
+        publish(json.loads(OUT.read_text()))
         return
     python = peer.environment(options.environment.absolute(), options.python)
     with tempfile.TemporaryDirectory(prefix="data-") as name:
@@ -74,6 +79,10 @@ def main() -> None:
         "videos": inputs.described,
         "cells": [{key: value for key, value in cell.items() if key != "versions"} for cell in cells],
     }
+    publish(figures)
+
+
+def publish(figures: dict) -> None:
     figures["feeding"] = feeding(figures["cells"])
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), report(figures) + "\n")
