@@ -50,7 +50,7 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged = []
     for video in videos:
-        crops = video.crops(config)
+        crops = video.to(device).crops(config)
         stacks = [logits(model, crops, video.places(config, static), device) for static in (False, True)]
         averaged.append([metrics.average_views(stack.cpu().numpy(), config.test.average_clips) for stack in stacks])
     labels = np.array([s.label for s in samples])
