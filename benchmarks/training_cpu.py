@@ -26,11 +26,8 @@ from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
 OUT = Path("metrics/training_cpu.json")
-VARIANTS, KEYS, ARITHMETICS = (
-    ("plain", "lowered"),
-    ("seconds", "memory_mib"),
-    {"pinned": "pinned", "own": "the processor's own"},
-)
+VARIANTS, KEYS = ("plain", "lowered"), ("seconds", "memory_mib")
+ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
 # depth, width, frames of a clip, interval, pixels, clips of a step, steps
 SCALED = ((10, 8, 8, 8, 56, 16, 12), (10, 8, 32, 2, 56, 6, 8))
 FULL = ((34, 64, 8, 8, 224, 1, 2),)
