@@ -224,7 +224,8 @@ def report(figures: dict) -> str:
     rows = []
     for cell in figures["cells"]:
         each = [a / b for a, b in zip(cell["ours"]["by_video"], cell["original"]["by_video"], strict=True)]
-        rates = [f"{cell[side]['clips_per_second']:.3g}" for side in ("ours", "normalised", "original")]
+        speeds = [cell[side]["clips_per_second"] for side in ("ours", "normalised", "original")]
+        rates = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}" for speed in speeds]
         names = [
             cell["use"],
             {"frames": "packed frames", "video": "videos"}[cell["input"]],
