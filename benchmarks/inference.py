@@ -78,20 +78,26 @@ def timings(size: tuple[int, int, int, int], clip: tuple[int, int]) -> dict:
     }
 
 
-def call(task: dict, pinned: bool) -> dict:
+def call(task: dict, pinned: bool, script: str = __file__) -> dict:
+    """What `script --one TASK` prints, in a process and an arithmetic of its own."""
     environment = {**os.environ, "R2PLUS1D_BENCHMARK": "pinned" if pinned else "own"}
-    command = [sys.executable, __file__, "--one", json.dumps(task)]
+    command = [sys.executable, script, "--one", json.dumps(task)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise BenchmarkError(f"{task} ended with status {done.returncode}; memory may be short")
     return json.loads(done.stdout)
 
 
-def measure(variant: str, size: list[int], clip: list[int]) -> dict:
-    """Of this process: the protocol's 30 views of one video, once to warm up and once timed."""
+def arithmetic() -> None:
+    """Sets what `call` asked for; before torch is loaded."""
     if os.environ["R2PLUS1D_BENCHMARK"] == "own":
         for name in PINNED_ENVIRONMENT:
             os.environ.pop(name, None)
+
+
+def measure(variant: str, size: list[int], clip: list[int]) -> dict:
+    """Of this process: the protocol's 30 views of one video, once to warm up and once timed."""
+    arithmetic()
     import torch  # noqa: PLC0415 (after the environment)
 
     from r2plus1d.lowering import for_inference  # noqa: PLC0415

@@ -122,8 +122,8 @@ class Recorder:
     def __init__(self, reader: Reader):
         self.reader = reader
 
-    def read(self, path: str, indices: np.ndarray) -> np.ndarray:
-        self.indices, self.frames = indices, self.reader.read(path, indices)
+    def read(self, path: str, indices: np.ndarray, count: int) -> np.ndarray:
+        self.indices, self.frames = indices, self.reader.read(path, indices, count)
         return self.frames
 
 

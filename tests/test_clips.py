@@ -13,7 +13,7 @@ from r2plus1d.lists import Sample
 class Numbered:
     """Frames of 64 x 85 whose pixels hold the frame's number, and the column in green."""
 
-    def read(self, path, indices):
+    def read(self, path, indices, count):
         frames = np.zeros((len(indices), 64, 85, 3), np.uint8)
         frames[..., 0] = np.asarray(indices)[:, None, None]
         frames[..., 1] = np.arange(85)
@@ -91,6 +91,21 @@ def test_portrait_frames_are_cropped_left_and_right():
     frames[..., 0] = np.arange(100)[:, None]
     tops = views.three_crop(frames, 64)[:, 0, 0, 0, 0].tolist()
     assert tops == [0, 36, 18]
+
+
+def test_test_video_reaches_a_gpu_from_memory_that_is_not_pinned(row, monkeypatch):
+    """A DataLoader pins what has a method of that name, and of other objects nothing."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    pinned = video.pin_memory()
+    assert torch.equal(pinned.frames, video.frames + 1)
+    assert (pinned.indices is video.indices, pinned.label) == (True, video.label)
+
+
+def test_test_video_changes_on_the_way_to_the_device(row):
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    assert torch.equal(video.to(torch.device("cpu")).views(row), video.views(row))
+    assert video.to(torch.device("meta")).crops(row).device.type == "meta"
 
 
 def test_crop_larger_than_the_frame_is_cut():

@@ -1,5 +1,6 @@
 """The network, its faster form, its file, and the accuracies."""
 
+import copy
 import os
 import socket
 from typing import get_args
@@ -10,7 +11,7 @@ import torch
 
 from r2plus1d import checkpoint, metrics, sections
 from r2plus1d.counting import cost
-from r2plus1d.lowering import Lowered, Plain, for_inference
+from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
 from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
 
 
@@ -231,7 +232,40 @@ def test_network_for_inference_computes_something_else(conv):
         torch.testing.assert_close(fast(x), plain, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(fast.from_frames(frames, places), plain, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(Plain(model).from_frames(frames, places), plain, rtol=0, atol=0)
+        if conv != "r2d":  # whose clips have one length
+            still = places[:, :1].expand(-1, 24)
+            both = (network.from_frames(frames, still) for network in (fast, Plain(model)))
+            torch.testing.assert_close(*both, rtol=1e-4, atol=1e-5)
     assert isinstance(model.backbone.conv1.bn, OuterNorm), "the original was changed"
+
+
+@pytest.mark.parametrize("frames", [8, 32])
+@pytest.mark.parametrize("conv", CONVS)
+def test_training_step_of_the_rewritten_network_is_another(conv, frames):
+    torch.manual_seed(0)
+    plain = build(depth=10, num_classes=5, width=4, conv=conv, frames=frames, dropout=0.0).train()
+    model = copy.deepcopy(plain)
+    fast = for_training(model, torch.device("cpu"))
+    assert fast is not model
+    clips, labels = torch.randn(4, 3, frames, 32, 32), torch.randint(5, (4,))
+    losses = []
+    for network in (plain, fast):
+        losses.append(torch.nn.functional.cross_entropy(network(clips), labels))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(dict(model.named_buffers()), dict(plain.named_buffers()), rtol=1e-4, atol=1e-6)
+    ours, reference = (torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (model, plain))
+    assert (ours - reference).norm() < 1e-3 * reference.norm()  # a ReLU may round to the other side
+    for ours, reference in zip(fast.parameters(), model.parameters(), strict=True):
+        assert ours is reference, "the optimizer would train other parameters"
+    with torch.no_grad():
+        torch.testing.assert_close(fast.eval()(clips), model(clips), rtol=0, atol=0)
+
+
+def test_switch_leaves_the_network_rewritten():
+    model, cpu = build(depth=10, num_classes=5, width=4), torch.device("cpu")
+    assert for_training(model, cpu, lowered=False) is model
+    assert isinstance(for_inference(model, cpu, lowered=False), Plain)
 
 
 def test_weights_file_restores_another_network_or_varies(tmp_path):

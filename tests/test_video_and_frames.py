@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from r2plus1d import extraction, frames, motion
+from r2plus1d import extraction, frames, motion, video
 from r2plus1d.files import sha256
 from r2plus1d.video import VideoError, VideoReader, decode, write_h264
 
@@ -292,3 +292,90 @@ def test_spoilt_index_is_read_from(packed, old, new):
     (packed / "index.csv").write_text(index.replace(old, new, 1))
     with pytest.raises(frames.FrameError, match=r"index\.csv: damaged"):
         frames.FrameReader(packed)
+
+
+@pytest.mark.parametrize(
+    "video", ["a.mp4", "y" * 86, "y" * 87, "d" * 80 + "/" + "n" * 70, "n" * 200, "\u00fc/q.jpg/img_00001.jpg"]
+)
+def test_packed_frames_lie_in_the_tar_under_another_header_than_tarfile_s(tmp_path, video):
+    with frames.ShardWriter(tmp_path, 0) as writer:
+        writer.begin(video)
+        for number, size in ((1, 0), (2, 511), (99_999, 8**8 + 7), (100_000, 30_000)):
+            member = tarfile.TarInfo(f"{video}/img_{number:05d}.jpg")
+            member.size = size
+            assert writer._header(number, size) == member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        for size in (16, 40):
+            writer.add(np.zeros((size, size, 3), np.uint8))
+        writer.end()
+    with tarfile.open(tmp_path / "shard-00000.tar") as tar:
+        found = [(m.name, m.offset_data, m.size) for m in tar]
+    assert [name for name, *_ in found] == [f"{video}/img_{number:05d}.jpg" for number in (1, 2)]
+    assert [place for _, *place in found] == np.load(tmp_path / "shard-00000.npy").tolist()
+
+
+# ---- Videos of which only a part is decoded ----
+
+CODINGS = {
+    "plain": ("mp4", "libx264", {}),
+    "no pyramid": ("mp4", "libx264", {"bf": "3", "x264-params": "b-pyramid=none:keyint=16"}),
+    "strict pyramid": ("mp4", "libx264", {"bf": "5", "x264-params": "b-pyramid=strict:b-adapt=0:keyint=16"}),
+    "pyramid": ("mp4", "libx264", {"bf": "7", "x264-params": "b-pyramid=normal:b-adapt=0:keyint=25:ref=6"}),
+    "open groups": ("mp4", "libx264", {"bf": "3", "x264-params": "open-gop=1:keyint=12:b-adapt=0"}),
+    "intra refresh": ("mp4", "libx264", {"x264-params": "intra-refresh=1:keyint=12"}),
+    "keyframes alone": ("mp4", "libx264", {"x264-params": "keyint=1"}),
+    "no B frames": ("mov", "libx264", {"bf": "0", "x264-params": "keyint=20"}),
+    "interlaced": ("mp4", "libx264", {"flags": "+ildct+ilme", "x264-params": "keyint=20"}),
+    "other container": ("matroska", "libx264", {}),
+    "other codec": ("mp4", "mpeg4", {"bf": "2"}),
+}
+
+DECODED_THROUGH = {"open groups", "intra refresh", "other container", "other codec"}
+
+
+def moving(path: Path, format: str, codec: str, options: dict, count: int = 60) -> None:
+    """Noise that drifts, with a jump at the half, 64 x 48."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64 + 2 * count, 3), np.uint8)
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number in range(count):
+            image = np.ascontiguousarray(noise[:: -1 if number > count // 2 else 1, 2 * number : 2 * number + 64])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_leaving_out_what_is_not_sampled_changes_pixels(tmp_path, coding):
+    moving(tmp_path / "v", *CODINGS[coding])
+    everything = np.stack(list(decode(tmp_path / "v")))
+    reader, shortened = VideoReader(tmp_path), 0
+    for first, step in ((0, 1), (0, 8), (1, 7), (3, 2), (13, 16), (24, 3), (37, 5), (59, 1)):
+        indices = np.arange(first, len(everything), step)
+        shortened += video._decode_some(tmp_path / "v", indices, len(everything)) is not None
+        for order in (indices, indices[::-1], np.tile(indices, 2)):
+            np.testing.assert_array_equal(reader.read("v", order, len(everything)), everything[order])
+    assert (shortened == 0) == (coding in DECODED_THROUGH)
+
+
+def test_frames_are_numbered_by_packets_where_the_video_has_another_number_of_frames(clip_path):
+    """The list's number is what extraction counted: where packets are not frames, all must be decoded."""
+    assert video._decode_some(clip_path, np.array([3]), 40) is not None
+    assert video._decode_some(clip_path, np.array([3]), 39) is None
+    assert video._decode_some(clip_path, np.array([3, 40]), 40) is None
+
+
+def test_file_of_any_size_is_kept_in_memory(clip_path, monkeypatch):
+    monkeypatch.setattr(video, "MOST_BYTES", clip_path.stat().st_size - 1)
+    assert video._decode_some(clip_path, np.array([3]), 40) is None
+
+
+def test_groups_without_a_sampled_frame_are_decoded(tmp_path, monkeypatch):
+    moving(tmp_path / "v", "mp4", "libx264", {"bf": "3", "x264-params": "keyint=10:min-keyint=10:scenecut=0"})
+    decoded = []
+    original = video._decode_group
+    monkeypatch.setattr(
+        video, "_decode_group", lambda c, packets, s: decoded.append(len(packets)) or original(c, packets, s)
+    )
+    VideoReader(tmp_path).read("v", np.array([20, 40]), 60)
+    assert decoded == [1, 1]

@@ -21,6 +21,12 @@ def show(arguments: argparse.Namespace) -> None:
     print(provenance.show(arguments.target))
 
 
+def show_profile(_: argparse.Namespace) -> None:
+    from r2plus1d import profile  # noqa: PLC0415
+
+    print(profile.profile())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m r2plus1d", description="R(2+1)D: commands beside the pipeline")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -42,6 +48,12 @@ def main() -> None:
     )
     command.add_argument("target", metavar="ROW", help="a row, models/ROW, metrics/ROW, or a model.safetensors")
     command.set_defaults(call=show)
+    command = commands.add_parser(
+        "profile",
+        help="where the time went",
+        description="Prints what the last run of each stage took, and puts it into metrics/profile.md and the README.",
+    )
+    command.set_defaults(call=show_profile)
     arguments = parser.parse_args()
     run(lambda: arguments.call(arguments))
 

@@ -21,6 +21,7 @@ from r2plus1d.lists import Sample
 from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
 from r2plus1d.progress import progress
 from r2plus1d.runtime import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
+from r2plus1d.timing import reading
 from r2plus1d.training import build_model, optimizer_for, step
 from r2plus1d.views import to_input
 
@@ -47,7 +48,7 @@ def training_memory(
     optimizer = optimizer_for(model, config)
     network = for_training(model, device, config.runtime.lowered)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
-    batches = loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule)
+    batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))
     reset_peak_memory(device)
     for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
         step(network, optimizer, to_input(clips, device).contiguous(), labels.to(device), config.train.max_grad_norm)
@@ -61,7 +62,8 @@ def inference_rate(
     """(videos per second, number of videos timed); a list shorter than asked for is gone through once."""
     warmup = min(config.benchmark.warmup_videos, len(samples) - 1)
     count = min(config.benchmark.videos, len(samples) - warmup)
-    videos = loader(TestVideos(config, samples[: warmup + count], reader), device, 0, batch_size=1, collate_fn=single)
+    items = TestVideos(config, samples[: warmup + count], reader)
+    videos = reading(loader(items, device, 0, batch_size=1, collate_fn=single))
     seconds = 0.0
     for number, video in enumerate(progress(videos, warmup + count, f"benchmarking {config.row}", "videos")):
         crops, places = video.crops(config), video.places(config)

@@ -8,7 +8,7 @@ which they work matters.
 import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,15 +21,16 @@ from r2plus1d.distributed import cores_each
 from r2plus1d.errors import UserError
 from r2plus1d.lists import Sample
 from r2plus1d.pool import WorkerError, deaf_children
+from r2plus1d.runtime import keep_freed_memory
 from r2plus1d.sampling import test_indices, train_indices
 
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
 
 
 class Reader(Protocol):
-    """Where frames come from: packed frames or videos."""
+    """Where frames come from: packed frames, loose ones or videos. `count` is how many the video has."""
 
-    def read(self, path: str, indices: np.ndarray) -> np.ndarray: ...
+    def read(self, path: str, indices: np.ndarray, count: int) -> np.ndarray: ...
 
 
 class Clips(Dataset):
@@ -71,10 +72,10 @@ def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.ran
     """uint8 [T, crop, crop, 3]: the training view, everything random drawn from `rng`."""
     clip, train = config.clip, config.train
     indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
-    frames = views.resize_short_side(reader.read(sample.path, indices), train.resize)
+    frames = views.resize_short_side(reader.read(sample.path, indices, sample.num_frames), train.resize)
     box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
-    frames = views.resize(views.crop(frames, box), (train.crop, train.crop))
-    return np.ascontiguousarray(views.flip(frames) if rng.random() < train.flip else frames)
+    frames = np.ascontiguousarray(views.resize(views.crop(frames, box), (train.crop, train.crop)))
+    return views.flip(frames) if rng.random() < train.flip else frames
 
 
 class ValClips(Clips):
@@ -83,7 +84,7 @@ class ValClips(Clips):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         clip, train, sample = self.config.clip, self.config.train, self.samples[index]
         indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, 1)[0]
-        frames = views.resize_short_side(self.reader.read(sample.path, indices), train.resize)
+        frames = views.resize_short_side(self.reader.read(sample.path, indices, sample.num_frames), train.resize)
         return torch.from_numpy(views.center_crop(frames, train.crop).copy()), sample.label
 
 
@@ -94,6 +95,14 @@ class TestVideo:
     frames: torch.Tensor  # uint8 [U, H, W, 3], short side as the test views need it
     indices: torch.Tensor  # int64 [clips, T], into `frames`
     label: int
+
+    def pin_memory(self) -> "TestVideo":
+        """For a DataLoader, which knows only tensors by itself."""
+        return replace(self, frames=self.frames.pin_memory())
+
+    def to(self, device: torch.device) -> "TestVideo":
+        """With its frames on `device`, where fewer bytes go than its crops have."""
+        return replace(self, frames=self.frames.to(device, non_blocking=True))
 
     def crops(self, config: RowConfig) -> torch.Tensor:
         """uint8 [crops * U, crop, crop, 3]: every frame's first crop, then every frame's second one, and so on."""
@@ -122,7 +131,7 @@ class TestVideos(Clips):
         clip, test, sample = self.config.clip, self.config.test, self.samples[index]
         indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, test.clips)
         distinct, places = np.unique(indices, return_inverse=True)
-        frames = views.resize_short_side(self.reader.read(sample.path, distinct), test.resize)
+        frames = views.resize_short_side(self.reader.read(sample.path, distinct, sample.num_frames), test.resize)
         return TestVideo(torch.from_numpy(frames), torch.from_numpy(places.reshape(indices.shape)), sample.label)
 
 
@@ -182,9 +191,13 @@ def loader(dataset: Dataset, device: torch.device, workers: int | None, **option
     options["generator"] = torch.Generator()  # which it draws from when it starts: not from the model's, amid an epoch
     count = workers if workers is not None else cores_each() if device.type == "cuda" else 0
     context = "spawn" if count else None
-    return _Loader(
-        dataset, num_workers=count, multiprocessing_context=context, pin_memory=device.type == "cuda", **options
-    )
+    options |= {"num_workers": count, "multiprocessing_context": context, "pin_memory": device.type == "cuda"}
+    return _Loader(dataset, worker_init_fn=_begin, **options)
+
+
+def _begin(_: int) -> None:
+    """In each reader process."""
+    keep_freed_memory()
 
 
 def single(items: list) -> object:

@@ -16,6 +16,7 @@ from r2plus1d.lists import Sample
 from r2plus1d.lowering import Lowered, Plain, for_inference
 from r2plus1d.progress import progress
 from r2plus1d.runtime import prepare
+from r2plus1d.timing import reading
 from r2plus1d.training import validate
 from r2plus1d.views import to_input
 
@@ -43,13 +44,13 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
     device = prepare(config.runtime)
     model = for_inference(model, device, config.runtime.lowered)
     own = distributed.share(samples)
-    videos = loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single)
+    videos = reading(loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single))
     if distributed.first():
         part = f", a share of 1 in {distributed.processes()}" if distributed.processes() > 1 else ""
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged = []
     for video in videos:
-        crops = video.crops(config)
+        crops = video.to(device).crops(config)
         stacks = [logits(model, crops, video.places(config, static), device) for static in (False, True)]
         averaged.append([metrics.average_views(stack.cpu().numpy(), config.test.average_clips) for stack in stacks])
     labels = np.array([s.label for s in samples])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2plus1d.frames import MOST_BYTES, FrameError, decode_jpeg, jpeg_size
+from r2plus1d.frames import MOST_BYTES, FrameError, Images, jpeg_size
 
 
 def survey(folder: Path, frame_name: str, listed: int = 0) -> tuple[int, dict[str, int]]:
@@ -47,23 +47,21 @@ class LooseFrameReader:
     def __init__(self, root: Path, frame_name: str):
         self.root, self.frame_name = root, frame_name
 
-    def read(self, video: str, indices: np.ndarray) -> np.ndarray:
+    def read(self, video: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
         """uint8 [len(indices), H, W, 3]; frame 0 is the first; each is decoded once, however often it is asked for.
 
         Raises FrameError, with the file, for one that is not there, is no JPEG or has another size than the others.
         """
         unique, inverse = np.unique(indices, return_inverse=True)
         first = _first(self.root / video, self.frame_name)
-        images = []
+        images = Images(len(unique))
         for number in unique.tolist():
             path = _frame(self.root / video, self.frame_name, first + number)
             try:
-                images.append(decode_jpeg(path.read_bytes()))
+                images.add(path.read_bytes())
             except (OSError, ValueError) as error:
                 raise FrameError(f"{path}: {getattr(error, 'strerror', None) or f'no JPEG ({error})'}") from error
-            if images[-1].shape != images[0].shape:
-                raise FrameError(f"{path}: {images[-1].shape[:2]} pixels, but the first has {images[0].shape[:2]}")
-        return np.stack(images)[inverse]
+        return images.all if np.array_equal(unique, indices) else images.all[inverse]
 
 
 def _first(folder: Path, frame_name: str) -> int:

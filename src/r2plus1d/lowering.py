@@ -1,4 +1,4 @@
-"""The same network, rewritten to run faster at inference; the plain network stays the reference.
+"""The same network, rewritten to run faster; the plain network stays the reference.
 
 Shapes: N clips, C channels, T frames, H x W pixels, F distinct frames, K classes. Activations lie in memory as NTHWC.
 """
@@ -24,8 +24,11 @@ def for_inference(model: Recognizer, device: torch.device, lowered: bool = True)
 
 def for_training(model: Recognizer, device: torch.device, lowered: bool = True) -> nn.Module:
     """What to train on `device` in one process: a module with the model's own parameters and buffers, so that state,
-    checkpoints and optimizer are those of the plain network; that itself where nothing is known to win."""
-    return model
+    checkpoints and optimizer are those of the plain network; that itself where nothing is known to win.
+
+    `lowered` (runtime.lowered) on the CPU where torch has oneDNN.
+    """
+    return Trained(model) if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available() else model
 
 
 class Plain(nn.Module):
@@ -43,7 +46,8 @@ class Plain(nn.Module):
 
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
-    inside; and of frames that clips share, the stem's spatial convolution once.
+    inside; and of frames that clips share, the stem's spatial convolution once. Clips of one repeated frame go through
+    the first layers as shorter ones, since frames far from both ends stay equal there.
     What that gains: `benchmarks/inference.py`.
     """
 
@@ -54,22 +58,31 @@ class Lowered(nn.Module):
         layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
         self.blocks = nn.ModuleList(_LoweredBlock(block) for layer in layers for block in layer)
         self.last = model.cls_head.fc_cls
+        early = [*self.stem, *(c for block in self.blocks[: len(backbone.layer1)] for c in block.convolutions)]
+        self.early_blocks, reach = len(backbone.layer1), [c.reach for c in early]
+        self.border = None if None in reach else sum(reach)  # frames at each end that the clip's end has an effect on
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self._rest(_all(self.stem, x_NCTHW.permute(0, 2, 3, 4, 1)))
 
     def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
         """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
-        x, stem = x_FCHW.permute(0, 2, 3, 1), self.stem
+        x, stem, expand = x_FCHW.permute(0, 2, 3, 1), self.stem, None
+        length, border = indices_NT.shape[1], self.border
+        if border is not None and length > 2 * border + 1 and (indices_NT == indices_NT[:, :1]).all():
+            indices_NT = indices_NT[:, : 2 * border + 1]
+            middle = torch.tensor([border]).expand(length - 2 * border)
+            expand = torch.cat([torch.arange(border), middle, torch.arange(border + 1, 2 * border + 1)])
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
-        return self._rest(_all(stem, x[indices_NT]))
+        return self._rest(_all(stem, x[indices_NT]), expand)
 
-    def _rest(self, x_NTHWC: Tensor) -> Tensor:
+    def _rest(self, x_NTHWC: Tensor, expand: Tensor | None = None) -> Tensor:
+        """Logits from the stem's activations; of shortened clips, `expand` [T] makes whole ones after layer 1."""
         pooled = functional.max_pool2d(x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
         x = pooled.unflatten(0, x_NTHWC.shape[:2])
-        for block in self.blocks:
-            x = block(x)
+        for number, block in enumerate(self.blocks):
+            x = block(x if expand is None or number != self.early_blocks else x[:, expand])
         return self.last(x.mean((1, 2, 3)))
 
 
@@ -95,6 +108,8 @@ class _Convolution(nn.Module):
         super().__init__()
         geometry = list(zip(conv.kernel_size, conv.stride, conv.padding, strict=True))
         in_time, in_space = geometry[0] != (1, 1, 0), geometry[1:] != [(1, 1, 0)] * 2
+        kernel, step, padding = geometry[0]
+        self.reach = padding if step == 1 and kernel == 2 * padding + 1 else None  # in time; None: another length
         self.axes = "all" if in_time and in_space else "time" if in_time else "space"
         kept = {"all": [0, 1, 2], "time": [0, 1], "space": [1, 2]}[self.axes]
         _, self.stride, self.padding = zip(*(geometry[axis] for axis in kept), strict=True)
@@ -141,3 +156,66 @@ def _all(
         last = number == len(convolutions)
         x_NTHWC = convolution(x_NTHWC, relu or not last, residual_NTHWC if last else None)
     return x_NTHWC
+
+
+class Trained(nn.Module):
+    """The plain network's training step, with its parameters and buffers: each temporal convolution in two dimensions,
+    and the pooling with its channels last in memory. In `eval` it is the plain network.
+    What that gains: `benchmarks/training_cpu.py`.
+    """
+
+    def __init__(self, model: Recognizer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        if not self.training:
+            return self.model(x_NCTHW)
+        backbone = self.model.backbone
+        x = _trained(backbone.conv1, x_NCTHW.contiguous())
+        # The ReLU gives the same before and after the pooling, which leaves it a quarter to do.
+        x = torch.relu_(_Pool.apply(x.flatten(1, 2))).unflatten(1, x.shape[1:3])
+        for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
+            for block in layer:
+                x = _trained_block(block, x)
+        return self.model.cls_head(x)
+
+
+def _trained_block(block: Block, x_NCTHW: Tensor) -> Tensor:
+    shortcut = x_NCTHW if block.downsample is None else _trained(block.downsample, x_NCTHW)
+    y = _trained(block.conv2, torch.relu_(_trained(block.conv1, x_NCTHW)))
+    if block.conv3 is not None:
+        y = _trained(block.conv3, torch.relu_(y))
+    return torch.relu_(y + shortcut)
+
+
+def _trained(block: ConvNorm, x_NCTHW: Tensor) -> Tensor:
+    if not isinstance(block.conv, Conv2plus1d):
+        return block.bn(block.conv(x_NCTHW))
+    split = block.conv
+    x = torch.relu_(split.bn_s(split.conv_s(x_NCTHW)))
+    conv, size = split.conv_t, x.shape[3:]
+    # [N, C, T, H * W]. With channels last in memory, oneDNN 3's weight gradient of a strided 1 x 1 kernel is wrong.
+    y = functional.conv2d(x.flatten(3), conv.weight[..., 0], None, conv.stride[:2], conv.padding[:2])
+    return block.bn(y.unflatten(3, size))
+
+
+class _Pool(torch.autograd.Function):
+    """The backbone's pooling of frames, [N, C * T, H, W] -> [N, C * T, H / 2, W / 2]; with channels last in memory,
+    which makes it several times as fast, from a copy."""
+
+    WINDOW = [3, 3], [2, 2], [1, 1]  # kernel, stride, padding
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        pooled, places = torch.ops.aten.max_pool2d_with_indices(x, *_Pool.WINDOW)
+        ctx.save_for_backward(x, places)
+        return pooled.contiguous()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        x, places = ctx.saved_tensors
+        g = g.contiguous(memory_format=torch.channels_last)
+        of_x = torch.ops.aten.max_pool2d_with_indices_backward(g, x, *_Pool.WINDOW, [1, 1], False, places)
+        return of_x.contiguous()

@@ -172,10 +172,19 @@ def _draw(rng: np.random.Generator, video: np.ndarray, path: np.ndarray, radius:
         :, None
     ]  # [T, 1, side, side]
     paint = np.where(_marks(texture, u, v)[:, None], first[:, None, None], second[:, None, None])
-    columns, rows = near[:, :, 0] % width, near[:, :, 1] % height
-    for t in range(len(video)):
-        where = (slice(None), rows[t][:, None], columns[t][None, :])
-        video[t][where] += (paint[t] - video[t][where]) * alpha[t]
+    for t, (left, top) in enumerate(corner.tolist()):
+        for rows, own_rows in _wrapped(top, side, height):
+            for columns, own_columns in _wrapped(left, side, width):
+                area, own = video[t, :, rows, columns], (slice(None), own_rows, own_columns)
+                area += (paint[t][own] - area) * alpha[t][own]
+
+
+def _wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
+    """Where a patch lies on an axis that wraps around, in one piece or two: (of the axis, of the patch)."""
+    start %= size
+    first = min(length, size - start)
+    pieces = [(slice(start, start + first), slice(0, first))]
+    return pieces if first == length else [*pieces, (slice(0, length - first), slice(first, length))]
 
 
 def _reach(outline: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ DATA_CONFIG = Path("configs/data.json")
 PUBLISHED = Path("metrics/published.json")
 COVERAGE = Path("metrics/coverage.json")
 REPORT = Path("metrics/report")
+PROFILE = Path("metrics/profile.json")
 
 
 def row_config(row: str) -> Path:
@@ -80,6 +81,11 @@ def made_by(row: str, stage: str) -> Path:
 def timed_log(row: str) -> Path:
     """The training log with wall-clock values, beside the pipeline: not an output, since it never repeats."""
     return Path("logs") / f"{row}.log.json"
+
+
+def seconds(stage: str, row: str | None) -> Path:
+    """What a stage's last run took, beside the pipeline like the timed log."""
+    return Path("logs/seconds") / f"{f'{stage}@{row}' if row else stage}.json"
 
 
 def work(name: str, key: str) -> Path:

@@ -12,6 +12,7 @@ import torch
 from r2plus1d import TORCH_CAME_FIRST
 from r2plus1d.config import ConfigError, Runtime
 from r2plus1d.errors import UserError
+from r2plus1d.timing import processor
 
 MIB = 2**20
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -36,9 +37,10 @@ def prepare(runtime: Runtime) -> torch.device:
         raise ConfigError("runtime.device is 'cuda', but torch finds no CUDA device; use cpu or auto")
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which imports a second's worth of the compiler first.
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step's time; no kernel reads such memory
-    _keep_freed_memory()
+    keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -64,7 +66,7 @@ def cpu_kernels() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tells glibc to reuse large blocks instead of returning each to the system and clearing new ones.
 
     On two CPU cores a training step at 32 frames took 0.91 of the time, and testing 0.6 to 0.8.
@@ -101,18 +103,9 @@ def reset_peak_memory(device: torch.device) -> None:
 def describe(device: torch.device) -> dict[str, str | int]:
     """What stands beside a timing: device, threads, versions."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else "not used",
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"CPU {names[0]}" if names else f"CPU {platform.processor() or platform.machine()}"

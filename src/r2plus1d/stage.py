@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from r2plus1d import paths
+from r2plus1d import paths, timing
 from r2plus1d.errors import explained
 from r2plus1d.files import held
 from r2plus1d.pool import end_with
@@ -62,4 +62,5 @@ def _alone(script: str, row: str | None = None) -> Iterator[None]:
         return
     with held(paths.lock(stage, row), f"stage {stage}{f' of {row}' if row else ''}"):
         os.environ[ALONE] = str(os.getpid())
-        yield
+        with timing.recorded(stage, row):
+            yield

@@ -24,10 +24,11 @@ from r2plus1d.config import RowConfig
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_bytes, write_text
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import for_training
+from r2plus1d.lowering import for_inference, for_training
 from r2plus1d.model import Recognizer, build
 from r2plus1d.progress import progress, saved
 from r2plus1d.runtime import peak_memory_mib, prepare, seed_everything, synchronize
+from r2plus1d.timing import reading
 from r2plus1d.views import to_input
 
 STATE = "state.pt"
@@ -172,7 +173,7 @@ def train(
     place = distributed.rank(), distributed.processes()
     schedule = Schedule(len(splits["train"]), config.videos_per_step, config.seed, start, config.train.epochs, *place)
     clips = TrainClips(config, splits["train"], reader)
-    batches = iter(loader(clips, device, workers, batch_sampler=schedule, collate_fn=clips.collate))
+    batches = reading(loader(clips, device, workers, batch_sampler=schedule, collate_fn=clips.collate))
     steps = range(len(schedule))
     shown = progress(steps, len(schedule), f"training {config.row}", "steps") if distributed.first() else steps
     ticks = iter(shown)
@@ -182,7 +183,8 @@ def train(
             raise TrainingError(f"{config.row}: weights are not finite after epoch {epoch + 1}; {_way_out(epoch)}")
         if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
             distributed.same_buffers(model)
-            entry = validate(config, model, splits["val"], reader, device, workers)
+            fast = for_inference(model, device, config.runtime.lowered)
+            entry = validate(config, fast, splits["val"], reader, device, workers)
             entry = {"mode": "val", "epoch": epoch + 1, "iter": len(splits["val"])} | {
                 "lr": optimizer.param_groups[0]["lr"],
                 **entry,
@@ -253,7 +255,7 @@ def validate(
     model.eval()
     results = []
     with torch.inference_mode():
-        for clips, targets in loader(ValClips(config, samples, reader), device, workers, batch_sampler=own):
+        for clips, targets in reading(loader(ValClips(config, samples, reader), device, workers, batch_sampler=own)):
             results.append((model(to_input(clips, device).contiguous()).cpu().numpy(), targets.numpy()))
     scores, targets = map(np.concatenate, zip(*distributed.together(results), strict=True))
     return {

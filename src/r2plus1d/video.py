@@ -6,6 +6,7 @@ nothing else: whatever the content asks for, it can open no other file and no ne
 """
 
 import contextlib
+import math
 import os
 import stat
 from collections.abc import Container, Iterator
@@ -28,6 +29,7 @@ MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
 MAX_PIXELS = 2**26  # of a frame: 8192 x 8192, twice 8K
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
 MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
+MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
 MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
 
@@ -79,24 +81,140 @@ class VideoReader:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def read(self, path: str, indices: np.ndarray) -> np.ndarray:
-        """uint8 [len(indices), H, W, 3]; decodes once, up to the last frame wanted.
+    def read(self, path: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
+        """uint8 [len(indices), H, W, 3]; decodes once, and what must be of a video of `count` frames (0: unknown).
 
         Raises VideoError, with the path, for a video that cannot be read or is too short.
         """
-        wanted = set(indices.tolist())
-        last, found = max(wanted), {}
+        wanted, places = np.unique(indices, return_inverse=True)
         try:
-            for number, frame in enumerate(decode(self.folder / path, wanted)):
-                if frame is not None:
-                    found[number] = frame
-                if number == last:
-                    break
+            frames = _decode_some(self.folder / path, wanted, count)
+            if frames is None:
+                frames = _decode_through(self.folder / path, wanted)
         except VideoError as error:
             raise VideoError(f"{self.folder / path}: {error}, though extraction could read it") from error
-        if missing := wanted - found.keys():
-            raise VideoError(f"{self.folder / path}: frame {min(missing)} is missing; run extract_frames again")
-        return np.stack([found[i] for i in indices.tolist()])
+        if len(frames) < len(wanted):
+            missing = wanted[len(frames)]
+            raise VideoError(f"{self.folder / path}: frame {missing} is missing; run extract_frames again")
+        return frames if np.array_equal(indices, wanted) else frames[places]
+
+
+def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """Those frames, of ascending numbers, from the start to the last; fewer where the video ends before."""
+    last, stack = int(wanted[-1]), _Stack(len(wanted))
+    for number, image in enumerate(decode(path, set(wanted.tolist()))):
+        if image is not None:
+            stack.add(image)
+        if number == last:
+            break
+    return stack.images
+
+
+def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
+    """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame, up to its
+    last one, without what is neither wanted nor referred to. None where that would not be exact.
+
+    Frames are told by their times, which of a video that is damaged, and decoded all the same, may be another order
+    than the one in which the decoder gives them.
+    """
+    if not 0 <= wanted[0] <= wanted[-1] < count:
+        return None
+    try:
+        with _opened(path) as (container, stream):
+            packets = _packets(container, stream, count, int(wanted[-1]))
+            order = np.argsort([packet.pts for packet in packets])  # frame number -> packet
+            starts = np.flatnonzero([packet.is_keyframe for packet in packets])
+            groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, _Stack(len(wanted))
+            for group in dict.fromkeys(groups.tolist()):
+                places = order[wanted[groups == group]]
+                if group and not _forgets(packets[starts[group]], stream.codec_context.extradata):
+                    return None
+                shown = {packets[place].pts for place in places}
+                for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
+                    stack.add(image)
+            return stack.images
+    except (_OtherwiseError, av.FFmpegError, IndexError, OSError, ValueError):  # what `decode` then says
+        return None
+
+
+class _OtherwiseError(Exception):
+    """A video that must be decoded from its start."""
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream, count: int, last: int) -> list[av.Packet]:
+    """Those of a video up to frame `last`, if each is one of its `count` frames, shown in the order of their times:
+    h264 in mp4 or mov.
+
+    Raises _OtherwiseError if not, or not surely.
+    """
+    context = stream.codec_context
+    plain = context.name == "h264" and container.format.name.startswith("mov") and stream.frames == count
+    if not plain or container.size > MOST_BYTES or (context.extradata or b"")[:1] != b"\1":  # avcC: units with lengths
+        raise _OtherwiseError
+    packets, times = [], []
+    for packet in container.demux(stream):
+        if not packet.size:  # the end
+            break
+        if packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt:
+            raise _OtherwiseError
+        packets.append(packet)
+        times.append(packet.pts)
+        if len(times) > last and packet.dts > sorted(times)[last]:  # no later packet is shown before
+            break
+    unordered = context.has_b_frames and times == [packet.dts for packet in packets]
+    if unordered or len(set(times)) <= last or len(set(times)) < len(times) or not packets[0].is_keyframe:
+        raise _OtherwiseError
+    return packets
+
+
+def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown: set[int]) -> Iterator[np.ndarray]:
+    """The frames of the times `shown`; `packets` are from a keyframe to the last of them."""
+    convert, size, previous, mode = VideoReformatter(), (context.height, context.width), -math.inf, None
+    for packet in [*packets, None]:
+        before, mode = mode, "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
+        if mode != before:
+            context.skip_frame = mode
+        for frame in context.decode(packet):
+            if frame.is_corrupt or frame.pts <= previous or (frame.height, frame.width) != size:
+                raise _OtherwiseError
+            previous = frame.pts
+            if frame.pts in shown:
+                shown.discard(frame.pts)
+                turns = round(frame.rotation / 90) % 4
+                yield _upright(frame, convert, turns, _turned(frame, turns))
+    if shown:
+        raise _OtherwiseError
+    context.flush_buffers()
+
+
+def _forgets(packet: av.Packet, extradata: bytes) -> bool:
+    """Whether no later frame refers to one before this keyframe: whether it is an IDR, a unit of type 5 (ITU-T H.264,
+    7.4.1). Units stand in an mp4 each after its length; the type is the last 5 bits of a unit's first byte."""
+    data, width, at = bytes(packet), (extradata[4] & 3) + 1, 0
+    while at + width < len(data):
+        kind = data[at + width] & 31
+        if kind in (1, 5):
+            return kind == 5
+        at += width + int.from_bytes(data[at : at + width], "big")
+    return False
+
+
+class _Stack:
+    """Images of one size, one after the other, in an array made for `count` of them."""
+
+    def __init__(self, count: int):
+        self._count, self._given, self._all = count, 0, np.empty((count, 0, 0, 3), np.uint8)
+
+    def add(self, image: np.ndarray) -> None:
+        if self._given == 0:
+            self._all = np.empty((self._count, *image.shape), np.uint8)
+        self._all[self._given] = image
+        self._given += 1
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 [images added, H, W, 3]"""
+        return self._all[: self._given]
 
 
 def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
@@ -162,8 +280,9 @@ def _turned(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
 def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: tuple[int, int]) -> np.ndarray:
     """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
     height, width = reversed(size) if turns % 2 else size
-    image = convert.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-    return np.rot90(image, turns)
+    plane = convert.reformat(frame, width, height, "rgb24", threads=1).planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
 
 
 def _subsampled(planes: np.ndarray) -> np.ndarray:

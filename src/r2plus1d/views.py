@@ -108,8 +108,12 @@ def random_resized_crop_box(
 
 
 def flip(frames: np.ndarray) -> np.ndarray:
-    """Left and right exchanged."""
-    return frames[..., ::-1, :]
+    """uint8 [..., H, W, 3], left and right exchanged: in new memory, since OpenCV is 20 times as fast as a reversed
+    array's copy."""
+    out = np.empty(frames.shape, np.uint8)
+    for image, target in zip(frames.reshape(-1, *frames.shape[-3:]), out.reshape(-1, *frames.shape[-3:]), strict=True):
+        cv2.flip(image, 1, dst=target)
+    return out
 
 
 def to_input(clips: Tensor, device: torch.device) -> Tensor:

@@ -1,0 +1,261 @@
+"""Clips per second and core beside the original, MMAction2 0.24.1: from packed frames and from videos, for training and
+for the test's 30 views.
+
+    python benchmarks/data_path.py [--videos DIR]
+
+Makes the original's environment at its first run (see peer_mmaction.py). Each figure is the median of turns, ours and
+the original's one after the other, each in a process of its own on one processor core, in the processor time that it
+took; from the same seeds both read the same frames, crops and flips. Writes metrics/data_path.json and .md, and the
+README's section; ten minutes. The generated videos are noise in motion, 340x256, 300 frames, in h264 as x264 encodes
+by itself.
+
+How many cores feed a GPU follows from metrics/gpu_training.json, where that is: the rates of its training steps.
+With --report, nothing is measured, and that file read again.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import peer_mmaction as peer  # before torch: it pins the arithmetic
+
+# isort: split
+import av
+import cv2
+import numpy as np
+import torch
+
+from r2plus1d import runtime
+from r2plus1d.clips import TestVideos, TrainClips, training_clip
+from r2plus1d.files import read_json, write_json, write_text
+from r2plus1d.lists import parse
+from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.sections import Runtime
+from r2plus1d.stage import run
+from r2plus1d.views import to_input
+
+OUT = peer.METRICS / "data_path.json"
+GPU = peer.METRICS / "gpu_training.json"
+CELLS = list(itertools.product(("training", "test"), ("frames", "video"), ((8, 8), (32, 2))))
+VIEWS = 30  # of a video, in the test
+BATCH = 8
+SEEDS = 16  # training clips of each video
+ROUNDS = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="a folder of videos; default: three generated ones")
+    parser.add_argument("--environment", type=Path, default=peer.ROOT / "benchmarks" / ".peer", metavar="DIR")
+    parser.add_argument(
+        "--python", default=sys.executable, help="a Python 3.11 to make the original's environment from"
+    )
+    parser.add_argument("--report", action="store_true", help="only write the tables anew, with the GPU's rates")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(ours(json.loads(options.one))))
+        return
+    if options.report:
+        publish(json.loads(OUT.read_text()))
+        return
+    python = peer.environment(options.environment.absolute(), options.python)
+    with tempfile.TemporaryDirectory(prefix="data-") as name:
+        folder = Path(name)
+        files = sorted(options.videos.glob("*.mp4")) if options.videos else generated(folder)
+        inputs = peer.gather(files, folder, {"256p": 256})
+        cells = [measure(*cell, inputs, python) for cell in CELLS]
+    figures = {
+        "device": runtime.describe(peer.CPU)["device"],
+        "versions": {"ours": peer.our_versions() | {"opencv": cv2.__version__}, "original": cells[0].pop("versions")},
+        "generated": options.videos is None,
+        "videos": inputs.described,
+        "cells": [{key: value for key, value in cell.items() if key != "versions"} for cell in cells],
+    }
+    publish(figures)
+
+
+def publish(figures: dict) -> None:
+    figures["feeding"] = feeding(figures["cells"])
+    write_json(OUT, figures)
+    write_text(OUT.with_suffix(".md"), report(figures) + "\n")
+    readme = (peer.ROOT / "README.md").read_text(encoding="utf-8")
+    write_text(peer.ROOT / "README.md", between_markers(readme, "data path", report(figures)))
+
+
+def generated(folder: Path) -> list[Path]:
+    """Three videos of smoothed noise that moves, faster in each; the encoder's own settings but one thread."""
+    files = []
+    for speed in (1, 3, 6):
+        noise = np.random.default_rng(speed).integers(0, 256, (256 + 300, 340 + 300 * speed, 3), np.uint8)
+        field = cv2.GaussianBlur(noise, (0, 0), 3) // 2 + cv2.GaussianBlur(noise, (0, 0), 12) // 2
+        files.append(folder / f"noise_{speed}.mp4")
+        with av.open(str(files[-1]), "w") as container:
+            stream = container.add_stream("libx264", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
+            stream.codec_context.thread_count = 1
+            for n in range(300):
+                image = np.ascontiguousarray(field[n : n + 256, n * speed : n * speed + 340])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+            container.mux(stream.encode(None))
+    return files
+
+
+def measure(use: str, source: str, clip: tuple[int, int], inputs: peer.Inputs, python: Path) -> dict:
+    """Medians over the rounds of the clips or views per second, of all videos and of each."""
+    job = {"what": "clips", "use": use, "input": source, "clip": clip, "seeds": SEEDS if use == "training" else 1}
+    job |= {"list": str(inputs.folder / f"{source}.txt"), "core": sorted(os.sched_getaffinity(0))[-1]}
+    loose = str(inputs.folder / ("loose/256p" if source == "frames" else "videos"))
+    sides = {
+        "ours": [
+            sys.executable,
+            __file__,
+            "--one",
+            json.dumps(job | {"folder": str(inputs.folder), "normalise": False}),
+        ],
+        "normalised": [
+            sys.executable,
+            __file__,
+            "--one",
+            json.dumps(job | {"folder": str(inputs.folder), "normalise": True}),
+        ],
+        "original": [
+            python,
+            "-W",
+            "ignore",
+            Path(__file__).with_name("original_data.py"),
+            json.dumps(job | {"prefix": loose}),
+        ],
+    }
+    rounds = [{side: called(command, side) for side, command in sides.items()} for _ in range(ROUNDS)]
+    count = SEEDS if use == "training" else VIEWS
+    found = {"use": use, "input": source, "clip": clip, "versions": rounds[0]["original"]["versions"]}
+    for side in sides:
+        seconds = np.array([turn[side]["seconds"] for turn in rounds])  # [rounds, videos]
+        found[side] = {
+            "clips_per_second": statistics.median(count * seconds.shape[1] / seconds.sum(1)),
+            "by_video": np.median(count / seconds, axis=0).tolist(),
+        }
+    found["ratio"] = found["ours"]["clips_per_second"] / found["original"]["clips_per_second"]
+    print(f"{use}, {source}, {clip[0]}x{clip[1]}: {found['ratio']:.2f}x", flush=True)
+    return found
+
+
+def called(command: list, side: str) -> dict:
+    environment = peer.unpinned() if side == "original" else os.environ
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise peer.PeerError(f"{side} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ours(job: dict) -> dict:
+    """Seconds of each video, in this process: up to the batch of uint8 that the device gets, or `normalise`d here."""
+    os.sched_setaffinity(0, {job["core"]})
+    runtime.prepare(Runtime(device="cpu", gpus=1, threads=1))  # as the stages do
+    samples = parse((Path(job["folder"]) / "frames.txt").read_text(), "frames.txt")
+    row = peer.published_rows(None)[1][0]
+    length, interval = job["clip"]
+    clip = row.clip.model_copy(update={"input": job["input"], "frames": length, "frame_interval": interval})
+    row = row.model_copy(update={"clip": clip, "frames": "256p"})
+    reader = peer.Inputs(Path(job["folder"]), samples, []).reader(row)
+
+    def training(number: int) -> None:
+        clips = TrainClips(row, samples, reader)
+        for first in range(0, job["seeds"], BATCH):
+            drawn = (training_clip(row, samples[number], reader, peer.SeededTwice(first + n)) for n in range(BATCH))
+            batch, _ = clips.collate([(torch.from_numpy(clip), 0) for clip in drawn])
+            if job["normalise"]:
+                to_input(batch, peer.CPU)
+
+    def test(number: int) -> None:
+        video = TestVideos(row, samples, reader)[number]
+        crops = video.crops(row)
+        if job["normalise"]:
+            to_input(crops[video.places(row)], peer.CPU)
+
+    read = {"training": training, "test": test}[job["use"]]
+    read(0)
+    seconds = []
+    for number in range(len(samples)):
+        began = time.process_time()
+        read(number)
+        seconds.append(time.process_time() - began)
+    return {"seconds": seconds}
+
+
+def feeding(cells: list[dict]) -> list[dict]:
+    """The cores that read as many clips as a GPU trains on: of each of its measured clips and input."""
+    measured = (read_json(GPU) or {}).get("figures", [])
+    rates = {tuple(entry["clip"]): entry["fast"]["clips_per_second"] for entry in measured}
+    return [
+        {
+            "input": cell["input"],
+            "clip": cell["clip"],
+            "gpu_clips_per_second": rates[tuple(cell["clip"])],
+            "cores": rates[tuple(cell["clip"])] / cell["ours"]["clips_per_second"],
+        }
+        for cell in cells
+        if cell["use"] == "training" and tuple(cell["clip"]) in rates
+    ]
+
+
+COLUMNS = (
+    "use",
+    "input",
+    "clip",
+    "ours",
+    "ours, normalised on the CPU",
+    "original",
+    "ratio",
+    "least and most of a video",
+)
+
+
+def report(figures: dict) -> str:
+    """Markdown."""
+    rows = []
+    for cell in figures["cells"]:
+        each = [a / b for a, b in zip(cell["ours"]["by_video"], cell["original"]["by_video"], strict=True)]
+        speeds = [cell[side]["clips_per_second"] for side in ("ours", "normalised", "original")]
+        rates = [f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}" for speed in speeds]
+        names = [
+            cell["use"],
+            {"frames": "packed frames", "video": "videos"}[cell["input"]],
+            "x".join(map(str, cell["clip"])),
+        ]
+        rows.append([*names, *rates, f"{cell['ratio']:.2f}x", f"{min(each):.2f}x to {max(each):.2f}x"])
+    ours, original = (
+        ", ".join(f"{k} {v}" for k, v in figures["versions"][side].items()) for side in ("ours", "original")
+    )
+    videos = [f"{v['name']} ({v['width']}x{v['height']}, {v['frames']} frames)" for v in figures["videos"]]
+    lines = [
+        markdown_table(list(COLUMNS), rows),
+        "",
+        "Clips (in the test: views) per second of one core's time, over all videos; medians of "
+        f"{ROUNDS} turns; {figures['device']}. Ours is everything up to the uint8 batch that the device gets and "
+        "normalises; the original's is its pipeline as published, up to the float32 clip. Where ours reads packed "
+        "frames, the original reads the same JPEG files, loose.",
+        "",
+        f"{'Generated videos' if figures['generated'] else 'Videos'}: {', '.join(videos)}. Ours: {ours}. "
+        f"Original: {original}.",
+    ]
+    for entry in figures["feeding"]:
+        kind = {"frames": "packed frames", "video": "videos"}[entry["input"]]
+        lines += [
+            "",
+            f"- {entry['cores']:.1f} cores feed the {entry['gpu_clips_per_second']:.0f} clips per second that one GPU "
+            f"trains on (`metrics/gpu_training.json`), of {'x'.join(map(str, entry['clip']))} from {kind}.",
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(lambda *_: main())

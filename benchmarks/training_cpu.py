@@ -1,0 +1,111 @@
+"""A training step on the CPU beside the plain one: seconds, peak memory, and what the pinned arithmetic costs.
+
+    python benchmarks/training_cpu.py          # a network and clips of the default dataset's size: two minutes
+    python benchmarks/training_cpu.py --full   # at full size too: five minutes more
+
+A step is forward, backward, clipping and SGD, on random clips. `plain` is the network as the original computes it;
+`lowered` the one that `lowering.for_training` makes of it. Each in the pinned arithmetic of the pipeline and in the
+processor's own; each figure from processes of its own, in turns, so that a slow minute of the machine meets all.
+
+Writes metrics/training_cpu.json and .md, and the README's table.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from inference import ROUNDS, arithmetic, call
+
+from r2plus1d import paths
+from r2plus1d.files import write_json, write_text
+from r2plus1d.pool import cores
+from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.sections import Runtime
+from r2plus1d.stage import run
+
+OUT = Path("metrics/training_cpu.json")
+VARIANTS, KEYS = ("plain", "lowered"), ("seconds", "memory_mib")
+ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
+# depth, width, frames of a clip, interval, pixels, clips of a step, steps
+SCALED = ((10, 8, 8, 8, 56, 16, 12), (10, 8, 32, 2, 56, 6, 8))
+FULL = ((34, 64, 8, 8, 224, 1, 2),)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Times training steps on the CPU beside the plain network.")
+    parser.add_argument("--full", action="store_true", help="at full size too")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+        return
+    figures = [timings(size) for size in (*SCALED, *(FULL if arguments.full else ()))]
+    text = table(figures)
+    print(text)
+    write_json(OUT, figures)
+    write_text(OUT.with_suffix(".md"), text + "\n")
+    write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "training cpu", text))
+
+
+def timings(size: tuple[int, ...]) -> dict:
+    """Medians over the rounds, by arithmetic and variant."""
+    found: dict[str, dict[str, list[dict]]] = {a: {v: [] for v in VARIANTS} for a in ARITHMETICS}
+    for _ in range(ROUNDS):
+        for own, variants in found.items():
+            for variant, rounds in variants.items():
+                rounds.append(call({"variant": variant, "size": size}, own == "pinned", __file__))
+    medians = {
+        own: {v: {key: statistics.median(r[key] for r in rounds) for key in KEYS} for v, rounds in variants.items()}
+        for own, variants in found.items()
+    }
+    return {"size": size, "machine": found["pinned"]["plain"][0]["machine"]} | medians
+
+
+def measure(variant: str, size: list[int]) -> dict:
+    """Of this process: the median of some steps after two to warm up."""
+    arithmetic()
+    import torch  # noqa: PLC0415 (after the environment)
+
+    from r2plus1d.lowering import for_training  # noqa: PLC0415
+    from r2plus1d.model import build  # noqa: PLC0415
+    from r2plus1d.runtime import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
+    from r2plus1d.training import step  # noqa: PLC0415
+
+    depth, width, frames, _, pixels, clips, steps = size
+    cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=variant == "lowered"))
+    seed_everything(0)
+    model = build(depth=depth, width=width, num_classes=12).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    network = for_training(model, cpu, variant == "lowered")
+    x, labels = torch.rand(clips, 3, frames, pixels, pixels) * 4 - 2, torch.arange(clips) % 12
+    seconds = []
+    for _ in range(2 + steps):
+        began = time.perf_counter()
+        step(network, optimizer, x, labels, 40.0)
+        seconds.append(time.perf_counter() - began)
+    figures = {"seconds": statistics.median(seconds[2:]), "memory_mib": peak_memory_mib(cpu)}
+    return figures | {"machine": describe(cpu)}
+
+
+def table(figures: list[dict]) -> str:
+    head = "network", "clips of a step", "arithmetic"
+    columns = *head, "plain (s)", "lowered (s)", "lowered", "memory (MiB)", "pinned"
+    rows = []
+    for entry in figures:
+        depth, width, frames, interval, pixels, clips, _ = entry["size"]
+        for own, label in ARITHMETICS.items():
+            plain, lowered = (entry[own][variant]["seconds"] for variant in VARIANTS)
+            memory = " / ".join(str(round(entry[own][variant]["memory_mib"])) for variant in VARIANTS)
+            cost = entry["pinned"]["lowered"]["seconds"] / entry["own"]["lowered"]["seconds"]
+            head = f"{depth} layers, width {width}", f"{clips} of {frames}x{interval}, {pixels} x {pixels}", label
+            cells = f"{plain:.3g}", f"{lowered:.3g}", f"{plain / lowered:.2f}x", memory
+            rows.append([*head, *cells, f"{cost:.2f}x the time" if own == "pinned" else ""])
+    machine = figures[0]["machine"]
+    note = f"Seconds a step, medians of {ROUNDS} turns; {machine['device']}, {machine['threads']} threads, "
+    return f"{markdown_table(columns, rows)}\n\n{note}torch {machine['torch']}."
+
+
+if __name__ == "__main__":
+    run(lambda *_: main())
