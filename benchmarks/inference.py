@@ -1,14 +1,14 @@
 """Inference beside the plain network: seconds a video, peak memory, and what it does to the scores.
 
     python benchmarks/inference.py          # a network and videos of the default dataset's size: some minutes
-    python benchmarks/inference.py --full   # at full size too: an hour on two cores
+    python benchmarks/inference.py --full   # at full size too, the middle crop's views alone: half an hour on two cores
 
 Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
 the network as it is trained; `lowered` the one that `lowering.for_inference` makes of it, given every view by itself;
 `shared` the same, given the video's distinct frames, as the pipeline does. Each of them in the pinned arithmetic of the
 pipeline, and in the processor's own. Then the views of all validation videos, by the trained rows that are there.
 
-Writes metrics/inference.json and .md.
+Writes metrics/inference.json and .md, and the README's table.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from r2plus1d import PINNED_ENVIRONMENT, paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_json, write_text
 from r2plus1d.pool import cores
-from r2plus1d.report import markdown_table
+from r2plus1d.report import between_markers, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
 OUT = Path("metrics/inference.json")
 VARIANTS = ("plain", "lowered", "shared")
 FRAMES = 300  # of the video, ten seconds as in Kinetics
-FULL, SCALED = (34, 64, 256, 340), (10, 8, 64, 86)  # depth, width, height and width of the frames
+FULL, SCALED = (34, 64, 256, 340, 1), (10, 8, 64, 86, 3)  # depth, width, height and width of the frames, crops
 CLIPS = ((8, 8), (32, 2))
 ROUNDS = 3
 
@@ -59,9 +59,10 @@ def main() -> None:
     figures["scores"] = [agreement(name) for name in trained_rows()]
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), table(figures) + "\n")
+    write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "inference", table(figures)))
 
 
-def timings(size: tuple[int, int, int, int], clip: tuple[int, int]) -> dict:
+def timings(size: tuple[int, ...], clip: tuple[int, int]) -> dict:
     """Medians over the rounds, by arithmetic and variant."""
     found: dict[str, dict[str, list[dict]]] = {pinned: {v: [] for v in VARIANTS} for pinned in ("pinned", "own")}
     for _ in range(ROUNDS):
@@ -96,7 +97,7 @@ def arithmetic() -> None:
 
 
 def measure(variant: str, size: list[int], clip: list[int]) -> dict:
-    """Of this process: the protocol's 30 views of one video, once to warm up and once timed."""
+    """Of this process: a video's ten clips of each crop, once timed after two views to warm up."""
     arithmetic()
     import torch  # noqa: PLC0415 (after the environment)
 
@@ -106,25 +107,25 @@ def measure(variant: str, size: list[int], clip: list[int]) -> dict:
     from r2plus1d.sampling import test_indices  # noqa: PLC0415
     from r2plus1d.views import three_crop_boxes, to_input  # noqa: PLC0415
 
-    depth, width, h, w = size
+    depth, width, h, w, count = size
     cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
     seed_everything(0)
     model = build(depth=depth, width=width).eval()
     model = model if variant == "plain" else for_inference(model, cpu)
     distinct, places = np.unique(test_indices(FRAMES, *clip, 10), return_inverse=True)
     video = torch.randint(0, 256, (len(distinct), h, w, 3), dtype=torch.uint8)
-    crops = torch.cat([video[:, y0:y1, x0:x1] for x0, y0, x1, y1 in three_crop_boxes(h, w, h)])
-    indices = torch.cat([torch.from_numpy(places.reshape(10, -1)) + crop * len(distinct) for crop in range(3)])
+    crops = torch.cat([video[:, y0:y1, x0:x1] for x0, y0, x1, y1 in three_crop_boxes(h, w, h)[-count:]])
+    indices = torch.cat([torch.from_numpy(places.reshape(10, -1)) + crop * len(distinct) for crop in range(count)])
     views = None if variant == "shared" else crops[indices]
 
-    def forward() -> None:
+    def forward(count: int | None = None) -> None:
         with torch.inference_mode():
             if views is None:
-                model.from_frames(to_input(crops[:, None], cpu).squeeze(2), indices)
+                model.from_frames(to_input(crops[:, None], cpu).squeeze(2), indices[:count])
             else:
-                model(to_input(views, cpu))
+                model(to_input(views[:count], cpu))
 
-    forward()
+    forward(2)
     began = time.perf_counter()
     forward()
     return {"seconds": time.perf_counter() - began, "memory_mib": peak_memory_mib(cpu), "machine": describe(cpu)}
@@ -164,19 +165,19 @@ def agreement(name: str) -> dict:
 
 
 def table(figures: dict) -> str:
-    columns = ["network", "clip", "arithmetic", *(f"{v} (s)" for v in VARIANTS), "lowered", "shared", "memory (MiB)"]
+    columns = ["network", "views", "arithmetic", *(f"{v} (s)" for v in VARIANTS), "lowered", "shared", "memory (MiB)"]
     rows = []
     for entry in figures["timings"]:
-        depth, width, h, _ = entry["size"]
+        depth, width, h, _, count = entry["size"]
         frames, interval = entry["clip"]
         for arithmetic, label in (("pinned", "pinned"), ("own", "the processor's own")):
             seconds = [entry[arithmetic][variant]["seconds"] for variant in VARIANTS]
             memory = " / ".join(str(round(entry[arithmetic][variant]["memory_mib"])) for variant in VARIANTS)
             ratios = [f"{seconds[0] / other:.2f}x" for other in seconds[1:]]
-            head = [f"{depth} layers, width {width}", f"{frames}x{interval}, {h} x {h}", label]
+            head = [f"{depth} layers, width {width}", f"{10 * count} of {frames}x{interval}, {h} x {h}", label]
             rows.append([*head, *(f"{s:.3g}" for s in seconds), *ratios, memory])
     machine = figures["timings"][0]["machine"]
-    text = f"{markdown_table(columns, rows)}\n\n30 views of a video of {FRAMES} frames; medians of {ROUNDS} turns; "
+    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of {ROUNDS} turns; "
     text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}."
     if scores := figures["scores"]:
         views, same = (sum(score[key] for score in scores) for key in ("views", "same_top1"))
