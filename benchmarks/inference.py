@@ -97,7 +97,7 @@ def arithmetic() -> None:
 
 
 def measure(variant: str, size: list[int], clip: list[int]) -> dict:
-    """Of this process: a video's ten clips of each crop, timed once after as many to warm up, at full size after two."""
+    """Of this process: a video's ten clips of each crop, timed once after a warm-up of as many or, full size, two."""
     arithmetic()
     import torch  # noqa: PLC0415 (after the environment)
 
