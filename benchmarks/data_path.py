@@ -159,7 +159,7 @@ def called(command: list, side: str) -> dict:
 def ours(job: dict) -> dict:
     """Seconds of each video, in this process: up to the batch of uint8 that the device gets, or `normalise`d here."""
     os.sched_setaffinity(0, {job["core"]})
-    runtime.prepare(Runtime(device="cpu", gpus=1, threads=1))  # as the stages do
+    runtime.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))  # as the stages do
     samples = parse((Path(job["folder"]) / "frames.txt").read_text(), "frames.txt")
     row = peer.published_rows(None)[1][0]
     length, interval = job["clip"]

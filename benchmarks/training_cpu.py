@@ -16,7 +16,7 @@ import statistics
 import time
 from pathlib import Path
 
-from inference import ROUNDS, arithmetic, call
+from inference import arithmetic, call
 
 from r2plus1d import paths
 from r2plus1d.files import write_json, write_text
@@ -25,7 +25,7 @@ from r2plus1d.report import between_markers, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
-OUT = Path("metrics/training_cpu.json")
+OUT, ROUNDS = Path("metrics/training_cpu.json"), 3
 VARIANTS, KEYS = ("plain", "lowered"), ("seconds", "memory_mib")
 ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
 # depth, width, frames of a clip, interval, pixels, clips of a step, steps
