@@ -4,6 +4,7 @@ Shapes: N clips, C channels, T frames, H x W pixels, F distinct frames, S planes
 of one frame. Clips that share frames share planes, wherever the frames before and after are the same too.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from r2plus1d import cuda_kernels as kernels
 from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
 
 RECORDINGS = 8  # kept at once; they share their memory
+MET = 1000  # forms of frames and clips that are remembered
 MULTIPLE = 8  # of channels, for the tensor cores
 
 
@@ -26,7 +28,7 @@ def fits(model: Recognizer) -> bool:
 
 
 class Inference(nn.Module):
-    """A copy of the network with batch norms folded into the convolutions and biases, ReLU and residual sum inside.
+    """A copy of a network in evaluation; batch norms folded into the convolutions, biases, ReLU, residual sum inside.
 
     Where frames and clips of the same form come again, as they do with videos of the same length, the work is recorded
     as a CUDA graph and replayed.
@@ -39,9 +41,9 @@ class Inference(nn.Module):
         self.stem = _Stem(backbone.conv1, dtype)
         layers = backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4
         self.blocks = nn.ModuleList(_Block(block, dtype) for layer in layers for block in layer)
-        self.last = model.cls_head.fc_cls
-        self.seen: OrderedDict[tuple, _Recording | None] = OrderedDict()
-        self.pool = None
+        self.last = copy.deepcopy(model.cls_head.fc_cls)
+        self.met: OrderedDict[tuple, None] = OrderedDict()
+        self.recordings: OrderedDict[tuple, _Recording] = OrderedDict()  # the one used last stands last
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         """Logits [N, K] of normalised clips."""
@@ -53,16 +55,20 @@ class Inference(nn.Module):
         """Logits [N, K] of clips that share frames: clip n is the frames `indices_NT[n]` of uint8 `x_FHWC`, which lie
         on the GPU, the indices on the CPU."""
         key = tuple(x_FHWC.shape), tuple(indices_NT.shape), indices_NT.numpy().tobytes()
-        recording = self.seen.pop(key, None) if (again := key in self.seen) else None
-        if not (again and x_FHWC.is_cuda):
-            result = self.compute(x_FHWC, self.tables(indices_NT, x_FHWC.device))
-        else:
-            recording = recording or _Recording(self, x_FHWC, self.tables(indices_NT, x_FHWC.device))
-            result = recording(x_FHWC)
-        self.seen[key] = recording
-        if len(self.seen) > RECORDINGS:
-            self.seen.popitem(last=False)
-        return result
+        if key in self.recordings:
+            self.recordings.move_to_end(key)
+            return self.recordings[key](x_FHWC)
+        tables = self.tables(indices_NT, x_FHWC.device)
+        if key not in self.met or not x_FHWC.is_cuda:
+            self.met[key] = None
+            if len(self.met) > MET:
+                self.met.popitem(last=False)
+            return self.compute(x_FHWC, tables)
+        pool = next(iter(self.recordings.values())).graph.pool() if self.recordings else None
+        if len(self.recordings) == RECORDINGS:
+            self.recordings.popitem(last=False)
+        self.recordings[key] = _Recording(self, x_FHWC, tables, pool)
+        return self.recordings[key](x_FHWC)
 
     def tables(self, indices_NT: Tensor, device: torch.device) -> list[Tensor]:
         """Which planes each convolution in time reads, block by block; in one transfer."""
@@ -104,12 +110,12 @@ class _Planes:
 class _Recording:
     """The work on frames and clips of one form, as a CUDA graph."""
 
-    def __init__(self, model: Inference, x_FHWC: Tensor, tables: list[Tensor]):
+    def __init__(self, model: Inference, x_FHWC: Tensor, tables: list[Tensor], pool: tuple | None):
         self.frames, self.tables = x_FHWC.clone(), tables
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, pool=model.pool):
+        # Other threads, such as one that pins memory, may go on with CUDA meanwhile.
+        with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.logits = model.compute(self.frames, tables)
-        model.pool = self.graph.pool()
 
     def __call__(self, x_FHWC: Tensor) -> Tensor:
         self.frames.copy_(x_FHWC)
@@ -120,8 +126,7 @@ class _Recording:
 class _Block(nn.Module):
     def __init__(self, block: Block, dtype: torch.dtype):
         super().__init__()
-        parts = [part for part in (block.conv1, block.conv2, block.conv3) if part is not None]
-        self.parts = nn.ModuleList(_Split(part, dtype) for part in parts)
+        self.parts = nn.ModuleList(_Split(part, dtype) for part in block.parts)
         self.downsample = None if block.downsample is None else _Split(block.downsample, dtype)
 
     def tables(self, planes: _Planes) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """Triton kernels for what cuDNN has no fast form of: the stem, pooling, and convolutions in time of shared planes.
 
 Shapes: S planes (frames of clips), P pixels, H x W pixels, C and O channels, last in memory. Every kernel adds in an
-order that the shapes alone decide.
+order that the shapes alone decide, and hands on what is not a number: tl.maximum would not.
 """
 
 import torch
@@ -95,8 +95,9 @@ def _stem(x, weight, bias, y, h, w, O, BIAS: tl.constexpr, BM: tl.constexpr, B1:
         total1 = tl.dot(a, tl.load(at + first[None, :], mask=(first < O)[None, :], other=0.0), total1)
         total2 = tl.dot(a, tl.load(at + second[None, :], mask=(second < O)[None, :], other=0.0), total2)
     if BIAS:
-        total1 = tl.maximum(total1 + tl.load(bias + first, mask=first < O, other=0.0).to(tl.float32)[None, :], 0.0)
-        total2 = tl.maximum(total2 + tl.load(bias + second, mask=second < O, other=0.0).to(tl.float32)[None, :], 0.0)
+        total1 += tl.load(bias + first, mask=first < O, other=0.0).to(tl.float32)[None, :]
+        total2 += tl.load(bias + second, mask=second < O, other=0.0).to(tl.float32)[None, :]
+        total1, total2 = tl.where(total1 < 0, 0.0, total1), tl.where(total2 < 0, 0.0, total2)
     to = y + (row * wide + m[:, None]) * O
     tl.store(to + first[None, :], total1.to(y.dtype.element_ty), mask=(m < wide)[:, None] & (first < O)[None, :])
     tl.store(to + second[None, :], total2.to(y.dtype.element_ty), mask=(m < wide)[:, None] & (second < O)[None, :])
@@ -196,9 +197,10 @@ def _max_pool(x, y, places, H, W, h, w, C, KEEP: tl.constexpr, B: tl.constexpr, 
             inside = ((in_y >= 0) & (in_y < H) & (in_x >= 0) & (in_x < W))[:, None] & (c < C)[None, :]
             from_ = ((plane * H + in_y) * W + in_x[:, None]) * C + c[None, :]
             value = tl.load(x + from_, mask=inside, other=float("-inf")).to(tl.float32)
+            more = (value > best) | (value != value)  # noqa: PLR0124 (not a number)
             if KEEP:
-                at = tl.where(value > best, ky * 3 + kx, at)
-            best = tl.maximum(best, value)
+                at = tl.where(more, ky * 3 + kx, at)
+            best = tl.where(more, value, best)
     to = (row * w + out_x[:, None]) * C + c[None, :]
     inside = (out_x < w)[:, None] & (c < C)[None, :]
     tl.store(y + to, best.to(y.dtype.element_ty), mask=inside)
@@ -288,5 +290,5 @@ def _temporal(
         plane = residual + tl.load(places + s).to(tl.int64) * P * O
         total += tl.load(plane + at, mask=inside, other=0.0).to(tl.float32)
     if RELU:
-        total = tl.maximum(total, 0.0)
+        total = tl.where(total < 0, 0.0, total)
     tl.store(y + s.to(tl.int64) * P * O + at, total.to(y.dtype.element_ty), mask=inside)

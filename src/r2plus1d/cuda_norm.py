@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 COLUMNS = 64  # channels of a tile
+PROGRAMS = 1024  # that share the rows of a sum
 
 
 class NormReLU(torch.autograd.Function):
@@ -22,9 +23,11 @@ class NormReLU(torch.autograd.Function):
     def forward(ctx, x: Tensor, gamma, beta, running_mean, running_var, momentum, eps, residual, relu) -> Tensor:
         c, real = x.shape[-1], gamma.numel()
         m = x.numel() // c
+        if m < 2:
+            raise ValueError(f"statistics need more than one value for each channel, not {list(x.shape)}")
         grid, rows = _splits(m, c)
         sums = torch.empty(2, grid[0], c, dtype=torch.float32, device=x.device)
-        _sums[grid](x, sums, m, c, rows, BM=64, BC=COLUMNS)
+        _sums[grid](x, sums, running_mean, m, c, real, rows, BM=64, BC=COLUMNS)
         saved = torch.empty(4, c, dtype=torch.float32, device=x.device)  # mean, 1 / std, scale, shift
         own = grid[0], triton.next_power_of_2(grid[0])
         arguments = sums, saved, gamma, beta, running_mean, running_var, m, c, real, momentum, eps
@@ -61,7 +64,7 @@ class NormReLU(torch.autograd.Function):
 def _splits(m: int, c: int) -> tuple[tuple[int, int], int]:
     """(grid, rows of one program), from the shape alone."""
     across = triton.cdiv(c, COLUMNS)
-    rows = 64 * triton.cdiv(triton.cdiv(m, 64), max(1, 1024 // across))
+    rows = 64 * triton.cdiv(triton.cdiv(m, 64), max(1, PROGRAMS // across))
     return (triton.cdiv(m, rows), across), rows
 
 
@@ -70,13 +73,16 @@ def _tiles(m: int, c: int) -> tuple[int, int]:
 
 
 @triton.jit
-def _sums(x, sums, M, C, ROWS, BM: tl.constexpr, BC: tl.constexpr):
+def _sums(x, sums, running_mean, M, C, REAL, ROWS, BM: tl.constexpr, BC: tl.constexpr):
+    """Of the distances from the running mean, and of their squares: a mean far from 0 costs no digits."""
     split, c = tl.program_id(0), tl.program_id(1) * BC + tl.arange(0, BC)
+    start = tl.load(running_mean + c, mask=c < REAL, other=0.0)[None, :]
     total, squares = tl.zeros((BM, BC), tl.float32), tl.zeros((BM, BC), tl.float32)
     for first in range(0, ROWS, BM):
         row = split.to(tl.int64) * ROWS + first + tl.arange(0, BM)
         inside = (row < M)[:, None] & (c < C)[None, :]
         value = tl.load(x + row[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
+        value = tl.where(inside, value - start, 0.0)
         total += value
         squares += value * value
     tl.store(sums + split * C + c, tl.sum(total, 0), mask=c < C)
@@ -91,9 +97,12 @@ def _statistics(
     c, s = tl.program_id(0) * BC + tl.arange(0, BC), tl.arange(0, BS)
     inside, real = (s < SPLITS)[:, None] & (c < C)[None, :], c < REAL
     at = s[:, None] * C + c[None, :]
+    start = tl.load(running_mean + c, mask=real, other=0.0)
     mean = tl.sum(tl.load(sums + at, mask=inside, other=0.0), 0) / M
     square = tl.sum(tl.load(sums + SPLITS * C + at, mask=inside, other=0.0), 0) / M
-    var = tl.maximum(square - mean * mean, 0.0)
+    var = square - mean * mean
+    var = tl.where(var < 0, 0.0, var)
+    mean += start
     inverse = 1.0 / tl.sqrt(var + eps)
     scale = inverse * tl.load(gamma + c, mask=real, other=0.0)
     shift = tl.load(beta + c, mask=real, other=0.0) - mean * scale
@@ -101,9 +110,9 @@ def _statistics(
     tl.store(saved + C + c, inverse, mask=c < C)
     tl.store(saved + 2 * C + c, scale, mask=c < C)
     tl.store(saved + 3 * C + c, shift, mask=c < C)
-    old_mean, old_var = tl.load(running_mean + c, mask=real), tl.load(running_var + c, mask=real)
+    old_var = tl.load(running_var + c, mask=real, other=0.0)
     unbiased = var * (M / (M - 1.0))
-    tl.store(running_mean + c, old_mean + momentum * (mean - old_mean), mask=real)
+    tl.store(running_mean + c, start + momentum * (mean - start), mask=real)
     tl.store(running_var + c, old_var + momentum * (unbiased - old_var), mask=real)
 
 
@@ -120,7 +129,7 @@ def _normalise(
     if RESIDUAL:
         value += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     if RELU:
-        value = tl.maximum(value, 0.0)
+        value = tl.where(value < 0, 0.0, value)
     tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
 
 

@@ -1,7 +1,7 @@
 """The R(2+1)D network rewritten for training on NVIDIA GPUs: bfloat16 activations in NTHWC memory, 2-D convolutions.
 
-Shapes: N clips, C channels, T frames, H x W pixels, K classes. Weights, gradients, statistics, sums and the update stay
-in float32; the parameters and buffers are the plain network's own.
+Shapes: N clips, C channels, T frames, H x W pixels, K classes. Weights, statistics, sums and the update stay in
+float32, a weight's gradient is rounded to bfloat16 once; the parameters and buffers are the plain network's own.
 """
 
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ class Training(nn.Module):
         return head.fc_cls(head.dropout(x.mean((1, 2, 3), dtype=torch.float32)))
 
     def _block(self, block: Block, x: Tensor) -> Tensor:
-        parts = [part for part in (block.conv1, block.conv2, block.conv3) if part is not None]
         shortcut = x
         if block.downsample is not None:
             shortcut = _normed(self._convolved(block.downsample, x), block.downsample.bn, relu=False)
-        for part in parts[:-1]:
+        for part in block.parts[:-1]:
             x = _normed(self._convolved(part, x), part.bn)
-        return _normed(self._convolved(parts[-1], x), parts[-1].bn, shortcut)
+        last = block.parts[-1]
+        return _normed(self._convolved(last, x), last.bn, shortcut)
 
     def _convolved(self, part: ConvNorm, x_NTHWC: Tensor) -> Tensor:
         conv, x = part.conv.conv_s, x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2)
@@ -100,31 +100,40 @@ class Steps:
 
     def __init__(self, model: Training, optimizer: torch.optim.SGD, max_norm: float):
         self.model, self.optimizer, self.max_norm = model, optimizer, max_norm
-        (self.group,) = optimizer.param_groups
-        self.parameters = self.group["params"]
+        self.parameters = list(model.parameters())
         self.lr = torch.zeros((), device=self.parameters[0].device)
+        self.momenta: list[Tensor] = []  # that the recordings write to
         self.recordings: dict[tuple, _Recording] = {}
         self.pool = None
 
     def __call__(self, clips: Tensor, labels: Tensor) -> dict:
         """One update from uint8 clips [N, T, H, W, 3]. What it gives, and when it leaves the weights: as
         `training.step`."""
+        self._renew()
         if clips.shape not in self.recordings:
             self.recordings[clips.shape] = self._record(clips, labels)
         recording = self.recordings[clips.shape]
         for static, new in zip(recording.inputs, (clips, labels), strict=True):
             static.copy_(new, non_blocking=True)
-        self.lr.fill_(self.group["lr"])
         recording.graph.replay()
         figures, logits = recording.outputs
         loss, norm = figures.tolist()
-        return {"loss": loss, "grad_norm": norm, "logits": logits}
+        return {"loss": loss, "grad_norm": norm, "logits": logits.clone()}
+
+    def _renew(self) -> None:
+        """Takes the optimizer's learning rate, and its momenta where it has loaded others."""
+        self.lr.fill_(self.optimizer.param_groups[0]["lr"])
+        for p in self.parameters:
+            if self.optimizer.state[p].get("momentum_buffer") is None:
+                self.optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        momenta = [self.optimizer.state[p]["momentum_buffer"] for p in self.parameters]
+        if len(momenta) != len(self.momenta) or any(a is not b for a, b in zip(momenta, self.momenta, strict=True)):
+            self.momenta, self.pool = momenta, None
+            self.recordings.clear()
 
     def _record(self, clips: Tensor, labels: Tensor) -> _Recording:
         device = self.lr.device
         inputs = clips.to(device, copy=True), labels.to(device, copy=True)
-        for p in self.parameters:
-            self.optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
         random, kept = torch.cuda.get_rng_state(device), [(b, b.clone()) for b in self.model.buffers()]
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
@@ -133,7 +142,8 @@ class Steps:
         torch.cuda.current_stream(device).wait_stream(stream)
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        # Other threads, such as one that pins memory, may go on with CUDA meanwhile.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             outputs = self.update(*inputs)
         self.pool = graph.pool()
         for buffer, before in kept:
@@ -151,13 +161,12 @@ class Steps:
         loss, logits, gradients = self._gradients(clips, labels)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         divisor = ((norm + 1e-6) / self.max_norm).clamp(min=1)
-        figures = torch.stack([loss, norm])
-        buffers = [self.optimizer.state[p]["momentum_buffer"] for p in self.parameters]
-        options = {key: self.group[key] for key in ("weight_decay", "momentum", "dampening", "nesterov", "maximize")}
+        figures, group = torch.stack([loss, norm]), self.optimizer.param_groups[0]
+        options = {key: group[key] for key in ("weight_decay", "momentum", "dampening", "nesterov", "maximize")}
         skip = (~figures.isfinite().all()).float()
         with torch.no_grad():
             torch._fused_sgd_(
-                self.parameters, gradients, buffers, lr=self.lr, **options, is_first_step=False, grad_scale=divisor,
-                found_inf=skip,
+                self.parameters, gradients, self.momenta, lr=self.lr, **options, is_first_step=False,
+                grad_scale=divisor, found_inf=skip,
             )  # fmt: skip
         return figures, logits

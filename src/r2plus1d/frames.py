@@ -211,4 +211,4 @@ def _add(images: Images, jpeg: bytes, path: Path, offset: int, video: str) -> No
     try:
         images.add(jpeg)
     except ValueError as error:
-        raise FrameError(f"{path}: no JPEG at byte {offset} ({video!r}): {error}") from error
+        raise FrameError(f"{path}: no JPEG at byte {offset} that could be of {video!r}: {error}") from error

@@ -60,7 +60,9 @@ class LooseFrameReader:
             try:
                 images.add(path.read_bytes())
             except (OSError, ValueError) as error:
-                raise FrameError(f"{path}: {getattr(error, 'strerror', None) or f'no JPEG ({error})'}") from error
+                raise FrameError(
+                    f"{path}: {getattr(error, 'strerror', None) or f'no JPEG that fits ({error})'}"
+                ) from error
         return images.all if np.array_equal(unique, indices) else images.all[inverse]
 
 

@@ -89,8 +89,7 @@ class Lowered(nn.Module):
 class _LoweredBlock(nn.Module):
     def __init__(self, block: Block):
         super().__init__()
-        parts = (block.conv1, block.conv2, block.conv3)
-        self.convolutions = nn.ModuleList(c for part in parts if part is not None for c in _convolutions(part))
+        self.convolutions = nn.ModuleList(c for part in block.parts for c in _convolutions(part))
         self.downsample = None if block.downsample is None else _convolutions(block.downsample)
 
     def forward(self, x_NTHWC: Tensor) -> Tensor:

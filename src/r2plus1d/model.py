@@ -152,6 +152,11 @@ class Block(nn.Module):
         changes_shape = stride != 1 or in_channels != self.out_channels
         self.downsample = ConvNorm(conv, in_channels, self.out_channels, one, step) if changes_shape else None
 
+    @property
+    def parts(self) -> list[ConvNorm]:
+        """The convolutions beside the shortcut, in order."""
+        return [part for part in (self.conv1, self.conv2, self.conv3) if part is not None]
+
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         shortcut = x_NCTHW if self.downsample is None else self.downsample(x_NCTHW)
         y = self.conv2(torch.relu_(self.conv1(x_NCTHW)))

@@ -175,7 +175,7 @@ def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown
         if mode != before:
             context.skip_frame = mode
         for frame in context.decode(packet):
-            if frame.is_corrupt or frame.pts <= previous or (frame.height, frame.width) != size:
+            if frame.is_corrupt or frame.pts is None or frame.pts <= previous or (frame.height, frame.width) != size:
                 raise _OtherwiseError
             previous = frame.pts
             if frame.pts in shown:
