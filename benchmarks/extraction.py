@@ -53,10 +53,7 @@ EVERY = 10  # frames, of which one is compared
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=Path, metavar="DIR", help="a folder of videos; default: three generated ones")
-    parser.add_argument("--environment", type=Path, default=peer.ROOT / "benchmarks" / ".peer", metavar="DIR")
-    parser.add_argument(
-        "--python", default=sys.executable, help="a Python 3.11 to make the original's environment from"
-    )
+    peer.ask_environment(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

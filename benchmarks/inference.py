@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
 OUT = Path("metrics/inference.json")
-VARIANTS = ("plain", "lowered", "shared")
+VARIANTS, KEYS = ("plain", "lowered", "shared"), ("seconds", "memory_mib")
+ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
 FRAMES = 300  # of the video, ten seconds as in Kinetics
 FULL, SCALED = (34, 64, 256, 340, 1), (10, 8, 64, 86, 3)  # depth, width, height and width of the frames, crops
 CLIPS = ((8, 8), (32, 2))
@@ -43,17 +45,11 @@ class BenchmarkError(UserError):
     """A measurement that did not end."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Times inference beside the plain network.")
-    parser.add_argument("--full", action="store_true", help="at full size too")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(**json.loads(arguments.one))))
-        return
+def main(full: bool) -> None:
     figures = {"timings": [], "scores": []}
-    for size, clip in itertools.product((SCALED, FULL) if arguments.full else (SCALED,), CLIPS):
-        figures["timings"].append(timings(size, clip))
+    for size, clip in itertools.product((SCALED, FULL) if full else (SCALED,), CLIPS):
+        task = {"size": size, "clip": clip}
+        figures["timings"].append(task | turns(task, VARIANTS, ROUNDS[size], __file__))
         print(table(figures), flush=True)
     # Not before: a process's peak memory counts from that of the one which started it.
     figures["scores"] = [agreement(name) for name in trained_rows()]
@@ -62,24 +58,33 @@ def main() -> None:
     write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "inference", table(figures)))
 
 
-def timings(size: tuple[int, ...], clip: tuple[int, int]) -> dict:
-    """Medians over the rounds, by arithmetic and variant."""
-    found: dict[str, dict[str, list[dict]]] = {pinned: {v: [] for v in VARIANTS} for pinned in ("pinned", "own")}
-    for _ in range(ROUNDS[size]):
-        for arithmetic, variants in found.items():
-            for variant, rounds in variants.items():
-                rounds.append(call({"variant": variant, "size": size, "clip": clip}, arithmetic == "pinned"))
-    machine = found["pinned"]["plain"][0]["machine"]
-    return {"size": size, "clip": clip, "machine": machine} | {
-        arithmetic: {
-            variant: {key: statistics.median(r[key] for r in rounds) for key in ("seconds", "memory_mib")}
-            for variant, rounds in variants.items()
-        }
-        for arithmetic, variants in found.items()
+def start(description: str, main: Callable[[bool], None], measure: Callable[..., dict]) -> None:
+    """A benchmark's command line: `main`, given whether at full size too, or what `call` asks of its process."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--full", action="store_true", help="at full size too")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(**json.loads(arguments.one))))
+    else:
+        main(arguments.full)
+
+
+def turns(task: dict, variants: Sequence[str], rounds: int, script: str) -> dict:
+    """What `script` measures of the task with each variant in each arithmetic: medians over the rounds, by arithmetic
+    and variant; and the machine."""
+    found: dict[str, dict[str, list[dict]]] = {own: {variant: [] for variant in variants} for own in ARITHMETICS}
+    for _ in range(rounds):
+        for own, variant in itertools.product(ARITHMETICS, variants):
+            found[own][variant].append(call({"variant": variant, **task}, own == "pinned", script))
+    medians = {
+        own: {v: {key: statistics.median(r[key] for r in done) for key in KEYS} for v, done in by_variant.items()}
+        for own, by_variant in found.items()
     }
+    return {"machine": found["pinned"][variants[0]][0]["machine"]} | medians
 
 
-def call(task: dict, pinned: bool, script: str = __file__) -> dict:
+def call(task: dict, pinned: bool, script: str) -> dict:
     """What `script --one TASK` prints, in a process and an arithmetic of its own."""
     environment = {**os.environ, "R2PLUS1D_BENCHMARK": "pinned" if pinned else "own"}
     command = [sys.executable, script, "--one", json.dumps(task)]
@@ -170,9 +175,9 @@ def table(figures: dict) -> str:
     for entry in figures["timings"]:
         depth, width, h, _, count = entry["size"]
         frames, interval = entry["clip"]
-        for arithmetic, label in (("pinned", "pinned"), ("own", "the processor's own")):
-            seconds = [entry[arithmetic][variant]["seconds"] for variant in VARIANTS]
-            memory = " / ".join(str(round(entry[arithmetic][variant]["memory_mib"])) for variant in VARIANTS)
+        for own, label in ARITHMETICS.items():
+            seconds = [entry[own][variant]["seconds"] for variant in VARIANTS]
+            memory = " / ".join(str(round(entry[own][variant]["memory_mib"])) for variant in VARIANTS)
             ratios = [f"{seconds[0] / other:.2f}x" for other in seconds[1:]]
             head = [f"{depth} layers, width {width}", f"{10 * count} of {frames}x{interval}, {h} x {h}", label]
             rows.append([*head, *(f"{s:.3g}" for s in seconds), *ratios, memory])
@@ -188,4 +193,4 @@ def table(figures: dict) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(lambda *_: start("Times inference beside the plain network.", main, measure))

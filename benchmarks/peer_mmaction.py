@@ -430,12 +430,18 @@ def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[confi
     return data.short_sides, [row for row in rows if row.row in (wanted or params["zoo"])]
 
 
+def ask_environment(parser: argparse.ArgumentParser) -> None:
+    """Adds the two options that `environment` is called with."""
+    parser.add_argument("--environment", type=Path, default=ROOT / "benchmarks" / ".peer", metavar="DIR")
+    help_ = "a Python 3.11 to make the original's environment from"
+    parser.add_argument("--python", default=sys.executable, help=help_)
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", nargs="+", type=Path, metavar="FILE", help="videos; default: three generated ones")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows of params.yaml; default: the published four")
-    parser.add_argument("--environment", type=Path, default=ROOT / "benchmarks" / ".peer", metavar="DIR")
-    parser.add_argument("--python", default=sys.executable, help="a Python 3.11 to make the environment from")
+    ask_environment(parser)
     parser.add_argument("--out", type=Path, default=METRICS, metavar="DIR", help="where the results go")
     return parser.parse_args()
 

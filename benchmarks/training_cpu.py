@@ -10,13 +10,11 @@ processor's own; each figure from processes of its own, in turns, so that a slow
 Writes metrics/training_cpu.json and .md, and the README's table.
 """
 
-import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
-from inference import arithmetic, call
+from inference import ARITHMETICS, arithmetic, start, turns
 
 from r2plus1d import paths
 from r2plus1d.files import write_json, write_text
@@ -26,41 +24,20 @@ from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
 OUT, ROUNDS = Path("metrics/training_cpu.json"), 3
-VARIANTS, KEYS = ("plain", "lowered"), ("seconds", "memory_mib")
-ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
+VARIANTS = ("plain", "lowered")
 # depth, width, frames of a clip, interval, pixels, clips of a step, steps
 SCALED = ((10, 8, 8, 8, 56, 16, 12), (10, 8, 32, 2, 56, 6, 8))
 FULL = ((34, 64, 8, 8, 224, 1, 2),)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Times training steps on the CPU beside the plain network.")
-    parser.add_argument("--full", action="store_true", help="at full size too")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(**json.loads(arguments.one))))
-        return
-    figures = [timings(size) for size in (*SCALED, *(FULL if arguments.full else ()))]
+def main(full: bool) -> None:
+    sizes = (*SCALED, *(FULL if full else ()))
+    figures = [{"size": size} | turns({"size": size}, VARIANTS, ROUNDS, __file__) for size in sizes]
     text = table(figures)
     print(text)
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), text + "\n")
     write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "training cpu", text))
-
-
-def timings(size: tuple[int, ...]) -> dict:
-    """Medians over the rounds, by arithmetic and variant."""
-    found: dict[str, dict[str, list[dict]]] = {a: {v: [] for v in VARIANTS} for a in ARITHMETICS}
-    for _ in range(ROUNDS):
-        for own, variants in found.items():
-            for variant, rounds in variants.items():
-                rounds.append(call({"variant": variant, "size": size}, own == "pinned", __file__))
-    medians = {
-        own: {v: {key: statistics.median(r[key] for r in rounds) for key in KEYS} for v, rounds in variants.items()}
-        for own, variants in found.items()
-    }
-    return {"size": size, "machine": found["pinned"]["plain"][0]["machine"]} | medians
 
 
 def measure(variant: str, size: list[int]) -> dict:
@@ -108,4 +85,4 @@ def table(figures: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(lambda *_: start("Times training steps on the CPU beside the plain network.", main, measure))

@@ -19,7 +19,6 @@ from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
 
 RECORDINGS = 8  # kept at once; they share their memory
 MET = 1000  # forms of frames and clips that are remembered
-MULTIPLE = 8  # of channels, for the tensor cores
 
 
 def fits(model: Recognizer) -> bool:
@@ -148,7 +147,7 @@ class _Block(nn.Module):
 class _Split(nn.Module):
     """A spatial and a temporal convolution with their batch norms."""
 
-    def __init__(self, block: ConvNorm, dtype: torch.dtype, multiple: int = MULTIPLE):
+    def __init__(self, block: ConvNorm, dtype: torch.dtype, multiple: int = kernels.MULTIPLE):
         super().__init__()
         space = fuse_conv_bn_eval(block.conv.conv_s, block.conv.bn_s)
         time = fuse_conv_bn_eval(block.conv.conv_t, block.bn)
@@ -180,7 +179,7 @@ class _Stem(_Split):
     """Takes packed frames [F, h, w, 16]."""
 
     def __init__(self, block: ConvNorm, dtype: torch.dtype):
-        super().__init__(block, dtype, multiple=32)
+        super().__init__(block, dtype, multiple=kernels.STEM_MULTIPLE)
         self.weight_s = kernels.packed_weight(self.weight_s).contiguous()
 
     def spatial(self, x_SHWC: Tensor) -> Tensor:

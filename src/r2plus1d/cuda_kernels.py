@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from r2plus1d.views import MEAN, STD
 
+MULTIPLE, STEM_MULTIPLE = 8, 32  # that channels are padded to, for the tensor cores; the stem's are widest in memory
 PACKED = 16  # channels of a block of 2 x 2 pixels: 12 and 4 of zeros, for the tensor cores
 ROW = 4 * PACKED  # numbers under one row of the 4 x 4 window, side by side in memory
 

@@ -26,7 +26,7 @@ class Training(nn.Module):
         """uint8 [N, T, H, W, 3] -> logits [N, K]"""
         clip, backbone, head = clips.shape[:2], self.model.backbone, self.model.cls_head
         split = backbone.conv1.conv
-        more = -split.conv_s.out_channels % 32
+        more = -split.conv_s.out_channels % kernels.STEM_MULTIPLE
         weight = functional.pad(kernels.packed_weight(split.conv_s.weight.squeeze(2)), (0, more)).to(self.dtype)
         x = kernels.Stem.apply(kernels.pack(clips.flatten(0, 1), self.dtype), weight)
         x = self._in_time(_normed(x, split.bn_s).unflatten(0, clip), split.conv_t)
@@ -47,7 +47,8 @@ class Training(nn.Module):
 
     def _convolved(self, part: ConvNorm, x_NTHWC: Tensor) -> Tensor:
         conv, x = part.conv.conv_s, x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2)
-        weight = Rounded.apply(conv.weight.squeeze(2), self.dtype, conv.out_channels + -conv.out_channels % 8)
+        padded = conv.out_channels + -conv.out_channels % kernels.MULTIPLE
+        weight = Rounded.apply(conv.weight.squeeze(2), self.dtype, padded)
         y = _convolve(x, weight, conv.stride[1:], conv.padding[1:]).permute(0, 2, 3, 1)
         return self._in_time(_normed(y, part.conv.bn_s).unflatten(0, x_NTHWC.shape[:2]), part.conv.conv_t)
 
