@@ -1,5 +1,7 @@
 """Clips and views: what a training or test item is, whatever reads it."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -145,3 +147,22 @@ def test_resized_pixels_depend_on_the_processor_or_the_version_of_opencv(size):
     a, b = a[:, None, None], b[:, None, None]
     pixels = ((a * (rows[..., top, :, :] >> 4) >> 16) + (b * (rows[..., bottom, :, :] >> 4) >> 16) + 2) >> 2
     np.testing.assert_array_equal(views.resize(frames, size), pixels)
+
+
+class Priority(items.Clips):
+    """Of the process that reads."""
+
+    def __init__(self):
+        pass
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        return os.nice(0)
+
+
+@pytest.mark.parametrize("workers", [None, 0, 1])
+def test_readers_take_the_cores_from_the_model_on_the_cpu(workers):
+    (found,) = items.loader(Priority(), torch.device("cpu"), workers, batch_size=1, collate_fn=items.single)
+    assert found == (os.nice(0) if workers == 0 else items.LEAST_PRIORITY)

@@ -1,5 +1,6 @@
 """Stages that are ended, or whose disk or memory runs out: the same bytes afterwards, and one line with the way out."""
 
+import contextlib
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from r2plus1d import config, files, paths, pool, stage, training
 from tests.conftest import Project
@@ -118,6 +120,26 @@ def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, fin
     assert "Traceback" not in refused
     tracked.start(*REPRO, **path()).communicate(timeout=120)  # goes on, or begins anew if the orphan came to its end
     assert tracked.results() == finished.results()
+
+
+def test_readers_of_a_killed_training_hold_its_lock(copied):
+    params = yaml.safe_load((copied.folder / "params.yaml").read_text())
+    params["datasets"]["motion"]["runtime"]["workers"] = 2
+    copied.set(params)
+    copied.clear("train", ROW)
+    process = copied.start("stages/train.py", ROW)
+    while not list(copied.folder.glob(f"runs/*/{training.STATE}")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)  # its readers have nothing more to do
+    process.kill()
+    process.wait()
+    deadline, free = time.monotonic() + 3, False
+    while not free and time.monotonic() < deadline:
+        with contextlib.suppress(files.BusyError), files.held(copied.folder / paths.lock("train", ROW), "nobody"):
+            free = True
+    assert free
 
 
 def wait(folder_and_seconds: tuple[Path, float]) -> None:

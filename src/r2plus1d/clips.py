@@ -6,25 +6,27 @@ which they work matters.
 """
 
 import functools
+import os
+import sys
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from r2plus1d import views
 from r2plus1d.config import RowConfig
-from r2plus1d.distributed import cores_each
+from r2plus1d.distributed import cores_each, processes
 from r2plus1d.errors import UserError
 from r2plus1d.lists import Sample
-from r2plus1d.pool import WorkerError, deaf_children
+from r2plus1d.pool import WorkerError, deaf_children, end_with
 from r2plus1d.runtime import keep_freed_memory
 from r2plus1d.sampling import test_indices, train_indices
 
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
+LEAST_PRIORITY = 19  # of a process, as `nice` counts
 
 
 class Reader(Protocol):
@@ -34,22 +36,13 @@ class Reader(Protocol):
 
 
 class Clips(Dataset):
-    """One item per video. In the main process the items of a batch are read by threads: decoding and resizing leave
-    Python's lock. In a reader process one after the other: there are as many processes as cores."""
+    """One item per video."""
 
     def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader):
         self.config, self.samples, self.reader = config, samples, reader
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def __getitems__(self, items: list) -> list:
-        return list((map if get_worker_info() else _threads().map)(self.__getitem__, items))
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(cores_each())
 
 
 class TrainClips(Clips):
@@ -185,19 +178,27 @@ class _Loader(DataLoader):
 
 
 def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> Iterable:
-    """Batches, read ahead by `workers` processes. None: one process per core for a GPU, or its share of the cores. For
-    the CPU there are none, and nothing is read ahead: the model has the cores, and a step beside a reader took 1.4
-    times as long as after it."""
+    """Batches, read ahead by `workers` processes; None: one per core, or this process's share of the cores. With 0, and
+    where None finds no way that is cheap (several processes on the CPU, or another system than Linux), they are read
+    here, each when it is asked for."""
+    # Copies of this process begin at once, and need no GPU. Where threads of torchrun's or a GPU's are, none is made.
+    copies = device.type == "cpu" and sys.platform == "linux" and processes() == 1
+    if workers is None:
+        workers = cores_each() if copies or device.type == "cuda" else 0
     options["generator"] = torch.Generator()  # which it draws from when it starts: not from the model's, amid an epoch
-    count = workers if workers is not None else cores_each() if device.type == "cuda" else 0
-    context = "spawn" if count else None
-    options |= {"num_workers": count, "multiprocessing_context": context, "pin_memory": device.type == "cuda"}
-    return _Loader(dataset, worker_init_fn=_begin, **options)
+    if workers:
+        options |= {"multiprocessing_context": "fork" if copies else "spawn"}
+        options |= {"worker_init_fn": functools.partial(_begin, os.getpid(), modest=device.type == "cpu")}
+    return _Loader(dataset, num_workers=workers, pin_memory=device.type == "cuda", **options)
 
 
-def _begin(_: int) -> None:
-    """In each reader process."""
+def _begin(parent: int, _: int, modest: bool) -> None:
+    """In each reader process. A `modest` one works when the model, on the same cores, waits: beside readers that got
+    their share of the cores, a step took 1.4 times as long."""
+    end_with(parent)  # or a copy would hold the stage's lock until it missed its parent
     keep_freed_memory()
+    if modest:
+        os.nice(LEAST_PRIORITY)
 
 
 def single(items: list) -> object:
