@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from r2plus1d import config, paths, sections
 from r2plus1d.errors import UserError
 from r2plus1d.files import replacing, write_text
-from r2plus1d.report import between_markers, markdown_table, save_figure
+from r2plus1d.report import into_readme, markdown_table, save_figure
 from r2plus1d.stage import run
 
 CONVOLUTIONS = get_args(sections.Convolution)
@@ -53,8 +53,7 @@ def main(commit: str = "HEAD") -> None:
     text = markdown(table)
     write_text(OUT / "convolutions.md", text + "\n")
     plot(table, OUT / "convolutions.png")
-    readme = paths.README.read_text(encoding="utf-8")
-    write_text(paths.README, between_markers(readme, "convolutions", text))
+    into_readme(paths.README, "convolutions", text)
     print(text)
 
 

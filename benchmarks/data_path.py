@@ -36,7 +36,7 @@ from r2plus1d import runtime
 from r2plus1d.clips import TestVideos, TrainClips, training_clip
 from r2plus1d.files import read_json, write_json, write_text
 from r2plus1d.lists import parse
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 from r2plus1d.views import to_input
@@ -83,8 +83,7 @@ def publish(figures: dict) -> None:
     figures["feeding"] = feeding(figures["cells"])
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), report(figures) + "\n")
-    readme = (peer.ROOT / "README.md").read_text(encoding="utf-8")
-    write_text(peer.ROOT / "README.md", between_markers(readme, "data path", report(figures)))
+    into_readme(peer.ROOT / "README.md", "data path", report(figures))
 
 
 def generated(folder: Path) -> list[Path]:

@@ -36,7 +36,7 @@ from r2plus1d import bounded, runtime, video, views
 from r2plus1d.extraction import extract
 from r2plus1d.files import write_json, write_text
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
@@ -87,8 +87,7 @@ def main() -> None:
         }
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), report(figures) + "\n")
-    readme = (peer.ROOT / "README.md").read_text(encoding="utf-8")
-    write_text(peer.ROOT / "README.md", between_markers(readme, "extraction", report(figures)))
+    into_readme(peer.ROOT / "README.md", "extraction", report(figures))
 
 
 def ffmpeg_program(python: Path) -> str:

@@ -68,8 +68,7 @@ def main(minutes: float, first: int, names: list[str]) -> None:
     ]
     table = "\n".join(lines)
     write_text(ROOT / "metrics/fuzz.md", table + "\n")
-    readme = ROOT / "README.md"
-    write_text(readme, report.between_markers(readme.read_text(encoding="utf-8"), "fuzz", table))
+    report.into_readme(ROOT / "README.md", "fuzz", table)
     sys.exit(any(row["finding"] for row in rows.values()))
 
 

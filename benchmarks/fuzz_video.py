@@ -19,7 +19,7 @@ import numpy as np
 
 from r2plus1d import bounded
 from r2plus1d.files import write_json, write_text
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.video import VideoError
 
 ROOT = Path(__file__).parent.parent
@@ -170,8 +170,7 @@ def report(figures: dict) -> None:
     )
     write_json(ROOT / "metrics" / "fuzz_video.json", figures)
     write_text(ROOT / "metrics" / "fuzz_video.md", text + "\n")
-    readme = ROOT / "README.md"
-    write_text(readme, between_markers(readme.read_text(encoding="utf-8"), "fuzz video", text))
+    into_readme(ROOT / "README.md", "fuzz video", text)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from r2plus1d import PINNED_ENVIRONMENT, paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_json, write_text
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
@@ -55,7 +55,7 @@ def main(full: bool) -> None:
     figures["scores"] = [agreement(name) for name in trained_rows()]
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), table(figures) + "\n")
-    write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "inference", table(figures)))
+    into_readme(paths.README, "inference", table(figures))
 
 
 def start(description: str, main: Callable[[bool], None], measure: Callable[..., dict]) -> None:

@@ -50,7 +50,7 @@ from r2plus1d.frames import FrameReader, read_index
 from r2plus1d.lowering import for_inference
 from r2plus1d.model import OuterNorm, Recognizer, build
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.stage import run
 from r2plus1d.views import to_input
 
@@ -467,8 +467,7 @@ def main() -> None:
     text = report(result)
     write_text(options.out / "peer_mmaction.md", text)
     if options.out == METRICS:
-        readme = (ROOT / "README.md").read_text(encoding="utf-8")
-        write_text(ROOT / "README.md", between_markers(readme, "peer", text.split("\n", 2)[2].strip()))
+        into_readme(ROOT / "README.md", "peer", text.split("\n", 2)[2].strip())
     print(text)
     if wrong := [line for row, figures in found.items() for line in failures(row, figures)]:
         sys.exit("\n".join(wrong))

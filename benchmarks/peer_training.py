@@ -28,8 +28,8 @@ def main() -> None:
     from peer_mmaction import unpinned  # noqa: PLC0415
 
     from r2plus1d.errors import UserError  # noqa: PLC0415
-    from r2plus1d.files import write_json, write_text  # noqa: PLC0415
-    from r2plus1d.report import between_markers  # noqa: PLC0415
+    from r2plus1d.files import write_json  # noqa: PLC0415
+    from r2plus1d.report import into_readme  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--environment", type=Path, default=ROOT / "benchmarks" / ".peer", metavar="DIR")
@@ -50,8 +50,7 @@ def main() -> None:
     apart = furthest(steps["original, 1 threads"], steps["original, 2 threads"])
     write_json(ROOT / "metrics" / "peer_training.json", {"steps": steps, "compared": figures, "original_alone": apart})
     text = sentence(figures, apart)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    write_text(ROOT / "README.md", between_markers(readme, "peer training", text))
+    into_readme(ROOT / "README.md", "peer training", text)
     print(text)
     if max(found["first_step"] for found in figures.values()) > 1e-4:
         sys.exit("the first step differs by more than rounding")

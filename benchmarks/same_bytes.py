@@ -24,7 +24,7 @@ from r2plus1d import PINNED_ENVIRONMENT, config, paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import read_json, sha256, write_json, write_text
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.stage import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,8 +98,7 @@ def main() -> None:
     text = table(figures)
     write_json(ROOT / "metrics" / "same_bytes.json", figures)
     write_text(ROOT / "metrics" / "same_bytes.md", text + "\n")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    write_text(ROOT / "README.md", between_markers(readme, "same bytes", text))
+    into_readme(ROOT / "README.md", "same bytes", text)
     print(text)
 
 

@@ -27,7 +27,7 @@ from r2plus1d.errors import UserError
 from r2plus1d.files import write_json, write_text
 from r2plus1d.pool import cores
 from r2plus1d.progress import progress
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.stage import run
 from r2plus1d.video import write_h264
 
@@ -66,8 +66,7 @@ def main() -> None:
     text = table(figures)
     write_json(ROOT / "metrics" / "scale.json", figures)
     write_text(ROOT / "metrics" / "scale.md", text + "\n")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    write_text(ROOT / "README.md", between_markers(readme, "scale", text))
+    into_readme(ROOT / "README.md", "scale", text)
     print(text)
 
 

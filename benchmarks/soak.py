@@ -29,7 +29,7 @@ from r2plus1d.config import CUSTOM as ROW  # noqa: E402
 from r2plus1d.errors import UserError  # noqa: E402
 from r2plus1d.files import write_json, write_text  # noqa: E402
 from r2plus1d.progress import progress  # noqa: E402
-from r2plus1d.report import between_markers, markdown_table  # noqa: E402
+from r2plus1d.report import into_readme, markdown_table  # noqa: E402
 from r2plus1d.stage import run  # noqa: E402
 from tests.conftest import Project, smaller_params  # noqa: E402
 
@@ -77,8 +77,7 @@ def main() -> None:
     )
     write_json(ROOT / "metrics" / "soak.json", {"seed": arguments.seed, "runs": done})
     write_text(ROOT / "metrics" / "soak.md", text + "\n")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    write_text(ROOT / "README.md", between_markers(readme, "soak", text))
+    into_readme(ROOT / "README.md", "soak", text)
     print(text)
     if bad:
         sys.exit(f"{len(bad)} of {total} runs were not as undisturbed ones")

@@ -19,7 +19,7 @@ from inference import ARITHMETICS, arithmetic, start, turns
 from r2plus1d import paths
 from r2plus1d.files import write_json, write_text
 from r2plus1d.pool import cores
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
@@ -37,7 +37,7 @@ def main(full: bool) -> None:
     print(text)
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), text + "\n")
-    write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "training cpu", text))
+    into_readme(paths.README, "training cpu", text)
 
 
 def measure(variant: str, size: list[int]) -> dict:

@@ -8,9 +8,9 @@ import itertools
 from r2plus1d import paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import read_json, write_json, write_text
-from r2plus1d.report import between_markers, markdown_table
+from r2plus1d.report import into_readme, markdown_table
 
-STAGES = ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
+STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
 BETWEEN = "DVC, between the stages"
 COLUMNS = ("stage", "row", "seconds", "share", "start", "reading", "the rest")
 PAUSE = 60.0  # seconds between two stages of one `dvc repro`, at most
@@ -35,7 +35,7 @@ def profile() -> str:
     write_json(paths.PROFILE, [{k: v for k, v in record.items() if k != "began"} for record in records])
     text = table(records)
     write_text(paths.PROFILE.with_suffix(".md"), text + "\n")
-    write_text(paths.README, between_markers(paths.README.read_text(encoding="utf-8"), "profile", text))
+    into_readme(paths.README, "profile", text)
     return text
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from r2plus1d.config import RowConfig
-from r2plus1d.files import replacing
+from r2plus1d.files import replacing, write_text
 
 COLUMNS = (
     "config",
@@ -121,6 +121,11 @@ def device_text(row: RowFigures) -> str:
 
 def chance(coverage: dict) -> float:
     return 100 / coverage["classes"]
+
+
+def into_readme(readme: Path, name: str, content: str) -> None:
+    """Replaces what stands between two markers of the file, as `between_markers` does."""
+    write_text(readme, between_markers(readme.read_text(encoding="utf-8"), name, content))
 
 
 def between_markers(text: str, name: str, content: str) -> str:
