@@ -13,6 +13,11 @@ REPORT = Path("metrics/report")
 PROFILE = Path("metrics/profile.json")
 
 
+def sources(stage: str) -> Path:
+    """The files of the stage's code."""
+    return Path("sources") / f"{stage}.txt"
+
+
 def row_config(row: str) -> Path:
     return Path("configs") / f"{row}.json"
 
