@@ -5,6 +5,7 @@ DVC does not see Python imports. A stage depends on its own list, so it runs aga
 """
 
 import ast
+import functools
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def reached(script: Path) -> set[Path]:
     return found
 
 
+@functools.cache
 def imported(path: Path) -> set[Path]:
     """What may be modules of the package, of those that a file names in its imports."""
     names = set()

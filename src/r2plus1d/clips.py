@@ -72,11 +72,20 @@ def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.ran
 
 
 class ValClips(Clips):
-    """index -> (clip uint8 [T, crop, crop, 3], label): the middle clip, centre crop."""
+    """index -> (clip uint8 [T, crop, crop, 3], label): the middle clip, centre crop.
+
+    With `static` its middle frame, repeated, which leaves its appearance and removes its motion.
+    """
+
+    def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader, static: bool = False):
+        super().__init__(config, samples, reader)
+        self.static = static
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         clip, train, sample = self.config.clip, self.config.train, self.samples[index]
         indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, 1)[0]
+        if self.static:
+            indices = indices[len(indices) // 2].repeat(len(indices))
         frames = views.resize_short_side(self.reader.read(sample.path, indices, sample.num_frames), train.resize)
         return torch.from_numpy(views.center_crop(frames, train.crop).copy()), sample.label
 
@@ -103,18 +112,13 @@ class TestVideo:
         boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
         return torch.cat([views.crop(self.frames, box) for box in boxes])
 
-    def places(self, config: RowConfig, static: bool = False) -> torch.Tensor:
-        """int64 [crops * clips, T]: which of `crops` make up each view; view number = crop * clips + clip.
+    def places(self, config: RowConfig) -> torch.Tensor:
+        """int64 [crops * clips, T]: which of `crops` make up each view; view number = crop * clips + clip."""
+        return torch.cat([self.indices + crop * len(self.frames) for crop in range(config.test.crops)])
 
-        With `static`, every clip is its middle frame repeated, which leaves its appearance and removes its motion.
-        """
-        length = self.indices.shape[1]
-        indices = self.indices[:, length // 2, None].expand(-1, length) if static else self.indices
-        return torch.cat([indices + crop * len(self.frames) for crop in range(config.test.crops)])
-
-    def views(self, config: RowConfig, static: bool = False) -> torch.Tensor:
+    def views(self, config: RowConfig) -> torch.Tensor:
         """uint8 [crops * clips, T, crop, crop, 3]"""
-        return self.crops(config)[self.places(config, static)]
+        return self.crops(config)[self.places(config)]
 
 
 class TestVideos(Clips):

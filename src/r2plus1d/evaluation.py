@@ -38,8 +38,8 @@ class Result:
 def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
     """Scores and accuracies of a trained network.
 
-    `single_clip` is the validation view, reported beside the protocol; `static` is the same protocol on clips whose
-    middle frame is repeated, what appearance alone scores.
+    Reported beside the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
+    frame is repeated, what appearance alone scores.
     """
     device = prepare(config.runtime)
     model = for_inference(model, device, config.runtime.lowered)
@@ -50,16 +50,16 @@ def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Rea
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged = []
     for video in videos:
-        crops = video.to(device).crops(config)
-        stacks = [logits(model, crops, video.places(config, static), device) for static in (False, True)]
-        averaged.append([metrics.average_views(stack.cpu().numpy(), config.test.average_clips) for stack in stacks])
-    labels = np.array([s.label for s in samples])
-    scores, static = map(np.stack, zip(*distributed.together(averaged), strict=True))
-    one_clip = validate(config, model, samples, reader, device, workers)
+        views = logits(model, video.to(device).crops(config), video.places(config), device)
+        averaged.append(metrics.average_views(views.cpu().numpy(), config.test.average_clips))
+    scores, labels = np.stack(distributed.together(averaged)), np.array([s.label for s in samples])
+    one_clip, static = (
+        validate(config, model, samples, reader, device, workers, static=still) for still in (False, True)
+    )
     figures = {
         **_percent(_accuracies(scores, labels)),
         "single_clip": _percent({key.removesuffix("_acc"): value for key, value in one_clip.items()}),
-        "static": {"top1": _percent(_accuracies(static, labels))["top1"]},
+        "static": _percent({"top1": static["top1_acc"]}),
         "videos": len(samples),
     }
     return Result(scores, labels, figures)

@@ -46,8 +46,7 @@ class Plain(nn.Module):
 
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
-    inside; and of frames that clips share, the stem's spatial convolution once. Clips of one repeated frame go through
-    the first layers as shorter ones, since frames far from both ends stay equal there.
+    inside; and of frames that clips share, the stem's spatial convolution once.
     What that gains: `benchmarks/inference.py`.
     """
 
@@ -58,31 +57,23 @@ class Lowered(nn.Module):
         layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
         self.blocks = nn.ModuleList(_LoweredBlock(block) for layer in layers for block in layer)
         self.last = model.cls_head.fc_cls
-        early = [*self.stem, *(c for block in self.blocks[: len(backbone.layer1)] for c in block.convolutions)]
-        self.early_blocks, reach = len(backbone.layer1), [c.reach for c in early]
-        self.border = None if None in reach else sum(reach)  # frames at each end that the clip's end has an effect on
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self._rest(_all(self.stem, x_NCTHW.permute(0, 2, 3, 4, 1)))
 
     def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
         """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
-        x, stem, expand = x_FCHW.permute(0, 2, 3, 1), self.stem, None
-        length, border = indices_NT.shape[1], self.border
-        if border is not None and length > 2 * border + 1 and (indices_NT == indices_NT[:, :1]).all():
-            indices_NT = indices_NT[:, : 2 * border + 1]
-            middle = torch.tensor([border]).expand(length - 2 * border)
-            expand = torch.cat([torch.arange(border), middle, torch.arange(border + 1, 2 * border + 1)])
+        x, stem = x_FCHW.permute(0, 2, 3, 1), self.stem
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
-        return self._rest(_all(stem, x[indices_NT]), expand)
+        return self._rest(_all(stem, x[indices_NT]))
 
-    def _rest(self, x_NTHWC: Tensor, expand: Tensor | None = None) -> Tensor:
-        """Logits from the stem's activations; of shortened clips, `expand` [T] makes whole ones after layer 1."""
+    def _rest(self, x_NTHWC: Tensor) -> Tensor:
+        """Logits from the stem's activations."""
         pooled = functional.max_pool2d(x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
         x = pooled.unflatten(0, x_NTHWC.shape[:2])
-        for number, block in enumerate(self.blocks):
-            x = block(x if expand is None or number != self.early_blocks else x[:, expand])
+        for block in self.blocks:
+            x = block(x)
         return self.last(x.mean((1, 2, 3)))
 
 
@@ -107,8 +98,6 @@ class _Convolution(nn.Module):
         super().__init__()
         geometry = list(zip(conv.kernel_size, conv.stride, conv.padding, strict=True))
         in_time, in_space = geometry[0] != (1, 1, 0), geometry[1:] != [(1, 1, 0)] * 2
-        kernel, step, padding = geometry[0]
-        self.reach = padding if step == 1 and kernel == 2 * padding + 1 else None  # in time; None: another length
         self.axes = "all" if in_time and in_space else "time" if in_time else "space"
         kept = {"all": [0, 1, 2], "time": [0, 1], "space": [1, 2]}[self.axes]
         _, self.stride, self.padding = zip(*(geometry[axis] for axis in kept), strict=True)

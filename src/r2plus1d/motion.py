@@ -11,6 +11,7 @@ period of 8 frames, which a clip with a frame interval of 8 cannot see.
 Shapes: T frames, H x W pixels; colours are Y, Cb, Cr in 0-255. Lengths are in units of H unless they say pixels.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -175,10 +176,13 @@ def _draw(rng: np.random.Generator, video: np.ndarray, path: np.ndarray, radius:
     for t, (left, top) in enumerate(corner.tolist()):
         for rows, own_rows in _wrapped(top, side, height):
             for columns, own_columns in _wrapped(left, side, width):
-                area, own = video[t, :, rows, columns], (slice(None), own_rows, own_columns)
-                area += (paint[t][own] - area) * alpha[t][own]
+                area, own = video[t, :, rows, columns], (t, slice(None), own_rows, own_columns)
+                change = paint[own] - area
+                change *= alpha[own]
+                area += change
 
 
+@functools.cache
 def _wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
     """Where a patch lies on an axis that wraps around, in one piece or two: (of the axis, of the patch)."""
     start %= size

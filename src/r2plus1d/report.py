@@ -96,8 +96,8 @@ def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
             markdown_table((*COLUMNS[:5], "val videos", *COLUMNS[5:]), measured),
             "",
             "Beside the protocol of 10 clips x 3 crops: the validation view (one clip, centre crop), and the static "
-            "control (every clip's middle frame repeated: what appearance alone scores). MACs are the multiply-"
-            "accumulates of the convolutions and the last layer for one clip of the test views.",
+            "control (the same view of the clip's middle frame, repeated: what appearance alone scores). MACs are the "
+            "multiply-accumulates of the convolutions and the last layer for one clip of the test views.",
             "",
             markdown_table(columns, beside),
         ]

@@ -245,18 +245,21 @@ def validate(
     reader: Reader,
     device: torch.device,
     workers: int | None,
+    static: bool = False,
 ) -> dict[str, float]:
     """Accuracies (0-1) of the validation view: one clip per video, centre crop. Not the protocol of the table.
 
+    `static`: of the clip's middle frame, repeated, which says what appearance alone scores.
     Several processes share out whole batches, so that each batch is computed as in a single one.
     """
     size = config.train.videos_per_gpu
     own = distributed.share([range(len(samples))[i : i + size] for i in range(0, len(samples), size)])
+    clips = ValClips(config, samples, reader, static)
     model.eval()
     results = []
     with torch.inference_mode():
-        for clips, targets in reading(loader(ValClips(config, samples, reader), device, workers, batch_sampler=own)):
-            results.append((model(to_input(clips, device).contiguous()).cpu().numpy(), targets.numpy()))
+        for batch, targets in reading(loader(clips, device, workers, batch_sampler=own)):
+            results.append((model(to_input(batch, device).contiguous()).cpu().numpy(), targets.numpy()))
     scores, targets = map(np.concatenate, zip(*distributed.together(results), strict=True))
     return {
         "top1_acc": round(metrics.top_k_accuracy(scores, targets, 1), 5),

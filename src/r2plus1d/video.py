@@ -229,6 +229,7 @@ def write_h264(path: Path, video: np.ndarray, fps: int) -> None:
         stream.codec_context.thread_count = 1
         stream.options = {
             "preset": "veryfast",
+            "tune": "fastdecode",
             "x264-params": "threads=1:qp=28:mbtree=0:aq-mode=0:rc-lookahead=0:keyint=32:scenecut=0",
         }
         for planes in video:
