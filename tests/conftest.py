@@ -57,7 +57,7 @@ def tiny_params() -> dict:
     motion_set = params["datasets"]["motion"]
     motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
     motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
-    motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "log_interval": 2, "dropout": 0.5}
+    motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "lr": 0.1, "log_interval": 2, "dropout": 0.5}
     motion_set["benchmark"] |= {"warmup_videos": 1, "videos": 2}
     motion_set["runtime"] |= {"threads": 1, "workers": 0}  # two tests run beside each other on two cores
     return params
@@ -156,7 +156,7 @@ class Project:
 def prepared(tmp_path_factory) -> Project:
     """A tiny project with videos, frames and lists made."""
     project = Project(tmp_path_factory.mktemp("prepared") / "project", tiny_params())
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+    for stage in ("sources", "resolve", "download", "extract_frames", "build_lists"):
         project.must(stage)
     return project
 

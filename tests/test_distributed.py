@@ -79,7 +79,7 @@ def in_one_process(trained, monkeypatch):
     """The trained row, with twice the videos and no second process."""
     monkeypatch.chdir(trained.folder)
     row, threads = open_row(ROW), torch.get_num_threads()
-    runtime = row.config.runtime.model_copy(update={"gpus": 1})
+    runtime = row.config.runtime.model_copy(update={"gpus": 1, "lowered": False})
     train = row.config.train.model_copy(update={"videos_per_gpu": 10})
     yield row, row.config.model_copy(update={"runtime": runtime, "train": train})
     torch.use_deterministic_algorithms(False)
@@ -116,6 +116,8 @@ def test_two_processes_train_otherwise_than_one_on_the_same_videos(in_one_proces
     assert [e["iter"] for e in entries if e["mode"] == "train"] == [1, 2] * 2
     for entry, other in zip(entries, log.entries, strict=True):
         assert entry.pop("mode") == other.pop("mode")
+        # Rounding decides between two pixels of nearly one value, where one is the maximum: the gradient is the other's.
+        assert entry.pop("grad_norm", 0) == pytest.approx(other.pop("grad_norm", 0), rel=5e-2)
         assert entry == pytest.approx(other, rel=5e-3)
     moved = torch.cat([(expected[name] - start[name]).flatten() for name in ours]).double()
     apart = torch.cat([(expected[name] - ours[name]).flatten() for name in ours]).double()

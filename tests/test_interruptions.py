@@ -78,7 +78,7 @@ def test_machines_that_work_together_shut_each_other_out(environment, held, tmp_
 def tracked(copied) -> Project:
     """The finished project as DVC knows it, but for its training."""
     dvc(copied, "init", "--quiet", "--no-scm")
-    dvc(copied, "commit", "--quiet", "--force", "resolve", "download", "extract_frames", "build_lists")
+    dvc(copied, "commit", "--quiet", "--force", "sources", "resolve", "download", "extract_frames", "build_lists")
     copied.clear("train", ROW)
     return copied
 

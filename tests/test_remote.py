@@ -26,7 +26,7 @@ def committed(project):
     (project.folder / paths.weights("custom")).write_bytes(b"weights")
     git(project, "init", "--quiet")
     dvc(project, "init", "--quiet")
-    stages = ("resolve", "download", "extract_frames", "build_lists", "train@custom")
+    stages = ("sources", "resolve", "download", "extract_frames", "build_lists", "train@custom")
     dvc(project, "commit", "--quiet", "--force", *stages)
     git(project, "add", "--all")
     git(project, "commit", "--quiet", "--message", "all")

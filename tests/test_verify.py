@@ -37,11 +37,18 @@ def committed(tmp_path_factory) -> Project:
         shutil.copy(ROOT / name, project.folder / name)
     git(project, "init", "--quiet")
     dvc(project, "init", "--quiet")
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+    for stage in ("sources", "resolve", "download", "extract_frames", "build_lists"):
         project.must(stage)
     for stage in ("train", "test", "benchmark"):
         project.must(stage, ROW)
-    stages = ("resolve", "download", "extract_frames", "build_lists", *(f"{s}@{ROW}" for s in provenance.STAGES))
+    stages = (
+        "sources",
+        "resolve",
+        "download",
+        "extract_frames",
+        "build_lists",
+        *(f"{s}@{ROW}" for s in provenance.STAGES),
+    )
     dvc(project, "commit", "--quiet", "--force", *stages)
     git(project, "add", "--all")
     git(project, "commit", "--quiet", "--message", "all")

@@ -15,7 +15,7 @@ ACCURACIES = ("top1", "top5", "mean_class_accuracy")
 TIMINGS = ("videos_per_second", "memory_mib")
 TIMED_FILES = ("/benchmark_machine.json", "/measured.md")
 FIGURES_OF_A_TIMED_STAGE = "/benchmark.json"  # of which only the counts can be the same, so not the file
-EXACT_STAGES = ("resolve", "build_lists")  # copy names and count; no arithmetic
+EXACT_STAGES = ("sources", "resolve", "build_lists")  # copy names, count and hash; no arithmetic
 SAME, WITHIN, DIFFERENT, NOT_COMPARED = "identical", "within tolerance", "DIFFERENT", "not comparable"
 HOW = (
     f"Accuracies were compared by tolerance: {SIGMAS} standard deviations of the difference of two accuracies, each "
