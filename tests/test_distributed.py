@@ -116,7 +116,7 @@ def test_two_processes_train_otherwise_than_one_on_the_same_videos(in_one_proces
     assert [e["iter"] for e in entries if e["mode"] == "train"] == [1, 2] * 2
     for entry, other in zip(entries, log.entries, strict=True):
         assert entry.pop("mode") == other.pop("mode")
-        # Rounding decides between two pixels of nearly one value, where one is the maximum: the gradient is the other's.
+        # Rounding decides which of two pixels of nearly one value is the maximum, and gets the gradient.
         assert entry.pop("grad_norm", 0) == pytest.approx(other.pop("grad_norm", 0), rel=5e-2)
         assert entry == pytest.approx(other, rel=5e-3)
     moved = torch.cat([(expected[name] - start[name]).flatten() for name in ours]).double()
