@@ -1,6 +1,7 @@
 """Disks, folders, files, memory and processes that fail: one line with the way out, and the same bytes afterwards."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -121,16 +122,16 @@ def killed(_: object) -> None:
 
 
 class Killing(Clips):
-    """A dataset whose reader processes are killed."""
+    """A dataset whose reader processes end by a signal: SIGBUS where there is no shared memory left."""
 
-    def __init__(self):
-        pass
+    def __init__(self, sign: signal.Signals):
+        self.sign = sign
 
     def __len__(self) -> int:
         return 4
 
     def __getitem__(self, _: int) -> None:
-        killed(None)
+        os.kill(os.getpid(), self.sign)
 
 
 def test_killed_worker_is_not_named_or_the_way_out_missing():
@@ -140,9 +141,11 @@ def test_killed_worker_is_not_named_or_the_way_out_missing():
     assert "lower datasets.<name>.runtime.workers" in str(error.value)
 
 
-def test_killed_reader_process_is_not_named():
-    with pytest.raises(pool.WorkerError, match="lower datasets"):
-        list(loader(Killing(), torch.device("cpu"), 1, batch_size=1))
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGBUS])
+def test_ended_reader_process_is_not_named_or_the_way_out_missing(sign):
+    with pytest.raises(pool.WorkerError, match="/dev/shm") as error:
+        list(loader(Killing(sign), torch.device("cpu"), 1, batch_size=1))
+    assert "lower datasets.<name>.runtime.workers" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -171,10 +171,10 @@ class Trained(nn.Module):
 
 def _trained_block(block: Block, x_NCTHW: Tensor) -> Tensor:
     shortcut = x_NCTHW if block.downsample is None else _trained(block.downsample, x_NCTHW)
-    y = _trained(block.conv2, torch.relu_(_trained(block.conv1, x_NCTHW)))
-    if block.conv3 is not None:
-        y = _trained(block.conv3, torch.relu_(y))
-    return torch.relu_(y + shortcut)
+    *inner, last = block.parts
+    for part in inner:
+        x_NCTHW = torch.relu_(_trained(part, x_NCTHW))
+    return torch.relu_(_trained(last, x_NCTHW) + shortcut)
 
 
 def _trained(block: ConvNorm, x_NCTHW: Tensor) -> Tensor:

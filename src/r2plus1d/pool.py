@@ -29,8 +29,9 @@ class WorkerError(UserError):
 
     def __init__(self) -> None:
         super().__init__(
-            "a worker process was killed, most likely by the system because memory ran out (dmesg may say so); what is "
-            "finished is kept: lower datasets.<name>.runtime.workers in params.yaml and run the same command again"
+            "a worker process was killed, most likely by the system because memory ran out (dmesg may say so), or in a "
+            "container /dev/shm (docker run --shm-size=2g gives it more); what is finished is kept: lower "
+            "datasets.<name>.runtime.workers in params.yaml and run the same command again"
         )
 
 

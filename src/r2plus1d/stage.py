@@ -4,6 +4,7 @@ Ended from outside it says how far it got. Without the DVC that started it, it e
 """
 
 import contextlib
+import gc
 import inspect
 import os
 import signal
@@ -33,6 +34,7 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
     try:
         with contextlib.nullcontext() if argv is None else _alone(*argv):
             main(*(argv or [])[1:])
+        gc.freeze()  # or Python looks through everything that torch brought, for a quarter of a second, before it ends
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing more to end
         sys.exit(ended("interrupted"))
