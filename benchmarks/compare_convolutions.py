@@ -29,6 +29,9 @@ from r2plus1d.stage import run
 
 CONVOLUTIONS = get_args(sections.Convolution)
 OUT = Path("metrics")
+NEAR = 0.12  # of the plot's width: points whose names could cover each other
+LINE = 5  # percent of accuracy, the height of a name
+Point = tuple[float, float]
 
 
 class ComparisonError(UserError):
@@ -119,20 +122,29 @@ def plot(table: pd.DataFrame, path: Path) -> None:
         strict=True,
     ):
         axes.errorbar(table[column] / scale, table["top1"], errors, fmt="o", markersize=4, capsize=2, linewidth=0.8)
-        width, sides = (table[column].max() - table[column].min()) / scale, {}
-        best_first = table.sort_values("top1", ascending=False, kind="stable")
-        for row in best_first.itertuples():  # each name on the other side than the nearest one's
-            x, y = getattr(row, column) / scale, row.top1
-            distances = {math.hypot((a - x) / width, (b - y) / 100): side for (a, b), side in sides.items()}
-            side = sides[x, y] = -distances[min(distances)] if distances else 1
-            align = "left" if side > 0 else "right"
-            axes.annotate(row.conv, (x, y), (5 * side, 0), textcoords="offset points", size=7, ha=align, va="center")
+        for name, point, place in names(table["conv"], table[column] / scale, table["top1"]):
+            line = {"arrowstyle": "-", "linewidth": 0.5, "color": "0.5", "shrinkA": 0, "shrinkB": 3}
+            axes.annotate(name, point, place, size=7, va="center", arrowprops=line)
         axes.set(xlabel=label, ylim=(0, 105))
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("top-1 accuracy (%)")
     figure.suptitle("Forms of convolution on the default dataset, row `custom`")
     save_figure(figure, path)
+
+
+def names(texts: pd.Series, x: pd.Series, y: pd.Series) -> list[tuple[str, Point, Point]]:
+    """Each name, its point and its place: in one column to the right of points that lie near each other along x, from
+    the highest point down, no two closer than a line."""
+    width, found = x.max() - x.min(), []
+    near = (x.sort_values().diff() > NEAR * width).cumsum().reindex(x.index)
+    for column in near.unique():
+        inside, lowest = y[near == column].sort_values(ascending=False, kind="stable"), math.inf
+        for number, height in inside.items():
+            lowest = min(height, lowest - LINE)
+            place = x[inside.index].max() + width / 40, lowest
+            found.append((texts[number], (x[number], height), place))
+    return found
 
 
 if __name__ == "__main__":

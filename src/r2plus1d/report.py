@@ -163,9 +163,10 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     places = np.arange(len(rows))
     moving = axes.bar(places - 0.2, [row.test["top1"] for row in rows], 0.38, label="10 clips x 3 crops")
     still = [row.test["static"]["top1"] for row in rows]
-    static = axes.bar(places + 0.2, still, 0.38, color="0.7", label="static control (middle frame repeated)")
+    static = axes.bar(places + 0.2, still, 0.38, color="0.7", label="static control (one view, one frame repeated)")
     for bars in (moving, static):
-        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+        for text in axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2):
+            text.set(zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # over the line of chance
     level = chance(coverage)
     axes.axhline(level, color="black", linewidth=0.8, linestyle="--", label=f"chance ({level:.1f}%)")
     axes.set_xticks(places, [row.label for row in rows])
