@@ -75,13 +75,14 @@ def measure(folder: Path, size: int) -> dict[str, dict]:
     project = folder / "project"
     make_dataset(folder / "dataset", size)
     make_project(project, folder / "dataset")
+    python(project, "stages/sources.py")
     python(project, "stages/resolve.py")
     figures = {name: python(project, f"stages/{name}.py")[0] for name in STAGES}
     figures["nothing"] = python(project, "-c", "from r2plus1d import rows")[0]
     figures["row"], said = python(project, Path(__file__).resolve(), "open", ROW)
     figures["row"] |= json.loads(said)
     dvc_repository(project)
-    figures["dvc_first"] = call(project, "dvc", "commit", "--force", "resolve", *STAGES)[0]
+    figures["dvc_first"] = call(project, "dvc", "commit", "--force", "sources", "resolve", *STAGES)[0]
     figures["dvc_again"], said = call(project, "dvc", "repro", STAGES[-1])
     if "Running stage" in said:
         raise UserError(f"DVC ran what had not changed:\n{said}")

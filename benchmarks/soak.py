@@ -33,7 +33,7 @@ from r2plus1d.report import into_readme, markdown_table  # noqa: E402
 from r2plus1d.stage import run  # noqa: E402
 from tests.conftest import Project, smaller_params  # noqa: E402
 
-STAGES = ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
+STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
 OF_ROWS = ("train", "test", "benchmark")
 WHOLE = f"test@{ROW}"  # what `dvc repro` is asked for
 COLUMNS = ("command", "signal", "ended while running", "resumed", "other bytes", "half-written", "left over")

@@ -1,6 +1,7 @@
 """Clips and views: what a training or test item is, whatever reads it."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -165,4 +166,17 @@ class Priority(items.Clips):
 @pytest.mark.parametrize("workers", [None, 0, 1])
 def test_readers_take_the_cores_from_the_model_on_the_cpu(workers):
     (found,) = items.loader(Priority(), torch.device("cpu"), workers, batch_size=1, collate_fn=items.single)
-    assert found == (os.nice(0) if workers == 0 else items.LEAST_PRIORITY)
+    none = workers == 0 or (workers is None and sys.platform != "linux")
+    assert found == os.nice(0) + (0 if none else items.MODESTY)
+
+
+@pytest.mark.parametrize("dataset", [items.TrainClips, items.TestVideos])
+def test_clips_take_room_that_a_container_does_not_have(dataset, row):
+    """Of shared memory it has 64 MB."""
+    read = dataset(row, SAMPLES, Numbered())
+    collate = read.collate if dataset is items.TrainClips else items.single
+    sampler = [[(0, 0)]] if dataset is items.TrainClips else [[0]]
+    (batch,) = items.loader(read, torch.device("cpu"), 1, batch_sampler=sampler, collate_fn=collate)
+    tensor = batch[0] if dataset is items.TrainClips else batch.frames
+    assert tensor.dtype == torch.uint8
+    assert not tensor.is_shared()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from r2plus1d import config, pool, training
 from r2plus1d.clips import Clips, loader
-from r2plus1d.errors import UserError, explained
+from r2plus1d.errors import READER_LOST, UserError, explained
 from r2plus1d.files import replacing
 from tests.conftest import Project, smaller_params
 
@@ -139,6 +140,23 @@ def test_killed_worker_is_not_named_or_the_way_out_missing():
     with pytest.raises(pool.WorkerError, match=words) as error:
         list(pool.spread(killed, [1, 2], 2))
     assert "lower datasets.<name>.runtime.workers" in str(error.value)
+
+
+class Dying(Killing):
+    """Its second item ends its reader, while the first one is at work."""
+
+    def __getitem__(self, index: int) -> None:
+        if index:
+            time.sleep(0.5)
+            os.kill(os.getpid(), self.sign)
+
+
+def test_reader_that_ends_while_the_model_computes_is_a_traceback():
+    batches = iter(loader(Dying(signal.SIGKILL), torch.device("cpu"), 1, batch_size=1, collate_fn=list))
+    next(batches)
+    with pytest.raises(RuntimeError) as error:
+        time.sleep(20)
+    assert explained(error.value) == READER_LOST
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGBUS])

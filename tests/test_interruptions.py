@@ -122,7 +122,9 @@ def test_dvc_hides_what_an_interruption_kept_or_its_orphan_works_on(tracked, fin
     assert tracked.results() == finished.results()
 
 
-def test_readers_of_a_killed_training_hold_its_lock(copied):
+@pytest.fixture
+def with_readers(copied):
+    """A training with reader processes, after its first epoch, in a session of its own."""
     params = yaml.safe_load((copied.folder / "params.yaml").read_text())
     params["datasets"]["motion"]["runtime"]["workers"] = 2
     copied.set(params)
@@ -133,13 +135,28 @@ def test_readers_of_a_killed_training_hold_its_lock(copied):
         time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)
     time.sleep(0.5)  # its readers have nothing more to do
+    return copied, process
+
+
+def test_readers_of_a_killed_training_hold_its_lock(with_readers):
+    project, process = with_readers
     process.kill()
     process.wait()
     deadline, free = time.monotonic() + 3, False
     while not free and time.monotonic() < deadline:
-        with contextlib.suppress(files.BusyError), files.held(copied.folder / paths.lock("train", ROW), "nobody"):
+        with contextlib.suppress(files.BusyError), files.held(project.folder / paths.lock("train", ROW), "nobody"):
             free = True
     assert free
+
+
+def test_end_of_a_training_with_its_readers_is_a_traceback(with_readers):
+    """As systemd, Slurm and timeout end all of a group."""
+    _, process = with_readers
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGCONT)
+    said, _ = process.communicate(timeout=60)
+    assert f"terminated (the training of {ROW} is saved after epoch" in said
+    assert "Traceback" not in said
 
 
 def wait(folder_and_seconds: tuple[Path, float]) -> None:

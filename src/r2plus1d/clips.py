@@ -7,14 +7,17 @@ which they work matters.
 
 import functools
 import os
+import pickle
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from r2plus1d import views
 from r2plus1d.config import RowConfig
@@ -26,7 +29,7 @@ from r2plus1d.runtime import keep_freed_memory
 from r2plus1d.sampling import test_indices, train_indices
 
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
-LEAST_PRIORITY = 19  # of a process, as `nice` counts
+MODESTY = 15  # of reader processes beside a model on the CPU, as `nice` counts
 
 
 class Reader(Protocol):
@@ -36,13 +39,22 @@ class Reader(Protocol):
 
 
 class Clips(Dataset):
-    """One item per video."""
+    """One item per video. Without reader processes the items of a batch are read by threads: decoding and resizing
+    leave Python's lock. In a reader process one after the other: there are as many processes as cores."""
 
     def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader):
         self.config, self.samples, self.reader = config, samples, reader
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __getitems__(self, items: list) -> list:
+        return list((map if get_worker_info() else _threads().map)(self.__getitem__, items))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores_each())
 
 
 class TrainClips(Clips):
@@ -58,7 +70,7 @@ class TrainClips(Clips):
         """[clips, labels]; of no items too, a process's share of a batch that is smaller than their number."""
         clip, side = self.config.clip, self.config.train.crop
         nothing = [torch.empty((0, clip.frames, side, side, 3), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)]
-        return default_collate(items) if items else nothing
+        return stacked(items) if items else nothing
 
 
 def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.random.Generator) -> np.ndarray:
@@ -168,9 +180,9 @@ class _Loader(DataLoader):
 
     def __iter__(self) -> Iterator:
         try:
-            with deaf_children():
+            with deaf_children(signal.SIGTERM):  # whose handler, run amid a fork, would be lost
                 batches = super().__iter__()
-            yield from batches
+            yield from (pickle.loads(batch) if isinstance(batch, bytes) else batch for batch in batches)
         except (UserError, OSError) as error:
             if not str(error).startswith("Caught "):
                 raise
@@ -185,7 +197,7 @@ def loader(dataset: Dataset, device: torch.device, workers: int | None, **option
     """Batches, read ahead by `workers` processes; None: one per core, or this process's share of the cores. With 0, and
     where None finds no way that is cheap (several processes on the CPU, or another system than Linux), they are read
     here, each when it is asked for."""
-    # Copies of this process begin at once, and need no GPU. Where threads of torchrun's or a GPU's are, none is made.
+    # Copies of this process begin at once. Where threads of torchrun's or a GPU's are, none is made.
     copies = device.type == "cpu" and sys.platform == "linux" and processes() == 1
     if workers is None:
         workers = cores_each() if copies or device.type == "cuda" else 0
@@ -193,16 +205,31 @@ def loader(dataset: Dataset, device: torch.device, workers: int | None, **option
     if workers:
         options |= {"multiprocessing_context": "fork" if copies else "spawn"}
         options |= {"worker_init_fn": functools.partial(_begin, os.getpid(), modest=device.type == "cpu")}
+        if device.type == "cpu":
+            options["collate_fn"] = functools.partial(_packed, options.get("collate_fn", default_collate))
     return _Loader(dataset, num_workers=workers, pin_memory=device.type == "cuda", **options)
+
+
+def _packed(collate: Callable[[list], object], items: list) -> bytes:
+    """A batch as it goes through a pipe. Tensors would go through /dev/shm, of which a container has 64 MB: where it is
+    full, torch 2.14 may wait for ever."""
+    return pickle.dumps(collate(items))
 
 
 def _begin(parent: int, _: int, modest: bool) -> None:
     """In each reader process. A `modest` one works when the model, on the same cores, waits: beside readers that got
     their share of the cores, a step took 1.4 times as long."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with(parent)  # or a copy would hold the stage's lock until it missed its parent
     keep_freed_memory()
     if modest:
-        os.nice(LEAST_PRIORITY)
+        os.nice(MODESTY)
+
+
+def stacked(items: list[tuple[torch.Tensor, int]]) -> list[torch.Tensor]:
+    """[clips, labels], in memory of this process: torch's own way takes shared memory in a reader process."""
+    clips, labels = zip(*items, strict=True)
+    return [torch.stack(clips), torch.tensor(labels)]
 
 
 def single(items: list) -> object:

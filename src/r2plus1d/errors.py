@@ -13,6 +13,12 @@ WAYS_OUT = {
     errno.ENOMEM: "free some memory",
 }
 
+READER_LOST = (
+    "a worker process was killed, most likely by the system because memory ran out (dmesg may say so), or in a "
+    "container /dev/shm (docker run --shm-size=2g gives it more); what is finished is kept: lower "
+    "datasets.<name>.runtime.workers in params.yaml and run the same command again"
+)
+
 
 class UserError(Exception):
     """Something outside the code is wrong; the message names it and the way out."""
@@ -28,6 +34,9 @@ def explained(error: BaseException) -> str | None:
         file = error.filename2 or error.filename
         place = f"{file}: {error.strerror}" if file and error.strerror else text
         return f"{place}; {way_out}, then run the same command again: what is finished is kept" if way_out else text
+    # Of a DataLoader, as soon as a reader process is gone, whatever the main process is at.
+    if isinstance(error, RuntimeError) and ("DataLoader worker (pid" in text or "shared memory" in text):
+        return READER_LOST
     # Of torch: a RuntimeError on the CPU, OutOfMemoryError on CUDA. Named by their text, since torch loads slowly.
     out_of_memory = isinstance(error, RuntimeError) and ("allocate" in text or "out of memory" in text)
     if isinstance(error, MemoryError) or out_of_memory:

@@ -174,8 +174,8 @@ def _draw(rng: np.random.Generator, video: np.ndarray, path: np.ndarray, radius:
     ]  # [T, 1, side, side]
     paint = np.where(_marks(texture, u, v)[:, None], first[:, None, None], second[:, None, None])
     for t, (left, top) in enumerate(corner.tolist()):
-        for rows, own_rows in _wrapped(top, side, height):
-            for columns, own_columns in _wrapped(left, side, width):
+        for rows, own_rows in _wrapped(top % height, side, height):
+            for columns, own_columns in _wrapped(left % width, side, width):
                 area, own = video[t, :, rows, columns], (t, slice(None), own_rows, own_columns)
                 change = paint[own] - area
                 change *= alpha[own]
@@ -183,12 +183,11 @@ def _draw(rng: np.random.Generator, video: np.ndarray, path: np.ndarray, radius:
 
 
 @functools.cache
-def _wrapped(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
+def _wrapped(start: int, length: int, size: int) -> tuple[tuple[slice, slice], ...]:
     """Where a patch lies on an axis that wraps around, in one piece or two: (of the axis, of the patch)."""
-    start %= size
     first = min(length, size - start)
-    pieces = [(slice(start, start + first), slice(0, first))]
-    return pieces if first == length else [*pieces, (slice(0, length - first), slice(first, length))]
+    piece = slice(start, start + first), slice(0, first)
+    return (piece,) if first == length else (piece, (slice(0, length - first), slice(first, length)))
 
 
 def _reach(outline: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:

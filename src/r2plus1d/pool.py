@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from r2plus1d.errors import UserError
+from r2plus1d.errors import READER_LOST, UserError
 
 Task, Result = TypeVar("Task"), TypeVar("Result")
 
@@ -28,11 +28,7 @@ class WorkerError(UserError):
     """A worker process that was ended from outside."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "a worker process was killed, most likely by the system because memory ran out (dmesg may say so), or in a "
-            "container /dev/shm (docker run --shm-size=2g gives it more); what is finished is kept: lower "
-            "datasets.<name>.runtime.workers in params.yaml and run the same command again"
-        )
+        super().__init__(READER_LOST)
 
 
 def cores() -> int:
@@ -72,10 +68,10 @@ def spread(
 
 
 @contextlib.contextmanager
-def deaf_children() -> Iterator[None]:
+def deaf_children(*more: signal.Signals) -> Iterator[None]:
     """Processes started in this block do not hear Ctrl-C, which a terminal sends to all of them: the one that started
-    them does, and ends them, where each would print a traceback."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    them does, and ends them, where each would print a traceback. Nor do they hear `more`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *more})
     try:
         yield
     finally:

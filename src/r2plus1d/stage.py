@@ -30,7 +30,7 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
     """
     if argv is not None and len(argv) - 1 != len(inspect.signature(main).parameters):
         sys.exit(f"usage: python {argv[0]}{' ROW' * len(inspect.signature(main).parameters)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ended("terminated")))
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         with contextlib.nullcontext() if argv is None else _alone(*argv):
             main(*(argv or [])[1:])
@@ -42,6 +42,11 @@ def run(main: Callable, argv: list[str] | None = None) -> None:
         if (line := explained(error)) is None:
             raise
         sys.exit(f"error: {line}")
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # torch's handler raises an error for readers that ended as well
+    sys.exit(ended("terminated"))
 
 
 def ended(how: str) -> str:
