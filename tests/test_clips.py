@@ -170,13 +170,14 @@ def test_readers_take_the_cores_from_the_model_on_the_cpu(workers):
     assert found == os.nice(0) + (0 if none else items.MODESTY)
 
 
-@pytest.mark.parametrize("dataset", [items.TrainClips, items.TestVideos])
-def test_clips_take_room_that_a_container_does_not_have(dataset, row):
+@pytest.mark.parametrize(
+    ("dataset", "item", "options"),
+    [(items.TrainClips, (0, 0), {}), (items.ValClips, 0, {}), (items.TestVideos, 0, {"collate_fn": items.single})],
+)
+def test_clips_take_room_that_a_container_does_not_have(dataset, item, options, row):
     """Of shared memory it has 64 MB."""
     read = dataset(row, SAMPLES, Numbered())
-    collate = read.collate if dataset is items.TrainClips else items.single
-    sampler = [[(0, 0)]] if dataset is items.TrainClips else [[0]]
-    (batch,) = items.loader(read, torch.device("cpu"), 1, batch_sampler=sampler, collate_fn=collate)
-    tensor = batch[0] if dataset is items.TrainClips else batch.frames
+    (batch,) = items.loader(read, torch.device("cpu"), 1, batch_sampler=[[item]], **options)
+    tensor = batch.frames if options else batch[0]
     assert tensor.dtype == torch.uint8
     assert not tensor.is_shared()

@@ -47,7 +47,7 @@ def pair(prepared, tmp_path_factory) -> Project:
     project.set(params)
     project.must("resolve")
     (train,) = project.folder.glob("data/motion/lists/motion_train_list_rawframes.txt")
-    train.write_text("".join(train.read_text().splitlines(keepends=True)[:11]))
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[-11:]))
     return project
 
 
@@ -79,7 +79,7 @@ def in_one_process(trained, monkeypatch):
     """The trained row, with twice the videos and no second process."""
     monkeypatch.chdir(trained.folder)
     row, threads = open_row(ROW), torch.get_num_threads()
-    runtime = row.config.runtime.model_copy(update={"gpus": 1, "lowered": False})
+    runtime = row.config.runtime.model_copy(update={"gpus": 1})
     train = row.config.train.model_copy(update={"videos_per_gpu": 10})
     yield row, row.config.model_copy(update={"runtime": runtime, "train": train})
     torch.use_deterministic_algorithms(False)
@@ -107,6 +107,8 @@ def split(model):
 
 def test_two_processes_train_otherwise_than_one_on_the_same_videos(in_one_process, tmp_path, monkeypatch):
     row, single = in_one_process
+    plain = single.runtime.model_copy(update={"lowered": False})  # as several processes train
+    single = single.model_copy(update={"runtime": plain})
     build = training.build_model
     monkeypatch.setattr(training, "build_model", lambda *arguments: split(build(*arguments)))
     model, log = training.train(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
@@ -116,8 +118,6 @@ def test_two_processes_train_otherwise_than_one_on_the_same_videos(in_one_proces
     assert [e["iter"] for e in entries if e["mode"] == "train"] == [1, 2] * 2
     for entry, other in zip(entries, log.entries, strict=True):
         assert entry.pop("mode") == other.pop("mode")
-        # Rounding decides which of two pixels of nearly one value is the maximum, and gets the gradient.
-        assert entry.pop("grad_norm", 0) == pytest.approx(other.pop("grad_norm", 0), rel=5e-2)
         assert entry == pytest.approx(other, rel=5e-3)
     moved = torch.cat([(expected[name] - start[name]).flatten() for name in ours]).double()
     apart = torch.cat([(expected[name] - ours[name]).flatten() for name in ours]).double()

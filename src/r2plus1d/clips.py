@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from r2plus1d import views
 from r2plus1d.config import RowConfig
@@ -196,17 +196,18 @@ class _Loader(DataLoader):
 def loader(dataset: Dataset, device: torch.device, workers: int | None, **options) -> Iterable:
     """Batches, read ahead by `workers` processes; None: one per core, or this process's share of the cores. With 0, and
     where None finds no way that is cheap (several processes on the CPU, or another system than Linux), they are read
-    here, each when it is asked for."""
+    here, each when it is asked for. Without `collate_fn` they are `stacked`."""
     # Copies of this process begin at once. Where threads of torchrun's or a GPU's are, none is made.
     copies = device.type == "cpu" and sys.platform == "linux" and processes() == 1
     if workers is None:
         workers = cores_each() if copies or device.type == "cuda" else 0
     options["generator"] = torch.Generator()  # which it draws from when it starts: not from the model's, amid an epoch
+    options.setdefault("collate_fn", stacked)
     if workers:
         options |= {"multiprocessing_context": "fork" if copies else "spawn"}
         options |= {"worker_init_fn": functools.partial(_begin, os.getpid(), modest=device.type == "cpu")}
         if device.type == "cpu":
-            options["collate_fn"] = functools.partial(_packed, options.get("collate_fn", default_collate))
+            options["collate_fn"] = functools.partial(_packed, options["collate_fn"])
     return _Loader(dataset, num_workers=workers, pin_memory=device.type == "cuda", **options)
 
 

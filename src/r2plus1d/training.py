@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from r2plus1d import distributed, metrics
-from r2plus1d.clips import Reader, Schedule, TrainClips, ValClips, loader, stacked
+from r2plus1d.clips import Reader, Schedule, TrainClips, ValClips, loader
 from r2plus1d.config import RowConfig
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_bytes, write_text
@@ -258,7 +258,7 @@ def validate(
     model.eval()
     results = []
     with torch.inference_mode():
-        for batch, targets in reading(loader(clips, device, workers, batch_sampler=own, collate_fn=stacked)):
+        for batch, targets in reading(loader(clips, device, workers, batch_sampler=own)):
             results.append((model(to_input(batch, device).contiguous()).cpu().numpy(), targets.numpy()))
     scores, targets = map(np.concatenate, zip(*distributed.together(results), strict=True))
     return {
