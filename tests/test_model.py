@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from r2plus1d import checkpoint, metrics, sections
+from r2plus1d import checkpoint, lowering, metrics, sections
 from r2plus1d.counting import cost
 from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
 from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
@@ -233,6 +233,16 @@ def test_network_for_inference_computes_something_else(conv):
         torch.testing.assert_close(fast.from_frames(frames, places), plain, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(Plain(model).from_frames(frames, places), plain, rtol=0, atol=0)
     assert isinstance(model.backbone.conv1.bn, OuterNorm), "the original was changed"
+
+
+def test_clips_of_a_later_part_are_lost_or_mixed_up(monkeypatch):
+    fast = for_inference(trained_a_little(depth=10, num_classes=5, width=4), torch.device("cpu"))
+    frames, places = torch.randn(12, 3, 32, 40), torch.randint(0, 12, (7, 8))
+    with torch.inference_mode():
+        whole = fast.from_frames(frames, places)
+        monkeypatch.setattr(lowering, "PIXELS_AT_ONCE", 3 * 8 * 32 * 40)
+        torch.testing.assert_close(fast.from_frames(frames, places), whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fast(frames[places].transpose(1, 2)), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [8, 32])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from r2plus1d import winograd
 from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
 
 
@@ -44,10 +45,13 @@ class Plain(nn.Module):
         return self.model(x_FCHW[indices_NT].transpose(1, 2))
 
 
+PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
+
+
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
-    inside; and of frames that clips share, the stem's spatial convolution once.
-    What that gains: `benchmarks/inference.py`.
+    inside, and wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips share, the
+    stem's spatial convolution once. What that gains: `benchmarks/inference.py`.
     """
 
     def __init__(self, model: Recognizer):
@@ -59,14 +63,16 @@ class Lowered(nn.Module):
         self.last = model.cls_head.fc_cls
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        return self._rest(_all(self.stem, x_NCTHW.permute(0, 2, 3, 4, 1)))
+        parts = x_NCTHW.permute(0, 2, 3, 4, 1).tensor_split(_parts(x_NCTHW[:, 0].numel()))
+        return torch.cat([self._rest(_all(self.stem, part)) for part in parts])
 
     def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
         """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
+        parts = indices_NT.tensor_split(_parts(indices_NT.numel() * x_FCHW[0, 0].numel()))
         x, stem = x_FCHW.permute(0, 2, 3, 1), self.stem
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
-        return self._rest(_all(stem, x[indices_NT]))
+        return torch.cat([self._rest(_all(stem, x[part])) for part in parts])
 
     def _rest(self, x_NTHWC: Tensor) -> Tensor:
         """Logits from the stem's activations."""
@@ -75,6 +81,10 @@ class Lowered(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.last(x.mean((1, 2, 3)))
+
+
+def _parts(pixels: int) -> int:
+    return -(-pixels // PIXELS_AT_ONCE)
 
 
 class _LoweredBlock(nn.Module):
@@ -106,9 +116,13 @@ class _Convolution(nn.Module):
         last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
         self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
         self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+        wins = self.axes == "space" and winograd.wins(weight, self.stride, self.padding)
+        self.winograd = winograd.Winograd(weight, self.bias) if wins else None
 
     def forward(self, x_NTHWC: Tensor, relu: bool, residual_NTHWC: Tensor | None = None) -> Tensor:
         n, t, h, w, _ = x_NTHWC.shape
+        if self.winograd is not None and min(h, w) >= winograd.SMALLEST and relu and residual_NTHWC is None:
+            return self.winograd(x_NTHWC.flatten(0, 1)).unflatten(0, (n, t))
         x, residual = self._planes(x_NTHWC), None if residual_NTHWC is None else self._planes(residual_NTHWC)
         options = self.weight, self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
         if residual is None:

@@ -1,0 +1,47 @@
+"""The 3 x 3 convolution with fewer multiplications."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from r2plus1d import winograd
+from r2plus1d.lowering import for_inference
+from r2plus1d.model import build
+
+
+@pytest.fixture(params=["pinned", "own"])
+def arithmetic(request, monkeypatch):
+    """Both ways to multiply matrices, whatever MKL really computes with."""
+    monkeypatch.setenv("MKL_CBWR", {"pinned": "COMPATIBLE", "own": "AUTO"}[request.param])
+
+
+@pytest.mark.parametrize(("count", "h", "w"), [(1, 14, 14), (5, 16, 16), (3, 17, 30), (2, 64, 19), (1, 100, 104)])
+def test_convolution_in_tiles_is_another(arithmetic, count, h, w):
+    torch.manual_seed(0)
+    x, bias = torch.randn(count, 64, h, w), torch.randn(70)
+    weight = torch.randn(70, 64, 3, 3) / 24
+    expected = functional.conv2d(x.double(), weight.double(), bias.double(), padding=1).relu()
+    with torch.inference_mode():
+        given = winograd.Winograd(weight, bias)(x.permute(0, 2, 3, 1).contiguous())
+    assert given.is_contiguous()
+    torch.testing.assert_close(given.permute(0, 3, 1, 2).double(), expected, rtol=0, atol=5e-5)
+
+
+def test_frames_of_the_last_part_are_mixed_up(arithmetic, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = winograd.Winograd(torch.randn(8, 64, 3, 3), torch.randn(8)), torch.randn(7, 16, 16, 64)
+    with torch.inference_mode():
+        whole = layer(x)
+        monkeypatch.setattr(winograd, "TILES", 3 * 16)
+        torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-3)
+
+
+def test_wide_network_computes_something_else_or_without_tiles(arithmetic, monkeypatch):
+    torch.manual_seed(0)
+    model, x = build(depth=10, num_classes=5).eval(), torch.randn(2, 3, 8, 60, 64)
+    planes, forward = [], winograd.Winograd.forward
+    monkeypatch.setattr(winograd.Winograd, "forward", lambda self, x: planes.append(x.shape) or forward(self, x))
+    with torch.inference_mode():
+        logits = for_inference(model, torch.device("cpu"))(x)
+        torch.testing.assert_close(logits, model(x), rtol=1e-4, atol=1e-5)
+    assert planes == [(16, 15, 16, 64)] * 2
