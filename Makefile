@@ -1,4 +1,5 @@
 # make repro: the environment, then the whole pipeline. make test: the same environment, then the tests.
+# make gpu: on a machine with an NVIDIA GPU, the README's tables of what it does there.
 # make verify [ROW=custom]: everything, or one row, made anew from a clean clone and compared with what is committed.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,7 +8,7 @@ READY := $(VENV)/ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test verify lint published clean
+.PHONY: repro test verify lint published gpu clean
 
 repro: $(READY) published
 	@dvc repro
@@ -17,6 +18,11 @@ test: $(READY)
 
 verify: $(READY)
 	@python stages/verify.py $(ROW)
+
+gpu: $(READY)
+	@python benchmarks/gpu_inference.py
+	@python benchmarks/gpu_training.py
+	@python benchmarks/gpu_full_size.py
 
 lint: $(READY)
 	@ruff check . && ruff format --check .

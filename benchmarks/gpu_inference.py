@@ -6,7 +6,8 @@ One video's 30 views of 256 x 256 from 300 frames, frames on the GPU, by the ful
 `plain` in float32 as the original computes it, with cuDNN free to choose; `lowered` by `cuda_inference.Inference`, from
 uint8 frames, in the pipeline's deterministic settings, eagerly and recorded. The plain network's normalisation is not
 counted. Each kind of clip in a process of its own, with no compiled kernel from before. Writes
-metrics/gpu_inference.json and .md; ends with an error where scores differ by more than 1e-3, or in a second run at all.
+metrics/gpu_inference.json and .md, and the README's table; ends with an error where scores differ by more than 1e-3, or
+in a second run at all.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
+from r2plus1d import paths
 from r2plus1d.errors import UserError
 from r2plus1d.files import write_json, write_text
-from r2plus1d.report import markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.sections import Runtime
 from r2plus1d.stage import run
 
@@ -51,6 +53,7 @@ def main() -> None:
     print(table(figures))
     write_json(OUT, figures)
     write_text(OUT.with_suffix(".md"), table(figures) + "\n")
+    into_readme(paths.README, "gpu inference", table(figures))
     for entry in figures:
         if not (entry["score_difference"] <= LARGEST and entry["lowered"]["same_bytes"]):
             raise BenchmarkError(f"clips of {entry['clip']}: the scores are not the plain network's, or not repeatable")

@@ -6,7 +6,8 @@ A step is forward, backward, clipping and SGD, from clips on the GPU, at full si
 `plain` in float32 as the original computes it, with cuDNN free to choose; `fast` by `cuda_training.Steps`, likewise
 free; `deterministic` the same in the pipeline's settings. Then the loss over 200 steps on views of 96 generated
 videos, plain, plain with another order of the videos (the noise), and deterministic.
-Writes metrics/gpu_training.json, .md and .png.
+Writes metrics/gpu_training.json, .md and .png, and the README's table; ends with an error where the loss is further
+from the plain one's than that noise.
 """
 
 import copy
@@ -17,12 +18,12 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
-from gpu_inference import gpu, milliseconds, settled
+from gpu_inference import BenchmarkError, gpu, milliseconds, settled
 
-from r2plus1d import motion, views
+from r2plus1d import motion, paths, views
 from r2plus1d.files import replacing, write_json, write_text
 from r2plus1d.pool import spread
-from r2plus1d.report import markdown_table
+from r2plus1d.report import into_readme, markdown_table
 from r2plus1d.sampling import train_indices
 from r2plus1d.stage import run
 
@@ -43,7 +44,11 @@ def main() -> None:
     print(text)
     write_json(OUT, {"figures": figures})
     write_text(OUT.with_suffix(".md"), text + "\n")
+    into_readme(paths.README, "gpu training", text)
     plot(figures)
+    for entry in figures:
+        if not distance(entry, "lowered") <= distance(entry, "plain, another order"):
+            raise BenchmarkError(f"clips of {entry['clip']}: the loss is further from the plain one's than noise is")
 
 
 def measure(frames: int, interval: int, batch: int) -> dict:
@@ -70,18 +75,17 @@ def updates(name: str, model):
     """A training step of the network, a function of uint8 clips and labels; sets how free cuDNN is."""
     import torch  # noqa: PLC0415
 
-    from r2plus1d.cuda_training import Steps, Training  # noqa: PLC0415
-    from r2plus1d.training import step  # noqa: PLC0415
+    from r2plus1d import training  # noqa: PLC0415
+    from r2plus1d.lowering import for_training  # noqa: PLC0415
 
     deterministic = name == "deterministic"
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
     model = model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
-    if name != "plain":
-        return Steps(Training(model), optimizer, NORM)
     device = next(model.parameters()).device
-    return lambda clips, labels: step(model, optimizer, views.to_input(clips, device).contiguous(), labels, NORM)
+    update = training.updates(for_training(model, device, name != "plain"), optimizer, device, NORM)
+    return lambda clips, labels: update(clips, labels, len(labels))
 
 
 def video(place: tuple[int, int]) -> tuple[np.ndarray, int]:

@@ -133,7 +133,7 @@ def measure(variant: str, size: list[int], clip: list[int]) -> dict:
     @torch.inference_mode()
     def forward(clips: slice) -> torch.Tensor:
         if views is None:
-            return model.from_frames(to_input(crops[:, None], cpu).squeeze(2), indices[clips])
+            return model.from_frames(crops, indices[clips])
         return model(to_input(views[clips], cpu))
 
     every, two, seconds = slice(None), slice(2), []
@@ -156,8 +156,6 @@ def trained_rows() -> list[str]:
 
 def agreement(name: str) -> dict:
     """The trained network's views of all validation videos, plain and as the pipeline computes them."""
-    import torch  # noqa: PLC0415
-
     from r2plus1d import checkpoint, evaluation, metrics  # noqa: PLC0415
     from r2plus1d.clips import TestVideos  # noqa: PLC0415
     from r2plus1d.lowering import Plain, for_inference  # noqa: PLC0415
@@ -165,16 +163,16 @@ def agreement(name: str) -> dict:
     from r2plus1d.rows import open_row  # noqa: PLC0415
     from r2plus1d.runtime import prepare  # noqa: PLC0415
 
-    row, cpu = open_row(name), torch.device("cpu")
-    prepare(row.config.runtime)
+    row = open_row(name)
+    device = prepare(row.config.runtime)
     model = checkpoint.restore(paths.weights(name))
-    models = Plain(model), for_inference(model, cpu)
+    models = Plain(model).to(device), for_inference(model, device, row.config.runtime.lowered)
     videos = TestVideos(row.config, row.splits["val"], row.reader)
     same, differences = [], []
     for number in progress(range(len(videos)), len(videos), f"comparing {name}", "videos"):
         video = videos[number]
-        inputs = video.crops(row.config), video.places(row.config), cpu
-        plain, fast = (evaluation.logits(network, *inputs).numpy() for network in models)
+        inputs = video.crops(row.config), video.places(row.config), device
+        plain, fast = (evaluation.logits(network, *inputs).cpu().numpy() for network in models)
         same.append(plain.argmax(1) == fast.argmax(1))
         averaged = [metrics.average_views(stack, row.config.test.average_clips) for stack in (plain, fast)]
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))

@@ -8,14 +8,15 @@ from torch.nn import functional
 
 pytest.importorskip("triton", reason="Triton is there on Linux only")
 
-from r2plus1d import cuda_inference, cuda_kernels, cuda_norm
-from r2plus1d.cuda_inference import Inference, fits
+from r2plus1d import config, cuda_inference, cuda_kernels, cuda_norm, lowering, training
+from r2plus1d.cuda_inference import Inference
 from r2plus1d.cuda_training import Steps, Training
 from r2plus1d.model import build
+from r2plus1d.rows import open_row
 from r2plus1d.training import step
 from r2plus1d.views import to_input
 
-CPU = torch.device("cpu")
+CPU, F32 = torch.device("cpu"), torch.float32
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="Triton interprets kernels for the CPU only")
 
 
@@ -208,9 +209,43 @@ def test_only_videos_of_a_form_met_before_are_recorded_and_the_oldest_recordings
     assert give(4) == "replayed 4", "an evicted form is recorded anew"
 
 
-def test_networks_with_other_convolutions_are_left_to_the_plain_path():
-    assert fits(build(depth=10, width=4))
-    assert not fits(build(depth=10, width=4, conv="r3d"))
+@pytest.mark.parametrize(
+    ("conv", "device", "lowered", "expected"),
+    [
+        ("r2plus1d", "cuda", True, "cuda"),
+        ("r2plus1d", "cuda", "auto", None),
+        ("r2plus1d", "cuda", False, None),
+        ("r3d", "cuda", True, None),
+        ("r2plus1d", "cpu", "auto", "cpu"),
+        ("r3d", "cpu", True, "cpu"),
+        ("r2plus1d", "cpu", False, None),
+    ],
+)
+def test_network_is_rewritten_where_nobody_asked_or_left_where_somebody_did(conv, device, lowered, expected):
+    model = build(depth=10, width=4, conv=conv)
+    assert lowering._where(model, torch.device(device), lowered) == expected
+
+
+def test_rewritten_step_trains_another_network_than_the_plain_one(tmp_path, prepared, monkeypatch):
+    """The loop of the stage `train`, with the step for GPUs in it."""
+    monkeypatch.chdir(prepared.folder)
+    row = open_row(config.CUSTOM)
+    small = {"epochs": 1, "videos_per_gpu": 2, "dropout": 0.0, "crop": 16}
+    train_config = row.config.train.model_copy(update=small)
+    clip = row.config.clip.model_copy(update={"frames": 4})
+    model = row.config.model.model_copy(update={"depth": 10})
+    own = row.config.model_copy(update={"train": train_config, "clip": clip, "model": model})
+    samples = {"train": row.splits["train"][:4], "val": row.splits["val"][:2]}
+    found = []
+    for name, rewrite in (("plain", lambda network, *_: network), ("fast", lambda network, *_: Training(network, F32))):
+        monkeypatch.setattr(training, "for_training", rewrite)
+        trained, log = training.train(own, samples, row.reader, len(row.classes), tmp_path / name, 0, print)
+        losses = [entry["loss"] for entry in log.entries if entry["mode"] == "train"]
+        found.append((losses, torch.cat([p.flatten() for p in trained.parameters()])))
+    (plain, expected), (fast, got) = found
+    assert len(plain) == 1
+    assert fast == pytest.approx(plain, rel=1e-3)
+    assert (got - expected).norm() < 1e-3 * expected.norm()
 
 
 def settled(depth: int) -> torch.nn.Module:

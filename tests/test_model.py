@@ -13,6 +13,9 @@ from r2plus1d import checkpoint, lowering, metrics, sections
 from r2plus1d.counting import cost
 from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
 from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
+from r2plus1d.views import to_input
+
+CPU = torch.device("cpu")
 
 
 def trained_a_little(**arguments):
@@ -224,8 +227,8 @@ def test_unknown_depth_or_convolution_is_built():
 @pytest.mark.parametrize("conv", CONVS)
 def test_network_for_inference_computes_something_else(conv):
     model = trained_a_little(depth=18, num_classes=5, width=8, conv=conv)
-    frames, places = torch.randn(12, 3, 48, 40), torch.randint(0, 12, (3, 8))
-    x, fast = frames[places].transpose(1, 2), for_inference(model, torch.device("cpu"))
+    frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
+    x, fast = to_input(frames[places], CPU), for_inference(model, CPU)
     assert isinstance(fast, Lowered)
     with torch.inference_mode():
         plain = model(x)
@@ -236,13 +239,13 @@ def test_network_for_inference_computes_something_else(conv):
 
 
 def test_clips_of_a_later_part_are_lost_or_mixed_up(monkeypatch):
-    fast = for_inference(trained_a_little(depth=10, num_classes=5, width=4), torch.device("cpu"))
-    frames, places = torch.randn(12, 3, 32, 40), torch.randint(0, 12, (7, 8))
+    fast = for_inference(trained_a_little(depth=10, num_classes=5, width=4), CPU)
+    frames, places = torch.randint(0, 256, (12, 32, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (7, 8))
     with torch.inference_mode():
         whole = fast.from_frames(frames, places)
         monkeypatch.setattr(lowering, "PIXELS_AT_ONCE", 3 * 8 * 32 * 40)
         torch.testing.assert_close(fast.from_frames(frames, places), whole, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(fast(frames[places].transpose(1, 2)), whole, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fast(to_input(frames[places], CPU)), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("frames", [8, 32])

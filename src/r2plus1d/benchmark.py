@@ -18,12 +18,11 @@ from r2plus1d.config import RowConfig
 from r2plus1d.counting import cost
 from r2plus1d.evaluation import logits
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
+from r2plus1d.lowering import for_inference, for_training
 from r2plus1d.progress import progress
 from r2plus1d.runtime import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
 from r2plus1d.timing import reading
-from r2plus1d.training import build_model, optimizer_for, step
-from r2plus1d.views import to_input
+from r2plus1d.training import build_model, optimizer_for, updates
 
 
 def benchmark(
@@ -47,17 +46,18 @@ def training_memory(
     model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
     network = for_training(model, device, config.runtime.lowered)
+    update = updates(network, optimizer, device, config.train.max_grad_norm)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
     batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))
     reset_peak_memory(device)
     for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
-        step(network, optimizer, to_input(clips, device).contiguous(), labels.to(device), config.train.max_grad_norm)
+        update(clips.to(device), labels.to(device), len(labels))
     synchronize(device)
     return peak_memory_mib(device)
 
 
 def inference_rate(
-    config: RowConfig, model: Plain | Lowered, samples: list[Sample], reader: Reader, device: torch.device
+    config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, device: torch.device
 ) -> tuple[float, int]:
     """(videos per second, number of videos timed); a list shorter than asked for is gone through once."""
     warmup = min(config.benchmark.warmup_videos, len(samples) - 1)

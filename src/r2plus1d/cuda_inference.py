@@ -15,15 +15,10 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from r2plus1d import cuda_kernels as kernels
-from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
+from r2plus1d.model import Block, ConvNorm, Recognizer
 
 RECORDINGS = 8  # kept at once; they share their memory
 MET = 1000  # forms of frames and clips that are remembered
-
-
-def fits(model: Recognizer) -> bool:
-    """Whether every convolution of the network is split into a spatial and a temporal one."""
-    return all(isinstance(m.conv, Conv2plus1d) for m in model.modules() if isinstance(m, ConvNorm))
 
 
 class Inference(nn.Module):
@@ -51,8 +46,7 @@ class Inference(nn.Module):
         return self.compute(frames, self.tables(torch.arange(n * t).view(n, t), frames.device))
 
     def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
-        """Logits [N, K] of clips that share frames: clip n is the frames `indices_NT[n]` of uint8 `x_FHWC`, which lie
-        on the GPU, the indices on the CPU."""
+        """As `lowering.Plain` does."""
         key = tuple(x_FHWC.shape), tuple(indices_NT.shape), indices_NT.numpy().tobytes()
         if key in self.recordings:
             self.recordings.move_to_end(key)

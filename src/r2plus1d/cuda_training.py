@@ -36,6 +36,9 @@ class Training(nn.Module):
                 x = self._block(block, x)
         return head.fc_cls(head.dropout(x.mean((1, 2, 3), dtype=torch.float32)))
 
+    def steps(self, optimizer: torch.optim.SGD, max_norm: float) -> "Steps":
+        return Steps(self, optimizer, max_norm)
+
     def _block(self, block: Block, x: Tensor) -> Tensor:
         shortcut = x
         if block.downsample is not None:
@@ -97,7 +100,8 @@ class _Recording:
 
 
 class Steps:
-    """Training steps whose whole work on the GPU (forward, backward, clipping, SGD) is one CUDA graph a batch size."""
+    """Training steps whose whole work on the GPU (forward, backward, clipping, SGD) is one CUDA graph a batch size.
+    On the CPU, for tests, they are not recorded."""
 
     def __init__(self, model: Training, optimizer: torch.optim.SGD, max_norm: float):
         self.model, self.optimizer, self.max_norm = model, optimizer, max_norm
@@ -111,6 +115,10 @@ class Steps:
         """One update from uint8 clips [N, T, H, W, 3]. What it gives, and when it leaves the weights: as
         `training.step`."""
         self._renew()
+        if not self.lr.is_cuda:
+            figures, logits = self.update(clips, labels)
+            loss, norm = figures.tolist()
+            return {"loss": loss, "grad_norm": norm, "logits": logits}
         if clips.shape not in self.recordings:
             self.recordings[clips.shape] = self._record(clips, labels)
         recording = self.recordings[clips.shape]

@@ -13,12 +13,11 @@ from r2plus1d import distributed, metrics
 from r2plus1d.clips import Reader, TestVideos, loader, single
 from r2plus1d.config import RowConfig
 from r2plus1d.lists import Sample
-from r2plus1d.lowering import Lowered, Plain, for_inference
+from r2plus1d.lowering import for_inference
 from r2plus1d.progress import progress
 from r2plus1d.runtime import prepare
 from r2plus1d.timing import reading
 from r2plus1d.training import validate
-from r2plus1d.views import to_input
 
 VIEWS_AT_ONCE = 30
 
@@ -71,14 +70,14 @@ def format_scores(scores: np.ndarray) -> str:
     return "[\n" + ",\n".join(f"[{row}]" for row in rows) + "\n]\n"
 
 
-def logits(model: Plain | Lowered, crops: Tensor, places: Tensor, device: torch.device) -> Tensor:
-    """uint8 crops [F, H, W, 3] and the views made of them, int64 [V, T] -> logits [V, K] on `device`."""
+def logits(model: nn.Module, crops: Tensor, places: Tensor, device: torch.device) -> Tensor:
+    """uint8 crops [F, H, W, 3] and the views made of them, int64 [V, T] -> logits [V, K] on `device`, by a network of
+    `for_inference`."""
     parts = []
     with torch.inference_mode():
         for part in places.split(VIEWS_AT_ONCE):
             used, own = part.unique(return_inverse=True)
-            x_FCHW = to_input(crops[used].unsqueeze(1), device).squeeze(2)
-            parts.append(model.from_frames(x_FCHW, own.to(device)))
+            parts.append(model.from_frames(crops[used].to(device, non_blocking=True), own))
     return torch.cat(parts)
 
 

@@ -4,6 +4,7 @@ Shapes: N clips, C channels, T frames, H x W pixels, F distinct frames, K classe
 """
 
 import copy
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +13,49 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from r2plus1d import winograd
 from r2plus1d.model import Block, Conv2plus1d, ConvNorm, Recognizer
+from r2plus1d.views import to_input
+
+if TYPE_CHECKING:
+    from r2plus1d.cuda_inference import Inference
 
 
-def for_inference(model: Recognizer, device: torch.device, lowered: bool = True) -> "Plain | Lowered":
+Where = bool | Literal["auto"]
+
+
+def for_inference(model: Recognizer, device: torch.device, lowered: Where = "auto") -> "Plain | Lowered | Inference":
     """A copy for inference on `device`, whose methods `forward` and `from_frames` give the plain network's logits.
 
-    `lowered` (runtime.lowered) on the CPU where torch has oneDNN; elsewhere the plain network.
+    `lowered` (runtime.lowered): "auto" rewrites the network where that was measured to be faster and safe, on the CPU
+    where torch has oneDNN; true on NVIDIA GPUs too; false nowhere.
     """
-    kind = Lowered if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available() else Plain
+    where, kind = _where(model, device, lowered), Plain
+    if where == "cpu":
+        kind = Lowered
+    elif where == "cuda":
+        from r2plus1d.cuda_inference import Inference as kind  # noqa: N813, PLC0415 (Triton, not there everywhere)
     return kind(copy.deepcopy(model).eval()).to(device)
 
 
-def for_training(model: Recognizer, device: torch.device, lowered: bool = True) -> nn.Module:
+def for_training(model: Recognizer, device: torch.device, lowered: Where = "auto") -> nn.Module:
     """What to train on `device` in one process: a module with the model's own parameters and buffers, so that state,
-    checkpoints and optimizer are those of the plain network; that itself where nothing is known to win.
+    checkpoints and optimizer are those of the plain network; that itself where it is not rewritten.
 
-    `lowered` (runtime.lowered) on the CPU where torch has oneDNN.
+    `lowered`: as for inference.
     """
-    return Trained(model) if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available() else model
+    where = _where(model, device, lowered)
+    if where == "cuda":
+        from r2plus1d.cuda_training import Training  # noqa: PLC0415 (Triton, not there everywhere)
+
+        return Training(model)
+    return Trained(model) if where == "cpu" else model
+
+
+def _where(model: Recognizer, device: torch.device, lowered: Where) -> str | None:
+    if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return "cpu"
+    # The networks for GPUs are made for convolutions that are all split into a spatial and a temporal one.
+    split = all(isinstance(m.conv, Conv2plus1d) for m in model.modules() if isinstance(m, ConvNorm))
+    return "cuda" if lowered is True and device.type == "cuda" and split else None
 
 
 class Plain(nn.Module):
@@ -40,9 +66,15 @@ class Plain(nn.Module):
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.model(x_NCTHW)
 
-    def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
-        """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
-        return self.model(x_FCHW[indices_NT].transpose(1, 2))
+    def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
+        """Logits [N, K] of clips that share frames: clip n is the frames `indices_NT[n]` of uint8 `x_FHWC`, which lie
+        on the device, the indices on the CPU."""
+        return self.model(_normalised(x_FHWC)[indices_NT].transpose(1, 2))
+
+
+def _normalised(x_FHWC: Tensor) -> Tensor:
+    """[F, 3, H, W]"""
+    return to_input(x_FHWC.unsqueeze(1), x_FHWC.device).squeeze(2)
 
 
 PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
@@ -66,10 +98,10 @@ class Lowered(nn.Module):
         parts = x_NCTHW.permute(0, 2, 3, 4, 1).tensor_split(_parts(x_NCTHW[:, 0].numel()))
         return torch.cat([self._rest(_all(self.stem, part)) for part in parts])
 
-    def from_frames(self, x_FCHW: Tensor, indices_NT: Tensor) -> Tensor:
-        """Logits [N, K] of clips that share frames: clip n consists of the frames `indices_NT[n]`."""
-        parts = indices_NT.tensor_split(_parts(indices_NT.numel() * x_FCHW[0, 0].numel()))
-        x, stem = x_FCHW.permute(0, 2, 3, 1), self.stem
+    def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
+        """As `Plain` does."""
+        parts = indices_NT.tensor_split(_parts(indices_NT.numel() * x_FHWC[0, :, :, 0].numel()))
+        x, stem = _normalised(x_FHWC).permute(0, 2, 3, 1), self.stem
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
         return torch.cat([self._rest(_all(stem, x[part])) for part in parts])

@@ -125,6 +125,21 @@ def step(
     return result
 
 
+def updates(
+    network: nn.Module, optimizer: torch.optim.SGD, device: torch.device, max_norm: float
+) -> Callable[[Tensor, Tensor, float], dict]:
+    """A function of uint8 clips [N, T, H, W, 3] and labels on `device`, and of the mean number of clips of a process:
+    an update of `network`, as `step` makes it. A network that `for_training` made for a GPU makes its own."""
+    if hasattr(network, "steps"):
+        steps = network.steps(optimizer, max_norm)
+        return lambda clips, labels, _: steps(clips, labels)
+
+    def update(clips: Tensor, labels: Tensor, count: float) -> dict:
+        return step(network, optimizer, to_input(clips, device).contiguous(), labels, max_norm, count)
+
+    return update
+
+
 def train(
     config: RowConfig,
     splits: dict[str, list[Sample]],
@@ -177,8 +192,9 @@ def train(
     steps = range(len(schedule))
     shown = progress(steps, len(schedule), f"training {config.row}", "steps") if distributed.first() else steps
     ticks = iter(shown)
+    update = updates(network, optimizer, device, config.train.max_grad_norm)
     for epoch in range(start, config.train.epochs):
-        _train_epoch(config, network, optimizer, epoch, schedule, batches, ticks, device, log)
+        _train_epoch(config, network, optimizer, update, epoch, schedule, batches, ticks, device, log)
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
             raise TrainingError(f"{config.row}: weights are not finite after epoch {epoch + 1}; {_way_out(epoch)}")
         if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
@@ -198,7 +214,7 @@ def train(
     return model, log
 
 
-def _train_epoch(config, model, optimizer, epoch, schedule, batches, ticks, device, log) -> None:
+def _train_epoch(config, model, optimizer, update, epoch, schedule, batches, ticks, device, log) -> None:
     # Dropout. A resumed run draws the same, and the first process what a single one draws.
     seed_everything(config.seed, MODEL_STREAM, epoch + 1, distributed.rank())
     model.train()
@@ -210,10 +226,10 @@ def _train_epoch(config, model, optimizer, epoch, schedule, batches, ticks, devi
     for iteration in range(1, iterations + 1):
         began = time.perf_counter()
         clips, labels = next(batches)
-        x, labels = to_input(clips, device).contiguous(), labels.to(device)
+        clips, labels = clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
         read = time.perf_counter()
         count = schedule.size(iteration)
-        result = step(model, optimizer, x, labels, config.train.max_grad_norm, count / distributed.processes())
+        result = update(clips, labels, count / distributed.processes())
         scores, targets = result.pop("logits").cpu().numpy(), labels.cpu().numpy()
         own = {"loss": result["loss"] / distributed.processes()}
         for k in (1, 5):

@@ -1,0 +1,158 @@
+"""The pipeline at full size on an NVIDIA GPU: top-1, clips per second and memory of rows trained for some minutes.
+
+    python benchmarks/gpu_full_size.py [--epochs N]     # ten minutes on one GPU and 16 cores
+    python benchmarks/gpu_full_size.py --small          # on the CPU, tiny, writing nothing: whether the script works
+
+Runs the stages in a temporary copy of the project, on the default dataset at full resolution, for the 8x8 (256p) and
+the 32x2 row at `scale` 1 with `runtime.lowered: true`: the networks for GPUs in training and test, clips from packed
+frames as ever. Then all test views again by the plain network with the same weights. Writes metrics/gpu_full_size.json
+and .md, and the README's table; ends with an error where fewer than 99.5% of the views have the plain network's top-1,
+or an averaged score is not within 1e-3 of its.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+from gpu_inference import LARGEST, BenchmarkError, gpu
+from inference import agreement
+
+from r2plus1d import config, paths
+from r2plus1d.files import read_json, write_json, write_text
+from r2plus1d.report import into_readme, markdown_table
+from r2plus1d.stage import run
+
+OUT = Path("metrics/gpu_full_size.json")
+ROWS = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p", "r2plus1d_r34_32x2x1_180e_kinetics400_rgb"
+COPIED = "stages", "src", "README.md", "metrics", "my_videos", "params.yaml", "dvc.yaml"
+EPOCHS = 60
+SAME_TOP1 = 0.995  # of the views, at least
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")
+    parser.add_argument("--small", action="store_true", help="tiny and on the CPU, writing nothing")
+    parser.add_argument("--compare", metavar="ROW", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.compare:
+        print(json.dumps(agreement(arguments.compare)))
+        return
+    if not arguments.small:
+        gpu()
+    with tempfile.TemporaryDirectory(prefix="r2plus1d-gpu-") as folder:
+        copy = Path(folder, "project")
+        prepare(copy, arguments.epochs, arguments.small)
+        figures = [measure(copy, row) for row in ROWS]
+    print(table(figures))
+    if not arguments.small:
+        write_json(OUT, figures)
+        write_text(OUT.with_suffix(".md"), table(figures) + "\n")
+        into_readme(paths.README, "gpu full size", table(figures))
+    for entry in figures:
+        if not (entry["same_top1"] >= SAME_TOP1 * entry["views"] and entry["score"] <= LARGEST):
+            raise BenchmarkError(f"{entry['row']}: the networks for GPUs do not give the plain network's results")
+
+
+def prepare(copy: Path, epochs: int, small: bool) -> None:
+    """The copy with its parameters, and what the stages before the rows make."""
+    copy.mkdir()
+    for name in COPIED:
+        if Path(name).is_dir():
+            shutil.copytree(name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*"))
+        else:
+            shutil.copy(name, copy / name)
+    params = config.read_params(paths.PARAMS)
+    motion = params["datasets"]["motion"]
+    motion["scale"] = {"resolution": 1.0, "width": 1.0, "depth": None}
+    motion["runtime"] |= {"device": "cuda", "threads": None, "lowered": True}
+    motion["train"] |= {"videos_per_gpu": None, "epochs": epochs, "lr": params["recipe"]["train"]["lr"]}
+    motion["benchmark"] |= {"warmup_videos": 5, "videos": 100}
+    if small:
+        motion["scale"] = {"resolution": 0.125, "width": 0.0625, "depth": 10}
+        motion["source"] |= {"train_videos": 1, "val_videos": 1}
+        motion["runtime"] |= {"device": "cpu", "threads": 2}
+        motion["train"] |= {"epochs": 1}
+        motion["benchmark"] |= {"warmup_videos": 1, "videos": 2}
+    (copy / paths.PARAMS).write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    for stage in ("sources", "resolve", "download", "extract_frames", "build_lists"):
+        python(copy, f"stages/{stage}.py")
+
+
+def measure(copy: Path, row: str) -> dict:
+    for stage in ("train", "test", "benchmark"):
+        python(copy, f"stages/{stage}.py", row)
+    lines = (copy / paths.timed_log(row)).read_text(encoding="utf-8").splitlines()
+    steps = [entry for entry in map(json.loads, lines) if entry["mode"] == "train"]
+    later = [entry for entry in steps if entry["epoch"] > 1] or steps  # in the first one the GPU's work is recorded
+    seconds, waiting = (float(np.mean([entry[key] for entry in later])) for key in ("time", "data_time"))
+    resolved = json.loads((copy / paths.row_config(row)).read_text(encoding="utf-8"))
+    rates, machine = (
+        read_json(copy / paths.metrics(row, f"{name}.json")) for name in ("benchmark", "benchmark_machine")
+    )
+    compared = python(copy, str(Path(__file__).resolve()), "--compare", row, stdout=subprocess.PIPE)
+    return {
+        "row": row,
+        "epochs": resolved["train"]["epochs"],
+        "test": read_json(copy / paths.metrics(row, "test.json")),
+        "clips_per_second": resolved["train"]["videos_per_gpu"] / seconds,
+        "waiting": waiting / seconds,
+        "memory_mib": max(entry["memory"] for entry in steps),
+        "videos_per_second": rates["videos_per_second"],
+        "machine": machine,
+        **json.loads(compared),
+    }
+
+
+def python(folder: Path, *command: str, stdout: int | None = None) -> str:
+    """Runs it there, with the copy's package; what it prints, where asked for."""
+    path = os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, stdout=stdout, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchmarkError(f"{' '.join(command)} ended with status {done.returncode}")
+    return done.stdout
+
+
+def table(figures: Sequence[dict]) -> str:
+    columns = (
+        "row", "epochs", "top-1", "static control", "clips/s", "waiting for clips", "memory (MiB)", "test, video/s",
+        "views with the plain top-1", "scores differ by",
+    )  # fmt: skip
+    rows = [
+        [
+            entry["row"],
+            entry["epochs"],
+            f"{entry['test']['top1']:.1f}",
+            f"{entry['test']['static']['top1']:.1f}",
+            f"{entry['clips_per_second']:.4g}",
+            f"{100 * entry['waiting']:.0f}%",
+            entry["memory_mib"],
+            entry["videos_per_second"],
+            f"{entry['same_top1']} of {entry['views']}",
+            f"{entry['score']:.1e}",
+        ]
+        for entry in figures
+    ]
+    machine = figures[0]["machine"]
+    note = (
+        f"Default dataset at full resolution, {figures[0]['test']['videos']} validation videos; {machine['device']}, "
+    )
+    note += (
+        f"torch {machine['torch']}, CUDA {machine['cuda']}. Clips/s of training, reading included; video/s of 30 views."
+    )
+    return f"{markdown_table(columns, rows)}\n\n{note}"
+
+
+if __name__ == "__main__":
+    run(lambda *_: main())
