@@ -79,7 +79,7 @@ def turns(task: dict, variants: Sequence[str], rounds: int, script: str) -> dict
         for own, variant in itertools.product(ARITHMETICS, variants):
             found[own][variant].append(call({"variant": variant, **task}, own == "pinned", script))
     first = found["pinned"][variants[0]][0]
-    keys = first.keys() - {"machine"}
+    keys = [key for key in first if key != "machine"]
     medians = {
         own: {v: {key: statistics.median(r[key] for r in done) for key in keys} for v, done in by_variant.items()}
         for own, by_variant in found.items()

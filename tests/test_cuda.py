@@ -182,7 +182,7 @@ def test_update_leaves_the_weights_where_the_loss_is_not_finite():
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
-def test_only_videos_of_a_form_met_before_are_recorded_and_the_oldest_recordings_go(monkeypatch):
+def test_only_videos_of_a_form_met_before_are_recorded_and_no_more_than_there_is_room_for(monkeypatch):
     made = []
 
     class Recorded:
@@ -204,9 +204,8 @@ def test_only_videos_of_a_form_met_before_are_recorded_and_the_oldest_recordings
         return fast.from_frames(frames, torch.arange(length)[None])
 
     assert [give(n) for n in (4, 5, 4, 4)] == ["computed", "computed", "replayed 4", "replayed 4"]
-    assert [give(n) for n in (5, 6, 6, 5)] == ["replayed 5", "computed", "replayed 6", "replayed 5"]
-    assert made == [(4, None), (5, "pool"), (6, "pool")]
-    assert give(4) == "replayed 4", "an evicted form is recorded anew"
+    assert [give(n) for n in (5, 6, 6, 5, 6)] == ["replayed 5", "computed", "computed", "replayed 5", "computed"]
+    assert made == [(4, None), (5, "pool")]
 
 
 @pytest.mark.parametrize(
@@ -236,16 +235,16 @@ def test_rewritten_step_trains_another_network_than_the_plain_one(tmp_path, prep
     model = row.config.model.model_copy(update={"depth": 10})
     own = row.config.model_copy(update={"train": train_config, "clip": clip, "model": model})
     samples = {"train": row.splits["train"][:4], "val": row.splits["val"][:2]}
-    found = []
+    found, start = [], torch.cat([p.flatten() for p in training.build_model(own, len(row.classes)).parameters()])
     for name, rewrite in (("plain", lambda network, *_: network), ("fast", lambda network, *_: Training(network, F32))):
         monkeypatch.setattr(training, "for_training", rewrite)
         trained, log = training.train(own, samples, row.reader, len(row.classes), tmp_path / name, 0, print)
         losses = [entry["loss"] for entry in log.entries if entry["mode"] == "train"]
-        found.append((losses, torch.cat([p.flatten() for p in trained.parameters()])))
+        found.append((losses, torch.cat([p.flatten() for p in trained.parameters()]) - start))
     (plain, expected), (fast, got) = found
     assert len(plain) == 1
     assert fast == pytest.approx(plain, rel=1e-3)
-    assert (got - expected).norm() < 1e-3 * expected.norm()
+    assert (got - expected).norm() < 1e-2 * expected.norm()
 
 
 def settled(depth: int) -> torch.nn.Module:

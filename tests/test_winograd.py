@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from r2plus1d import winograd
+from r2plus1d import lowering, winograd
 from r2plus1d.lowering import for_inference
 from r2plus1d.model import build
 
@@ -36,12 +36,31 @@ def test_frames_of_the_last_part_are_mixed_up(arithmetic, monkeypatch):
         torch.testing.assert_close(layer(x), whole, rtol=1e-4, atol=1e-3)
 
 
-def test_wide_network_computes_something_else_or_without_tiles(arithmetic, monkeypatch):
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(2**21, [(8, 28, 29, 64), (8, 28, 29, 64), (4, 14, 15, 128)]), (1, [(4, 28, 29, 64), (4, 28, 29, 64)] * 2)],
+)
+def test_wide_network_computes_something_else_or_without_tiles(arithmetic, monkeypatch, limit, expected):
     torch.manual_seed(0)
-    model, x = build(depth=10, num_classes=5).eval(), torch.randn(2, 3, 8, 60, 64)
+    model, x = build(depth=10, num_classes=5).eval(), torch.randn(2, 3, 4, 112, 116)
     planes, forward = [], winograd.Winograd.forward
     monkeypatch.setattr(winograd.Winograd, "forward", lambda self, x: planes.append(x.shape) or forward(self, x))
+    monkeypatch.setattr(lowering, "PIXELS_AT_ONCE", limit)
     with torch.inference_mode():
         logits = for_inference(model, torch.device("cpu"))(x)
         torch.testing.assert_close(logits, model(x), rtol=1e-4, atol=1e-5)
-    assert planes == [(16, 15, 16, 64)] * 2
+    assert planes == expected
+
+
+def test_planes_where_it_is_slower_are_computed_in_tiles():
+    def wins(channels: int, frames: int, side: int, kernel: int = 3) -> bool:
+        return winograd.wins(torch.Size((2 * channels, channels, kernel, kernel)), frames, side, side)
+
+    assert wins(64, 8, 28)
+    assert wins(128, 4, 14)
+    assert wins(256, 2, 16)
+    assert not wins(64, 240, 16)
+    assert not wins(128, 1, 14)
+    assert not wins(512, 60, 14)
+    assert not wins(32, 60, 64)
+    assert not wins(64, 60, 64, kernel=1)

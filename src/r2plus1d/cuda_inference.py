@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from r2plus1d import cuda_kernels as kernels
 from r2plus1d.model import Block, ConvNorm, Recognizer
 
-RECORDINGS = 8  # kept at once; they share their memory
+RECORDINGS = 8  # at most, of the forms that come twice first; they share their memory
 MET = 1000  # forms of frames and clips that are remembered
 
 
@@ -37,7 +37,7 @@ class Inference(nn.Module):
         self.blocks = nn.ModuleList(_Block(block, dtype) for layer in layers for block in layer)
         self.last = copy.deepcopy(model.cls_head.fc_cls)
         self.met: OrderedDict[tuple, None] = OrderedDict()
-        self.recordings: OrderedDict[tuple, _Recording] = OrderedDict()  # the one used last stands last
+        self.recordings: dict[tuple, _Recording] = {}
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         """Logits [N, K] of normalised clips."""
@@ -49,17 +49,14 @@ class Inference(nn.Module):
         """As `lowering.Plain` does."""
         key = tuple(x_FHWC.shape), tuple(indices_NT.shape), indices_NT.numpy().tobytes()
         if key in self.recordings:
-            self.recordings.move_to_end(key)
             return self.recordings[key](x_FHWC)
         tables = self.tables(indices_NT, x_FHWC.device)
-        if key not in self.met or not x_FHWC.is_cuda:
+        if key not in self.met or len(self.recordings) == RECORDINGS or not x_FHWC.is_cuda:
             self.met[key] = None
             if len(self.met) > MET:
                 self.met.popitem(last=False)
             return self.compute(x_FHWC, tables)
         pool = next(iter(self.recordings.values())).graph.pool() if self.recordings else None
-        if len(self.recordings) == RECORDINGS:
-            self.recordings.popitem(last=False)
         self.recordings[key] = _Recording(self, x_FHWC, tables, pool)
         return self.recordings[key](x_FHWC)
 

@@ -18,6 +18,7 @@ from r2plus1d.views import to_input
 if TYPE_CHECKING:
     from r2plus1d.cuda_inference import Inference
 
+PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
 
 Where = bool | Literal["auto"]
 
@@ -55,7 +56,7 @@ def _where(model: Recognizer, device: torch.device, lowered: Where) -> str | Non
         return "cpu"
     # The networks for GPUs are made for convolutions that are all split into a spatial and a temporal one.
     split = all(isinstance(m.conv, Conv2plus1d) for m in model.modules() if isinstance(m, ConvNorm))
-    return "cuda" if lowered is True and device.type == "cuda" and split else None
+    return "cuda" if lowered is True and device.type == "cuda" and torch.version.hip is None and split else None
 
 
 class Plain(nn.Module):
@@ -77,9 +78,6 @@ def _normalised(x_FHWC: Tensor) -> Tensor:
     return to_input(x_FHWC.unsqueeze(1), x_FHWC.device).squeeze(2)
 
 
-PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
-
-
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
     inside, and wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips share, the
@@ -95,12 +93,13 @@ class Lowered(nn.Module):
         self.last = model.cls_head.fc_cls
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        parts = x_NCTHW.permute(0, 2, 3, 4, 1).tensor_split(_parts(x_NCTHW[:, 0].numel()))
+        parts = x_NCTHW.permute(0, 2, 3, 4, 1).tensor_split(_parts(len(x_NCTHW), x_NCTHW[0, 0].numel()))
         return torch.cat([self._rest(_all(self.stem, part)) for part in parts])
 
     def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
         """As `Plain` does."""
-        parts = indices_NT.tensor_split(_parts(indices_NT.numel() * x_FHWC[0, :, :, 0].numel()))
+        clips, t = indices_NT.shape
+        parts = indices_NT.tensor_split(_parts(clips, t * x_FHWC[0, :, :, 0].numel()))
         x, stem = _normalised(x_FHWC).permute(0, 2, 3, 1), self.stem
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
@@ -115,8 +114,9 @@ class Lowered(nn.Module):
         return self.last(x.mean((1, 2, 3)))
 
 
-def _parts(pixels: int) -> int:
-    return -(-pixels // PIXELS_AT_ONCE)
+def _parts(clips: int, pixels: int) -> int:
+    """Into how many parts to divide so many clips of so many pixels each."""
+    return -(-clips // max(1, PIXELS_AT_ONCE // pixels))
 
 
 class _LoweredBlock(nn.Module):
@@ -148,12 +148,12 @@ class _Convolution(nn.Module):
         last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
         self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
         self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
-        wins = self.axes == "space" and winograd.wins(weight, self.stride, self.padding)
-        self.winograd = winograd.Winograd(weight, self.bias) if wins else None
+        self.winograd: winograd.Winograd | None = None  # made where it is needed, since it takes memory
 
     def forward(self, x_NTHWC: Tensor, relu: bool, residual_NTHWC: Tensor | None = None) -> Tensor:
         n, t, h, w, _ = x_NTHWC.shape
-        if self.winograd is not None and min(h, w) >= winograd.SMALLEST and relu and residual_NTHWC is None:
+        if self.axes == "space" and relu and residual_NTHWC is None and self._in_tiles(n * t, h, w):
+            self.winograd = self.winograd or winograd.Winograd(self.weight, self.bias)
             return self.winograd(x_NTHWC.flatten(0, 1)).unflatten(0, (n, t))
         x, residual = self._planes(x_NTHWC), None if residual_NTHWC is None else self._planes(residual_NTHWC)
         options = self.weight, self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
@@ -165,6 +165,9 @@ class _Convolution(nn.Module):
         if self.axes == "all":
             return y
         return y.unflatten(0, (n, t)) if self.axes == "space" else y.unflatten(2, (h, w))
+
+    def _in_tiles(self, frames: int, h: int, w: int) -> bool:
+        return self.stride == self.padding == (1, 1) and winograd.wins(self.weight.shape, frames, h, w)
 
     def _planes(self, x_NTHWC: Tensor) -> Tensor:
         """[N * T, C, H, W], [N, C, T, H * W] or [N, C, T, H, W], without a copy."""

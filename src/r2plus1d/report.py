@@ -116,7 +116,8 @@ def scale_text(config: RowConfig) -> str:
 
 def device_text(row: RowFigures) -> str:
     threads = f", {row.machine['threads']} threads" if not _on_gpu(row) else ""
-    return f"{row.machine['device']}{threads}, torch {row.machine['torch']}"
+    half = ", half precision" if _on_gpu(row) and row.config.runtime.lowered is True else ""
+    return f"{row.machine['device']}{threads}{half}, torch {row.machine['torch']}"
 
 
 def chance(coverage: dict) -> float:

@@ -95,7 +95,7 @@ class Runtime(Section):
     device: Literal["cpu", "cuda", "auto"]
     gpus: Count  # processes, over all machines; on the CPU too
     threads: Count | None
-    lowered: bool | Literal["auto"]  # the network rewritten to run faster, or the plain one
+    lowered: Literal["auto", True, False]  # the network rewritten to run faster, or the plain one
 
 
 class MotionSource(Section):
