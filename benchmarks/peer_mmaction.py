@@ -5,7 +5,7 @@
 Makes an environment for the original at its first run (benchmarks/.peer: 6 GB, some minutes, PyPI, Python 3.11). Then,
 for every published row at full size on the CPU, compares the frames sampled, the decoded pixels, the 30 test views,
 their logits, the averaged scores, and training views drawn from the same seeds. Writes metrics/peer_mmaction.md and
-.json, and the README's table. Four rows on three videos take about 20 minutes on two idle cores, 5 GB of memory
+.json, and the README's table. Four rows on three videos take 15 minutes on two idle cores, 5 GB of memory
 and 3 GB in TMPDIR. The exit status is 1 if frames, boxes or pixels differ, or logits by more than rounding explains.
 
 Expect: the same frames, boxes, pixels and top-1, and logits equal to 1e-3 of their spread.
@@ -382,7 +382,7 @@ Largest differences over the videos. Pixels: grey levels of 0-255, with the larg
 Logits: also as a share of their standard deviation over views and classes. Scores: the mean of the softmax over the 30
 views, beside the highest one. Training views: {seeds} for each video, from the same seeds.
 
-What remains is the rounding of sums in another order (batch norms folded, other instructions of the processor). The
+What remains is the rounding of sums in another order (batch norms folded, convolutions in tiles, other instructions). The
 weights are random, and the last layer leaves out what the clips' features have in common: the spread counts only what
 tells clips apart."""
 
