@@ -1,5 +1,8 @@
 """The network for NVIDIA GPUs beside the plain one, in float32, its kernels interpreted on the CPU."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +18,7 @@ from r2plus1d.model import build
 from r2plus1d.rows import open_row
 from r2plus1d.training import step
 from r2plus1d.views import to_input
+from tests.conftest import ROOT
 
 CPU, F32 = torch.device("cpu"), torch.float32
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="Triton interprets kernels for the CPU only")
@@ -169,6 +173,17 @@ def gradients_of(network, clips, labels):
     logits = network(to_input(clips, CPU).contiguous())
     loss = functional.cross_entropy(logits, labels)
     return loss.detach(), logits.detach(), list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+@pytest.mark.slow
+def test_script_for_rows_at_full_size_does_not_reach_its_table(tmp_path):
+    script = ROOT / "benchmarks" / "gpu_full_size.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, str(script), "--small"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("360 of 360") == 2  # 12 videos of 30 views, for each of the rows
+    assert not list(tmp_path.iterdir()), "the copy was left behind"
 
 
 def test_update_leaves_the_weights_where_the_loss_is_not_finite():
