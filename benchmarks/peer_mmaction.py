@@ -382,9 +382,9 @@ Largest differences over the videos. Pixels: grey levels of 0-255, with the larg
 Logits: also as a share of their standard deviation over views and classes. Scores: the mean of the softmax over the 30
 views, beside the highest one. Training views: {seeds} for each video, from the same seeds.
 
-What remains is the rounding of sums in another order (batch norms folded, convolutions in tiles, other instructions). The
-weights are random, and the last layer leaves out what the clips' features have in common: the spread counts only what
-tells clips apart."""
+What remains is the rounding of sums in another order (batch norms folded, convolutions in tiles, other instructions).
+The weights are random, and the last layer leaves out what the clips' features have in common: the spread counts only
+what tells clips apart."""
 
 
 def report(result: dict) -> str:
