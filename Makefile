@@ -20,9 +20,9 @@ verify: $(READY)
 	@python stages/verify.py $(ROW)
 
 gpu: $(READY)
-	@python benchmarks/gpu_inference.py
-	@python benchmarks/gpu_training.py
-	@python benchmarks/gpu_full_size.py
+	@status=0; for script in gpu_inference gpu_training gpu_full_size; do \
+	  python benchmarks/$$script.py || status=1; \
+	done; python benchmarks/data_path.py --report; exit $$status
 
 lint: $(READY)
 	@ruff check . && ruff format --check .

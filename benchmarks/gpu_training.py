@@ -7,7 +7,7 @@ A step is forward, backward, clipping and SGD, from clips on the GPU, at full si
 free; `deterministic` the same in the pipeline's settings. Then the loss over 200 steps on views of 96 generated
 videos, plain, plain with another order of the videos (the noise), and deterministic.
 Writes metrics/gpu_training.json, .md and .png, and the README's table; ends with an error where the loss is further
-from the plain one's than that noise.
+from the plain one's than 1.5 times that noise.
 """
 
 import copy
@@ -32,6 +32,7 @@ CLIPS = ((8, 8, 8), (32, 2, 6))  # frames, interval, videos of a step
 PIXELS, SHORT_SIDE = 224, 256
 CURVE, SMOOTH = 200, 20  # steps; steps of the moving average
 EACH = 8  # videos of a class
+NOISE = 1.5  # times the noise's own distance is still noise
 LR, MOMENTUM, DECAY, NORM = 0.01, 0.9, 1e-4, 40.0
 
 
@@ -44,10 +45,11 @@ def main() -> None:
     print(text)
     write_json(OUT, {"figures": figures})
     write_text(OUT.with_suffix(".md"), text + "\n")
-    into_readme(paths.README, "gpu training", text)
     plot(figures)
+    picture = f"![Loss over {CURVE} steps]({OUT.with_suffix('.png').as_posix()})"
+    into_readme(paths.README, "gpu training", f"{text}\n\n{picture}")
     for entry in figures:
-        if not distance(entry, "lowered") <= distance(entry, "plain, another order"):
+        if not distance(entry, "lowered") <= NOISE * distance(entry, "plain, another order"):
             raise BenchmarkError(f"clips of {entry['clip']}: the loss is further from the plain one's than noise is")
 
 
