@@ -1,7 +1,7 @@
 """The pipeline at full size on an NVIDIA GPU: top-1, clips per second and memory of rows trained for some minutes.
 
-    python benchmarks/gpu_full_size.py [--epochs N]     # ten minutes on one GPU and 16 cores
-    python benchmarks/gpu_full_size.py --small          # on the CPU, tiny, writing nothing: whether the script works
+    python benchmarks/gpu_full_size.py [--epochs N]
+    python benchmarks/gpu_full_size.py --small     # on the CPU, tiny, writing nothing: whether the script works
 
 Runs the stages in a temporary copy of the project, on the default dataset at full resolution, for the 8x8 (256p) and
 the 32x2 row at `scale` 1 with `runtime.lowered: true`: the networks for GPUs in training and test, clips from packed
@@ -94,16 +94,16 @@ def measure(copy: Path, row: str) -> dict:
     steps = [entry for entry in map(json.loads, lines) if entry["mode"] == "train"]
     later = [entry for entry in steps if entry["epoch"] > 1] or steps  # in the first one the GPU's work is recorded
     seconds, waiting = (float(np.mean([entry[key] for entry in later])) for key in ("time", "data_time"))
-    resolved = json.loads((copy / paths.row_config(row)).read_text(encoding="utf-8"))
-    rates, machine = (
-        read_json(copy / paths.metrics(row, f"{name}.json")) for name in ("benchmark", "benchmark_machine")
+    train = read_json(copy / paths.row_config(row))["train"]
+    test, rates, machine = (
+        read_json(copy / paths.metrics(row, f"{name}.json")) for name in ("test", "benchmark", "benchmark_machine")
     )
     compared = python(copy, str(Path(__file__).resolve()), "--compare", row, stdout=subprocess.PIPE)
     return {
         "row": row,
-        "epochs": resolved["train"]["epochs"],
-        "test": read_json(copy / paths.metrics(row, "test.json")),
-        "clips_per_second": resolved["train"]["videos_per_gpu"] / seconds,
+        "epochs": train["epochs"],
+        "test": test,
+        "clips_per_second": train["videos_per_gpu"] / seconds,
         "waiting": waiting / seconds,
         "memory_mib": max(entry["memory"] for entry in steps),
         "videos_per_second": rates["videos_per_second"],
@@ -144,12 +144,10 @@ def table(figures: Sequence[dict]) -> str:
         ]
         for entry in figures
     ]
-    machine = figures[0]["machine"]
+    machine, videos = figures[0]["machine"], figures[0]["test"]["videos"]
     note = (
-        f"Default dataset at full resolution, {figures[0]['test']['videos']} validation videos; {machine['device']}, "
-    )
-    note += (
-        f"torch {machine['torch']}, CUDA {machine['cuda']}. Clips/s of training, reading included; video/s of 30 views."
+        f"Default dataset at full resolution, {videos} validation videos; {machine['device']}, torch "
+        f"{machine['torch']}, CUDA {machine['cuda']}. Clips/s of training, reading included; video/s of 30 views."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 

@@ -85,8 +85,8 @@ def updates(name: str, model):
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
     model = model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
-    device = next(model.parameters()).device
-    update = training.updates(for_training(model, device, name != "plain"), optimizer, device, NORM)
+    network = for_training(model, next(model.parameters()).device, name != "plain")
+    update = training.updates(network, optimizer, NORM)
     return lambda clips, labels: update(clips, labels, len(labels))
 
 

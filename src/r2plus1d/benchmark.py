@@ -46,7 +46,7 @@ def training_memory(
     model = build_model(config, num_classes).to(device)
     optimizer = optimizer_for(model, config)
     network = for_training(model, device, config.runtime.lowered)
-    update = updates(network, optimizer, device, config.train.max_grad_norm)
+    update = updates(network, optimizer, config.train.max_grad_norm)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
     batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))
     reset_peak_memory(device)

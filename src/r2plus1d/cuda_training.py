@@ -115,19 +115,19 @@ class Steps:
         """One update from uint8 clips [N, T, H, W, 3]. What it gives, and when it leaves the weights: as
         `training.step`."""
         self._renew()
-        if not self.lr.is_cuda:
-            figures, logits = self.update(clips, labels)
-            loss, norm = figures.tolist()
-            return {"loss": loss, "grad_norm": norm, "logits": logits}
+        figures, logits = (self._replay if self.lr.is_cuda else self.update)(clips, labels)
+        loss, norm = figures.tolist()
+        return {"loss": loss, "grad_norm": norm, "logits": logits.clone()}
+
+    def _replay(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `update`, in memory that the next step overwrites."""
         if clips.shape not in self.recordings:
             self.recordings[clips.shape] = self._record(clips, labels)
         recording = self.recordings[clips.shape]
         for static, new in zip(recording.inputs, (clips, labels), strict=True):
             static.copy_(new, non_blocking=True)
         recording.graph.replay()
-        figures, logits = recording.outputs
-        loss, norm = figures.tolist()
-        return {"loss": loss, "grad_norm": norm, "logits": logits.clone()}
+        return recording.outputs
 
     def _renew(self) -> None:
         """Takes the optimizer's learning rate, and its momenta where it has loaded others."""

@@ -125,17 +125,16 @@ def step(
     return result
 
 
-def updates(
-    network: nn.Module, optimizer: torch.optim.SGD, device: torch.device, max_norm: float
-) -> Callable[[Tensor, Tensor, float], dict]:
-    """A function of uint8 clips [N, T, H, W, 3] and labels on `device`, and of the mean number of clips of a process:
-    an update of `network`, as `step` makes it. A network that `for_training` made for a GPU makes its own."""
+def updates(network: nn.Module, optimizer: torch.optim.SGD, max_norm: float) -> Callable[[Tensor, Tensor, float], dict]:
+    """A function of uint8 clips [N, T, H, W, 3] and labels on the network's device, and of the mean number of clips of
+    a process: an update of `network`, as `step` makes it. A network that `for_training` made for a GPU makes its own.
+    """
     if hasattr(network, "steps"):
         steps = network.steps(optimizer, max_norm)
         return lambda clips, labels, _: steps(clips, labels)
 
     def update(clips: Tensor, labels: Tensor, count: float) -> dict:
-        return step(network, optimizer, to_input(clips, device).contiguous(), labels, max_norm, count)
+        return step(network, optimizer, to_input(clips, clips.device).contiguous(), labels, max_norm, count)
 
     return update
 
@@ -192,7 +191,7 @@ def train(
     steps = range(len(schedule))
     shown = progress(steps, len(schedule), f"training {config.row}", "steps") if distributed.first() else steps
     ticks = iter(shown)
-    update = updates(network, optimizer, device, config.train.max_grad_norm)
+    update = updates(network, optimizer, config.train.max_grad_norm)
     for epoch in range(start, config.train.epochs):
         _train_epoch(config, network, optimizer, update, epoch, schedule, batches, ticks, device, log)
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):

@@ -40,7 +40,7 @@ TILES = 512  # at a time: enough for the matrix products, few enough for the cac
 def wins(shape_OCHW: torch.Size, frames: int, h: int, w: int) -> bool:
     """Whether a kernel of this shape is faster so than by oneDNN, on so many frames of h x w. With more channels it is
     too, but the transformed kernels are four times the plain ones: so they take 266 MiB of R(2+1)D-34, and would take
-    690."""
+    671."""
     channels, few = shape_OCHW[1], frames * h * w < 32 * 4 * 4
     return (
         shape_OCHW[2:] == (3, 3) and not few and 64 <= channels <= 256 and min(h, w) >= (28 if channels < 128 else 14)
