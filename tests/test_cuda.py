@@ -183,7 +183,7 @@ def test_script_for_rows_at_full_size_does_not_reach_its_table(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("360 of 360") == 2  # 12 videos of 30 views, for each of the rows
-    assert not list(tmp_path.iterdir()), "the copy was left behind"
+    assert not list(tmp_path.glob("r2plus1d-gpu-*")), "the copy was left behind"  # torch may leave its own folder
 
 
 def test_update_leaves_the_weights_where_the_loss_is_not_finite():
