@@ -21,13 +21,15 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from r2plus1d import config, paths, sections
-from r2plus1d.errors import UserError
-from r2plus1d.files import replacing, write_text
-from r2plus1d.report import into_readme, markdown_table, save_figure
-from r2plus1d.stage import run
+from r2plus1d.config import schema
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.results.plots import save_figure
+from r2plus1d.system import paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import replacing, write_text
+from r2plus1d.system.stage import run
 
-CONVOLUTIONS = get_args(sections.Convolution)
+CONVOLUTIONS = get_args(schema.Convolution)
 OUT = Path("metrics")
 NEAR = 0.12  # of the plot's width: points whose names could cover each other
 LINE = 5  # percent of accuracy, the height of a name
@@ -63,8 +65,8 @@ def main(commit: str = "HEAD") -> None:
 def read(rev: str) -> dict | None:
     """The figures of one experiment; None where it is not finished."""
     try:
-        row = show(rev, paths.metrics(config.CUSTOM, "test.json"))
-        costs = show(rev, paths.metrics(config.CUSTOM, "benchmark.json"))
+        row = show(rev, paths.metrics(schema.CUSTOM, "test.json"))
+        costs = show(rev, paths.metrics(schema.CUSTOM, "benchmark.json"))
         conv = parameters(rev)[0]
     except subprocess.CalledProcessError:
         return None

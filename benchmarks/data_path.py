@@ -32,14 +32,14 @@ import cv2
 import numpy as np
 import torch
 
-from r2plus1d import runtime
-from r2plus1d.clips import TestVideos, TrainClips, training_clip
-from r2plus1d.files import read_json, write_json, write_text
-from r2plus1d.lists import parse
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.sections import Runtime
-from r2plus1d.stage import run
-from r2plus1d.views import to_input
+from r2plus1d.clips.items import TestVideos, TrainClips, training_clip
+from r2plus1d.config.schema import Runtime
+from r2plus1d.datasets.annotations import parse
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import device
+from r2plus1d.system.files import read_json, write_json, write_text
+from r2plus1d.system.stage import run
+from r2plus1d.video.views import to_input
 
 OUT = peer.METRICS / "data_path.json"
 GPU = peer.METRICS / "gpu_training.json"
@@ -70,7 +70,7 @@ def main() -> None:
         inputs = peer.gather(files, folder, {"256p": 256})
         cells = [measure(*cell, inputs, python) for cell in CELLS]
     figures = {
-        "device": runtime.describe(peer.CPU)["device"],
+        "device": device.describe(peer.CPU)["device"],
         "versions": {"ours": peer.our_versions() | {"opencv": cv2.__version__}, "original": cells[0].pop("versions")},
         "generated": options.videos is None,
         "videos": inputs.described,
@@ -155,7 +155,7 @@ def called(command: list, side: str) -> dict:
 def ours(job: dict) -> dict:
     """Seconds of each video, in this process: up to the batch of uint8 that the device gets, or `normalise`d here."""
     os.sched_setaffinity(0, {job["core"]})
-    runtime.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))  # as the stages do
+    device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))  # as the stages do
     samples = parse((Path(job["folder"]) / "frames.txt").read_text(), "frames.txt")
     row = peer.published_rows(None)[1][0]
     length, interval = job["clip"]

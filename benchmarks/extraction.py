@@ -32,13 +32,14 @@ import av
 import cv2
 import numpy as np
 
-from r2plus1d import bounded, runtime, video, views
-from r2plus1d.extraction import extract
-from r2plus1d.files import write_json, write_text
-from r2plus1d.pool import cores
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.sections import Runtime
-from r2plus1d.stage import run
+from r2plus1d.config.schema import Runtime
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import device
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.system.machine import cores
+from r2plus1d.system.stage import run
+from r2plus1d.video import decoding, sandbox, views
+from r2plus1d.video.extraction import extract
 
 OUT = peer.METRICS / "extraction.json"
 FFMPEG = "imageio-ffmpeg==0.8.1"
@@ -71,7 +72,7 @@ def main() -> None:
         frames = sum(quality["frames"] for quality in qualities["ours"]["videos"])
         memory = [peak_memory(files[0], folder, loops) for loops in (1, LOOPS)]
         figures = {
-            "device": runtime.describe(peer.CPU)["device"],
+            "device": device.describe(peer.CPU)["device"],
             "versions": {
                 "ours": peer.our_versions(),
                 "ffmpeg": version(program),
@@ -109,7 +110,7 @@ def version(program: str) -> str:
 def ours(videos: list[str], out: str, core: int) -> dict:
     """In this process and the one that decodes, once to warm up and once timed; and their peak memory in MiB."""
     os.sched_setaffinity(0, {core})
-    runtime.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))
+    device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))
     folder, names = Path(out, "videos"), [Path(name).name for name in videos]
     folder.mkdir()
     for name, path in zip(names, videos, strict=True):
@@ -120,7 +121,7 @@ def ours(videos: list[str], out: str, core: int) -> dict:
         seconds = time.perf_counter() - began
     if refused:
         raise peer.PeerError(f"{refused[0][0]}: {refused[0][1]}")
-    memory = {"extraction": peak("self"), "decoder": peak(bounded._own.process._popen.pid)}
+    memory = {"extraction": peak("self"), "decoder": peak(sandbox._own.process._popen.pid)}
     return {"seconds": seconds, "memory_mib": memory}
 
 
@@ -210,7 +211,7 @@ def measure_quality(files: list[Path], folder: Path, python: Path, program: str)
         ffmpeg(paths, str(outs[f"ffmpeg {q}"]), core, program, q)
     found = {name: {"errors": [], "bytes": 0, "videos": []} for name in outs}
     for file in files:
-        images = list(video.decode(file))
+        images = list(decoding.decode(file))
         size = views.short_side_size(*images[0].shape[:2], SHORT_SIDE)
         for name, out in outs.items():
             jpegs = sorted((out / (file.name if name == "ours" else file.stem)).iterdir())

@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
-from r2plus1d import report  # noqa: E402
-from r2plus1d.files import read_json, write_json, write_text  # noqa: E402
+from r2plus1d.results import markdown  # noqa: E402
+from r2plus1d.system.files import read_json, write_json, write_text  # noqa: E402
 from tests.fuzz_targets import TARGETS  # noqa: E402
 
 MEMORY = 8 << 30  # bytes of data that a target may ask for
@@ -68,7 +68,7 @@ def main(minutes: float, first: int, names: list[str]) -> None:
     ]
     table = "\n".join(lines)
     write_text(ROOT / "metrics/fuzz.md", table + "\n")
-    report.into_readme(ROOT / "README.md", "fuzz", table)
+    markdown.into_readme(ROOT / "README.md", "fuzz", table)
     sys.exit(any(row["finding"] for row in rows.values()))
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from r2plus1d import bounded
-from r2plus1d.files import write_json, write_text
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.video import VideoError
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.video import sandbox
+from r2plus1d.video.decoding import VideoError
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (  # container, codec, pixel format
@@ -68,7 +68,7 @@ def main(inputs: int = 100_000) -> int:
             decoded = end.startswith("frames ")
             ends["decoded" if decoded else re.sub(r"[0-9,]*[0-9]", "N", end)] += 1
             kinds[SEEDS[kind][:2]]["decoded" if decoded else "lost" if end.startswith(LOST) else "set aside"] += 1
-            processes.add(bounded._own.process._popen.pid)
+            processes.add(sandbox._own.process._popen.pid)
             if number % 100 == 0 or number == inputs - 1:
                 peak = max(peak, peak_mib())
                 print(
@@ -140,7 +140,7 @@ def outcome(path: Path) -> str:
     """`frames` with their digest, or why the video is set aside."""
     digest, count = hashlib.sha256(), 0
     try:
-        for image in bounded.decode(path):
+        for image in sandbox.decode(path):
             digest.update(repr(image.shape).encode())
             digest.update(image)
             count += 1
@@ -151,7 +151,7 @@ def outcome(path: Path) -> str:
 
 def peak_mib() -> int:
     """Resident memory of the decoder's process at its highest."""
-    status = Path(f"/proc/{bounded._own.process._popen.pid}/status").read_text(encoding="utf-8")
+    status = Path(f"/proc/{sandbox._own.process._popen.pid}/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
 
 

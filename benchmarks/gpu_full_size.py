@@ -25,10 +25,11 @@ import yaml
 from gpu_inference import LARGEST, BenchmarkError, gpu
 from inference import agreement
 
-from r2plus1d import config, paths
-from r2plus1d.files import read_json, write_json, write_text
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.stage import run
+from r2plus1d.config import files
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.files import read_json, write_json, write_text
+from r2plus1d.system.stage import run
 
 OUT = Path("metrics/gpu_full_size.json")
 ROWS = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p", "r2plus1d_r34_32x2x1_180e_kinetics400_rgb"
@@ -70,7 +71,7 @@ def prepare(copy: Path, epochs: int, small: bool) -> None:
             shutil.copytree(name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*"))
         else:
             shutil.copy(name, copy / name)
-    params = config.read_params(paths.PARAMS)
+    params = files.read_params(paths.PARAMS)
     motion = params["datasets"]["motion"]
     motion["scale"] = {"resolution": 1.0, "width": 1.0, "depth": None}
     motion["runtime"] |= {"device": "cuda", "threads": None, "lowered": True}

@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from r2plus1d import paths
-from r2plus1d.errors import UserError
-from r2plus1d.files import write_json, write_text
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.sections import Runtime
-from r2plus1d.stage import run
+from r2plus1d.config.schema import Runtime
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.system.stage import run
 
 OUT = Path("metrics/gpu_inference.json")
 CLIPS = ((8, 8), (32, 2))
@@ -72,10 +72,10 @@ def apart(clip: tuple[int, int]) -> dict:
 def measure(frames: int, interval: int) -> dict:
     import torch  # noqa: PLC0415 (after the package)
 
-    from r2plus1d.cuda_inference import Inference  # noqa: PLC0415
-    from r2plus1d.runtime import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
-    from r2plus1d.sampling import test_indices  # noqa: PLC0415
-    from r2plus1d.views import to_input  # noqa: PLC0415
+    from r2plus1d.clips.sampling import test_indices  # noqa: PLC0415
+    from r2plus1d.model.cuda.inference import Inference  # noqa: PLC0415
+    from r2plus1d.system.device import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
+    from r2plus1d.video.views import to_input  # noqa: PLC0415
 
     cuda = gpu()
     model = settled(cuda)
@@ -122,7 +122,7 @@ def measure(frames: int, interval: int) -> dict:
 def gpu():
     import torch  # noqa: PLC0415
 
-    from r2plus1d.runtime import prepare  # noqa: PLC0415
+    from r2plus1d.system.device import prepare  # noqa: PLC0415
 
     if not torch.cuda.is_available():
         raise BenchmarkError("this measures an NVIDIA GPU, and torch finds none here")
@@ -133,8 +133,8 @@ def settled(device):
     """The full-size network with random weights and the statistics of some clips, so that activations stay in range."""
     import torch  # noqa: PLC0415
 
-    from r2plus1d.model import build  # noqa: PLC0415
-    from r2plus1d.runtime import seed_everything  # noqa: PLC0415
+    from r2plus1d.model.network import build  # noqa: PLC0415
+    from r2plus1d.system.device import seed_everything  # noqa: PLC0415
 
     seed_everything(0)
     model = build().to(device).train()

@@ -20,12 +20,14 @@ import matplotlib
 import numpy as np
 from gpu_inference import BenchmarkError, gpu, milliseconds, settled
 
-from r2plus1d import motion, paths, views
-from r2plus1d.files import replacing, write_json, write_text
-from r2plus1d.pool import spread
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.sampling import train_indices
-from r2plus1d.stage import run
+from r2plus1d.clips.sampling import train_indices
+from r2plus1d.datasets import motion
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.files import replacing, write_json, write_text
+from r2plus1d.system.pool import spread
+from r2plus1d.system.stage import run
+from r2plus1d.video import views
 
 OUT = Path("metrics/gpu_training.json")
 CLIPS = ((8, 8, 8), (32, 2, 6))  # frames, interval, videos of a step
@@ -56,7 +58,7 @@ def main() -> None:
 def measure(frames: int, interval: int, batch: int) -> dict:
     import torch  # noqa: PLC0415 (after the package)
 
-    from r2plus1d.runtime import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
+    from r2plus1d.system.device import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
 
     cuda = gpu()
     clips = torch.randint(0, 256, (batch, frames, PIXELS, PIXELS, 3), dtype=torch.uint8, device=cuda)
@@ -77,8 +79,8 @@ def updates(name: str, model):
     """A training step of the network, a function of uint8 clips and labels; sets how free cuDNN is."""
     import torch  # noqa: PLC0415
 
-    from r2plus1d import training  # noqa: PLC0415
-    from r2plus1d.lowering import for_training  # noqa: PLC0415
+    from r2plus1d.model.lowered import for_training  # noqa: PLC0415
+    from r2plus1d.zoo import training  # noqa: PLC0415
 
     deterministic = name == "deterministic"
     torch.use_deterministic_algorithms(deterministic)

@@ -24,13 +24,13 @@ from pathlib import Path
 
 import numpy as np
 
-from r2plus1d import PINNED_ENVIRONMENT, paths
-from r2plus1d.errors import UserError
-from r2plus1d.files import write_json, write_text
-from r2plus1d.pool import cores
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.sections import Runtime
-from r2plus1d.stage import run
+from r2plus1d.config.schema import Runtime
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import arithmetic, paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.system.machine import cores
+from r2plus1d.system.stage import run
 
 OUT = Path("metrics/inference.json")
 VARIANTS = "plain", "lowered", "shared"
@@ -97,24 +97,23 @@ def call(task: dict, pinned: bool, script: str) -> dict:
     return json.loads(done.stdout)
 
 
-def arithmetic() -> None:
-    """Sets what `call` asked for; before torch is loaded."""
-    if os.environ["R2PLUS1D_BENCHMARK"] == "own":
-        for name in PINNED_ENVIRONMENT:
-            os.environ.pop(name, None)
+def set_arithmetic() -> None:
+    """Sets what `call` asked for; before the first operation."""
+    if os.environ["R2PLUS1D_BENCHMARK"] == "pinned":
+        arithmetic.pin()
 
 
 def measure(variant: str, size: list[int], clip: list[int]) -> dict:
     """Of this process: a video's ten clips of each crop; and how far two clips' logits are from the plain network's, by
     these' standard deviation."""
-    arithmetic()
+    set_arithmetic()
     import torch  # noqa: PLC0415 (after the environment)
 
-    from r2plus1d.lowering import for_inference  # noqa: PLC0415
-    from r2plus1d.model import build  # noqa: PLC0415
-    from r2plus1d.runtime import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
-    from r2plus1d.sampling import test_indices  # noqa: PLC0415
-    from r2plus1d.views import three_crop_boxes, to_input  # noqa: PLC0415
+    from r2plus1d.clips.sampling import test_indices  # noqa: PLC0415
+    from r2plus1d.model.lowered import for_inference  # noqa: PLC0415
+    from r2plus1d.model.network import build  # noqa: PLC0415
+    from r2plus1d.system.device import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
+    from r2plus1d.video.views import three_crop_boxes, to_input  # noqa: PLC0415
 
     depth, width, h, w, count = size
     cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
@@ -156,12 +155,13 @@ def trained_rows() -> list[str]:
 
 def agreement(name: str) -> dict:
     """The trained network's views of all validation videos, plain and as the pipeline computes them."""
-    from r2plus1d import checkpoint, evaluation, metrics  # noqa: PLC0415
-    from r2plus1d.clips import TestVideos  # noqa: PLC0415
-    from r2plus1d.lowering import Plain, for_inference  # noqa: PLC0415
-    from r2plus1d.progress import progress  # noqa: PLC0415
-    from r2plus1d.rows import open_row  # noqa: PLC0415
-    from r2plus1d.runtime import prepare  # noqa: PLC0415
+    from r2plus1d.clips.items import TestVideos  # noqa: PLC0415
+    from r2plus1d.model import checkpoint  # noqa: PLC0415
+    from r2plus1d.model.lowered import Plain, for_inference  # noqa: PLC0415
+    from r2plus1d.system.device import prepare  # noqa: PLC0415
+    from r2plus1d.system.progress import progress  # noqa: PLC0415
+    from r2plus1d.zoo import accuracy, evaluation  # noqa: PLC0415
+    from r2plus1d.zoo.rows import open_row  # noqa: PLC0415
 
     row = open_row(name)
     device = prepare(row.config.runtime)
@@ -174,7 +174,7 @@ def agreement(name: str) -> dict:
         inputs = video.crops(row.config), video.places(row.config), device
         plain, fast = (evaluation.logits(network, *inputs).cpu().numpy() for network in models)
         same.append(plain.argmax(1) == fast.argmax(1))
-        averaged = [metrics.average_views(stack, row.config.test.average_clips) for stack in (plain, fast)]
+        averaged = [accuracy.average_views(stack, row.config.test.average_clips) for stack in (plain, fast)]
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
     return {"row": name, "views": int(np.size(same)), "same_top1": int(np.sum(same)), "score": max(differences)}
 

@@ -32,27 +32,30 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import r2plus1d  # before torch: it pins the arithmetic
-
-# isort: split
 import av
 import numpy as np
 import simplejpeg
 import torch
 from torch import nn
 
-from r2plus1d import checkpoint, config, evaluation, lists, metrics, motion, runtime, sampling, video, views
-from r2plus1d.clips import Reader, TestVideos, training_clip
-from r2plus1d.errors import UserError
-from r2plus1d.extraction import extract
-from r2plus1d.files import write_json, write_text
-from r2plus1d.frames import FrameReader, read_index
-from r2plus1d.lowering import for_inference
-from r2plus1d.model import OuterNorm, Recognizer, build
-from r2plus1d.pool import cores
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.stage import run
-from r2plus1d.views import to_input
+from r2plus1d.clips import sampling
+from r2plus1d.clips.items import Reader, TestVideos, training_clip
+from r2plus1d.config import files, resolve
+from r2plus1d.datasets import annotations, encode, motion
+from r2plus1d.model import checkpoint
+from r2plus1d.model.lowered import for_inference
+from r2plus1d.model.network import OuterNorm, Recognizer, build
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import arithmetic, device
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.system.machine import cores
+from r2plus1d.system.stage import run
+from r2plus1d.video import decoding, views
+from r2plus1d.video.extraction import extract
+from r2plus1d.video.shards import FrameReader, read_index
+from r2plus1d.video.views import to_input
+from r2plus1d.zoo import accuracy, evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ROOT / "metrics"
@@ -85,13 +88,13 @@ class Inputs:
     same JPEG files, unpacked), and the annotation lists frames.txt and video.txt."""
 
     folder: Path
-    samples: list[lists.Sample]
+    samples: list[annotations.Sample]
     described: list[dict]  # name, width, height and frames of each video
 
-    def reader(self, row: config.RowConfig) -> Reader:
+    def reader(self, row: resolve.RowConfig) -> Reader:
         if row.clip.input == "frames":
             return FrameReader(self.folder / "frames" / row.frames)
-        return video.VideoReader(self.folder / "videos")
+        return decoding.VideoReader(self.folder / "videos")
 
 
 class SeededTwice:
@@ -162,7 +165,7 @@ def run_quietly(command: list, output) -> int:
 
 def unpinned() -> dict[str, str]:
     """The variables of this process without those that pin our arithmetic."""
-    dropped = {*r2plus1d.PINNED_ENVIRONMENT, "PYTHONPATH"}
+    dropped = {*arithmetic.PINNED, "PYTHONPATH"}
     return {key: value for key, value in os.environ.items() if key not in dropped}
 
 
@@ -174,7 +177,7 @@ def generated(folder: Path) -> list[Path]:
     files = []
     for label in (0, 5, 11):
         files.append(folder / f"{motion.CLASSES[label]}.mp4")
-        video.write_h264(files[-1], motion.render(SEED, 0, label, 0, 256), motion.FPS)
+        encode.write_h264(files[-1], motion.render(SEED, 0, label, 0, 256), motion.FPS)
     return files
 
 
@@ -192,10 +195,10 @@ def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inpu
         with tarfile.open(shard) as tar:
             tar.extractall(folder / "loose" / shard.parent.name, filter="data")
     counts = read_index(next((folder / "frames").iterdir()))["frames"]
-    samples = [lists.Sample(name, int(counts[name]), 0) for name in names]
-    write_text(folder / "frames.txt", lists.format_frames(samples))
-    write_text(folder / "video.txt", lists.format_videos(samples))
-    first = [next(video.decode(folder / "videos" / name)) for name in names]
+    samples = [annotations.Sample(name, int(counts[name]), 0) for name in names]
+    write_text(folder / "frames.txt", annotations.format_frames(samples))
+    write_text(folder / "video.txt", annotations.format_videos(samples))
+    first = [next(decoding.decode(folder / "videos" / name)) for name in names]
     described = [
         {"name": file.name, "width": image.shape[1], "height": image.shape[0], "frames": sample.num_frames}
         for file, image, sample in zip(files, first, samples, strict=True)
@@ -203,7 +206,7 @@ def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inpu
     return Inputs(folder, samples, described)
 
 
-def random_weights(row: config.RowConfig, inputs: Inputs, path: Path) -> Recognizer:
+def random_weights(row: resolve.RowConfig, inputs: Inputs, path: Path) -> Recognizer:
     """The full-size network with random weights, written to `path` in the original's format and read back.
 
     Batch norms have random scales and shifts, and the statistics of some clips of the videos, as long as the row's. The
@@ -236,7 +239,7 @@ def random_weights(row: config.RowConfig, inputs: Inputs, path: Path) -> Recogni
 # ---- The two sides ----
 
 
-def ours(row: config.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
+def ours(row: resolve.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
     """What `peer_original.py` writes for a video, from our side; its functions say the shapes."""
     sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
     item = TestVideos(row, [sample], reader)[0]
@@ -248,14 +251,14 @@ def ours(row: config.RowConfig, inputs: Inputs, number: int, model: nn.Module) -
         "decoded": reader.frames[item.indices.numpy().ravel()],
         "pixels": crops[places].numpy(),
         "logits": logits.numpy(),
-        "scores": metrics.average_views(logits.numpy(), row.test.average_clips),
+        "scores": accuracy.average_views(logits.numpy(), row.test.average_clips),
     }
     drawn = [_training_view(row, sample, reader, seed) for seed in TRAINING_SEEDS]
     names = ("train_indices", "train_boxes", "train_flips", "train_pixels")
     return arrays | {name: np.stack(values) for name, values in zip(names, zip(*drawn, strict=True), strict=True)}
 
 
-def _training_view(row: config.RowConfig, sample: lists.Sample, reader: Recorder, seed: int) -> tuple:
+def _training_view(row: resolve.RowConfig, sample: annotations.Sample, reader: Recorder, seed: int) -> tuple:
     """(indices [T], box [4], flipped, pixels [T, H, W, 3]); box and flip are drawn once more, from the same seed."""
     pixels = training_clip(row, sample, reader, SeededTwice(seed))
     again, train = SeededTwice(seed), row.train
@@ -265,7 +268,7 @@ def _training_view(row: config.RowConfig, sample: lists.Sample, reader: Recorder
     return reader.indices, np.array(box), again.random() < train.flip, np.asarray(pixels)
 
 
-def theirs(row: config.RowConfig, inputs: Inputs, python: Path, folder: Path) -> dict:
+def theirs(row: resolve.RowConfig, inputs: Inputs, python: Path, folder: Path) -> dict:
     """Runs the original on the row's videos and returns its versions. It runs as its users run it: without the
     variables that pin our arithmetic."""
     frames = row.clip.input == "frames"
@@ -344,7 +347,7 @@ def failures(row: str, found: dict) -> list[str]:
     return [f"{row}: different {what}" for what in wrong]
 
 
-def compare_row(row: config.RowConfig, inputs: Inputs, python: Path) -> tuple[dict, dict]:
+def compare_row(row: resolve.RowConfig, inputs: Inputs, python: Path) -> tuple[dict, dict]:
     """(figures of the row with those of each video, versions of the original)"""
     count = len(inputs.samples)
     model = for_inference(random_weights(row, inputs, inputs.folder / "weights.pth"), CPU)
@@ -419,11 +422,11 @@ def our_versions() -> dict[str, str]:
     }
 
 
-def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[config.RowConfig]]:
+def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[resolve.RowConfig]]:
     """(short sides by folder, the rows asked for) as on Kinetics-400."""
-    params = config.read_params(ROOT / "params.yaml")
+    params = files.read_params(ROOT / "params.yaml")
     params["dataset"] = "kinetics400"
-    data, rows = config.resolve(params)
+    data, rows = resolve.resolve(params)
     for name in wanted or ():
         if name not in params["zoo"]:
             raise PeerError(f"no row {name!r}; there are {', '.join(params['zoo'])}")
@@ -454,12 +457,12 @@ def main() -> None:
         folder = Path(name)
         inputs = gather(options.videos or generated(folder), folder, short_sides)
         # The extraction left one thread.
-        runtime.prepare(config.Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
+        device.prepare(resolve.Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
         found = {}
         for row in rows:
             print(row.row, flush=True)
             found[row.row], original = compare_row(row, inputs, python)
-    setting = {key: runtime.describe(CPU)[key] for key in ("device", "threads")}
+    setting = {key: device.describe(CPU)[key] for key in ("device", "threads")}
     versions = {"ours": our_versions(), "original": original}
     minutes = round((time.monotonic() - start) / 60)
     result = {"versions": versions, **setting, "minutes": minutes, "videos": inputs.described, "rows": found}

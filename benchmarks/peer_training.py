@@ -13,7 +13,6 @@ the first step differs by more than rounding.
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -27,9 +26,9 @@ LR, MAX_NORM = 0.05, 40
 def main() -> None:
     from peer_mmaction import unpinned  # noqa: PLC0415
 
-    from r2plus1d.errors import UserError  # noqa: PLC0415
-    from r2plus1d.files import write_json  # noqa: PLC0415
-    from r2plus1d.report import into_readme  # noqa: PLC0415
+    from r2plus1d.results.markdown import into_readme  # noqa: PLC0415
+    from r2plus1d.system.errors import UserError  # noqa: PLC0415
+    from r2plus1d.system.files import write_json  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--environment", type=Path, default=ROOT / "benchmarks" / ".peer", metavar="DIR")
@@ -60,10 +59,10 @@ def make_inputs(folder: Path) -> None:
     """weights.pth in the original's format, and clips [BATCHES, 4, 3, 4, 32, 32] with labels."""
     import torch  # noqa: PLC0415
 
-    from r2plus1d import checkpoint, model  # noqa: PLC0415
+    from r2plus1d.model import checkpoint, network  # noqa: PLC0415
 
     torch.manual_seed(0)
-    checkpoint.export_mmaction(model.build(depth=18, num_classes=5, width=8, dropout=0.0), folder / "weights.pth")
+    checkpoint.export_mmaction(network.build(depth=18, num_classes=5, width=8, dropout=0.0), folder / "weights.pth")
     clips, labels = torch.randn(BATCHES, 4, 3, 4, 32, 32), torch.randint(5, (BATCHES, 4))
     torch.save({"clips": clips, "labels": labels}, folder / "clips.pt")
 
@@ -83,13 +82,10 @@ def train(network, loss_of, folder: Path) -> list[tuple[float, float]]:
 
 
 def ours(folder: Path, threads: int) -> list[tuple[float, float]]:
-    import r2plus1d  # noqa: PLC0415
-
-    for key in r2plus1d.PINNED_ENVIRONMENT:
-        del os.environ[key]
     import torch  # noqa: PLC0415
 
-    from r2plus1d import checkpoint, training  # noqa: PLC0415
+    from r2plus1d.model import checkpoint  # noqa: PLC0415
+    from r2plus1d.zoo import training  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     arguments = {"depth": 18, "num_classes": 5, "width": 8, "dropout": 0.0}
@@ -155,6 +151,6 @@ if __name__ == "__main__":
         side = {"ours": ours, "original": original}[sys.argv[1]]
         print(json.dumps(side(Path(sys.argv[2]), int(sys.argv[3]))))
     else:
-        from r2plus1d.stage import run
+        from r2plus1d.system.stage import run
 
         run(main)

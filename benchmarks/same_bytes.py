@@ -20,20 +20,21 @@ from pathlib import Path
 
 import yaml
 
-from r2plus1d import PINNED_ENVIRONMENT, config, paths
-from r2plus1d.errors import UserError
-from r2plus1d.files import read_json, sha256, write_json, write_text
-from r2plus1d.pool import cores
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.stage import run
+from r2plus1d.config import files, schema
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import arithmetic, paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import read_json, sha256, write_json, write_text
+from r2plus1d.system.machine import cores
+from r2plus1d.system.stage import run
 
 ROOT = Path(__file__).resolve().parents[1]
-ROW = config.CUSTOM
+ROW = schema.CUSTOM
 DATA = (["resolve"], ["download"], ["extract_frames"], ["build_lists"])
 TRAINING = (["train", ROW], ["test", ROW])
 MODELS = ("Haswell", "EPYC", "Skylake-Server")  # with AVX2; qemu 7.2 has no AVX-512
 PLAIN = "plain"
-PIN = "os.environ.update(PINNED_ENVIRONMENT)\n"
+PIN = "os.environ.update(arithmetic.PINNED)\n"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
     if condition.wrapper[:1] == ("setpriv",):
         for path in (project, *project.rglob("*")):
             os.chown(path, 65534, 65534)
-    inherited = {k: v for k, v in os.environ.items() if k not in PINNED_ENVIRONMENT}  # those of this process
+    inherited = {k: v for k, v in os.environ.items() if k not in arithmetic.PINNED}  # those of this process
     environment = (
         inherited | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"} | condition.environment
     )
@@ -148,7 +149,7 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
 
 def tiny(workers: int | str) -> dict:
     """This clone's parameters, at a sixteenth of the resolution and with few, short clips: emulation is slow."""
-    params = config.read_params(ROOT / "params.yaml")
+    params = files.read_params(ROOT / "params.yaml")
     params["dataset"], motion = "motion", params["datasets"]["motion"]
     motion["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
     motion["scale"] |= {"resolution": 0.0625, "width": 0.0625, "depth": 18}

@@ -22,14 +22,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from r2plus1d import clips, config, extraction, lists, rows
-from r2plus1d.errors import UserError
-from r2plus1d.files import write_json, write_text
-from r2plus1d.pool import cores
-from r2plus1d.progress import progress
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.stage import run
-from r2plus1d.video import write_h264
+from r2plus1d.clips import items, loader
+from r2plus1d.config import files
+from r2plus1d.datasets import annotations
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.system.machine import cores
+from r2plus1d.system.progress import progress
+from r2plus1d.system.stage import run
+from r2plus1d.video import extraction
+from r2plus1d.zoo import rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = [12_500, 25_000, 50_000, 100_000]
@@ -102,9 +106,9 @@ def make_dataset(folder: Path, size: int) -> None:
         name = f"{number:011}".encode()
         box = (8 + len(name)).to_bytes(4, "big") + b"free" + name  # players pass over it, so every file differs
         (folder / "videos" / path).write_bytes(video + box)
-        samples["val" if number // CLASSES % VAL_EVERY == 0 else "train"].append(lists.Sample(path, 2, label))
+        samples["val" if number // CLASSES % VAL_EVERY == 0 else "train"].append(annotations.Sample(path, 2, label))
     for split, chosen in samples.items():
-        write_text(folder / f"{split}.txt", lists.format_videos(chosen))
+        write_text(folder / f"{split}.txt", annotations.format_videos(chosen))
 
 
 def make_project(folder: Path, dataset: Path) -> None:
@@ -113,7 +117,7 @@ def make_project(folder: Path, dataset: Path) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    params = config.read_params(ROOT / "params.yaml")
+    params = files.read_params(ROOT / "params.yaml")
     params["dataset"], entry = "lists", params["datasets"]["lists"]
     entry["path"] = str(dataset / "videos")
     entry["source"] |= {split: str(dataset / f"{split}.txt") for split in ("train", "val")}
@@ -126,9 +130,9 @@ def open_row(name: str) -> None:
     began = time.perf_counter()
     row = rows.open_row(name)
     opened = time.perf_counter()
-    handed = pickle.dumps(clips.TrainClips(row.config, row.splits["train"], row.reader))  # to every reader process
+    handed = pickle.dumps(items.TrainClips(row.config, row.splits["train"], row.reader))  # to every reader process
     pickled = time.perf_counter()
-    batches = list(clips.Schedule(len(row.splits["train"]), row.config.train.videos_per_gpu, 0, 0, 1))
+    batches = list(loader.Schedule(len(row.splits["train"]), row.config.train.videos_per_gpu, 0, 0, 1))
     ordered = time.perf_counter()
     dataset = pickle.loads(handed)
     for item in [item for batch in batches for item in batch][:CLIPS]:

@@ -25,12 +25,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from r2plus1d.config import CUSTOM as ROW  # noqa: E402
-from r2plus1d.errors import UserError  # noqa: E402
-from r2plus1d.files import write_json, write_text  # noqa: E402
-from r2plus1d.progress import progress  # noqa: E402
-from r2plus1d.report import into_readme, markdown_table  # noqa: E402
-from r2plus1d.stage import run  # noqa: E402
+from r2plus1d.config.schema import CUSTOM as ROW  # noqa: E402
+from r2plus1d.results.markdown import into_readme, markdown_table  # noqa: E402
+from r2plus1d.system.errors import UserError  # noqa: E402
+from r2plus1d.system.files import write_json, write_text  # noqa: E402
+from r2plus1d.system.progress import progress  # noqa: E402
+from r2plus1d.system.stage import run  # noqa: E402
 from tests.conftest import Project, smaller_params  # noqa: E402
 
 STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")

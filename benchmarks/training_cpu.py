@@ -14,14 +14,14 @@ import statistics
 import time
 from pathlib import Path
 
-from inference import ARITHMETICS, arithmetic, start, turns
+from inference import ARITHMETICS, set_arithmetic, start, turns
 
-from r2plus1d import paths
-from r2plus1d.files import write_json, write_text
-from r2plus1d.pool import cores
-from r2plus1d.report import into_readme, markdown_table
-from r2plus1d.sections import Runtime
-from r2plus1d.stage import run
+from r2plus1d.config.schema import Runtime
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.files import write_json, write_text
+from r2plus1d.system.machine import cores
+from r2plus1d.system.stage import run
 
 OUT, ROUNDS = Path("metrics/training_cpu.json"), 3
 VARIANTS = ("plain", "lowered")
@@ -42,13 +42,13 @@ def main(full: bool) -> None:
 
 def measure(variant: str, size: list[int]) -> dict:
     """Of this process: the median of some steps after two to warm up."""
-    arithmetic()
+    set_arithmetic()
     import torch  # noqa: PLC0415 (after the environment)
 
-    from r2plus1d.lowering import for_training  # noqa: PLC0415
-    from r2plus1d.model import build  # noqa: PLC0415
-    from r2plus1d.runtime import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
-    from r2plus1d.training import step  # noqa: PLC0415
+    from r2plus1d.model.lowered import for_training  # noqa: PLC0415
+    from r2plus1d.model.network import build  # noqa: PLC0415
+    from r2plus1d.system.device import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
+    from r2plus1d.zoo.training import step  # noqa: PLC0415
 
     depth, width, frames, _, pixels, clips, steps = size
     cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=variant == "lowered"))

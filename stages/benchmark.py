@@ -2,10 +2,13 @@
 
 import sys
 
-from r2plus1d import benchmark, checkpoint, paths, provenance
-from r2plus1d.files import write_json
-from r2plus1d.rows import Row, open_row
-from r2plus1d.stage import run
+from r2plus1d.model import checkpoint
+from r2plus1d.results import provenance
+from r2plus1d.system import paths
+from r2plus1d.system.files import write_json
+from r2plus1d.system.stage import run
+from r2plus1d.zoo import benchmark
+from r2plus1d.zoo.rows import Row, open_row
 
 
 def main(name: str) -> None:

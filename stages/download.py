@@ -2,21 +2,23 @@
 
 import sys
 
-from r2plus1d import config, datasets, paths
-from r2plus1d.files import digest, write_text
-from r2plus1d.stage import run
+from r2plus1d.config import files
+from r2plus1d.datasets import dispatch, manifest
+from r2plus1d.system import paths
+from r2plus1d.system.files import digest, write_text
+from r2plus1d.system.stage import run
 
 
 def main() -> None:
-    data = config.read_data(paths.DATA_CONFIG)
+    data = files.read_data(paths.DATA_CONFIG)
     work = paths.work(f"download-{data.dataset}", digest([paths.DATA_CONFIG]))
     videos = paths.data(data.dataset) / "videos"
-    params = config.read_params(paths.PARAMS)
-    rows, aside, classes = datasets.bring(data, work, videos, config.workers(params), config.connections(params))
-    datasets.write_table(paths.manifest(data.dataset), rows, datasets.MANIFEST)
-    datasets.write_table(paths.set_aside(data.dataset), aside, datasets.SET_ASIDE)
+    params = files.read_params(paths.PARAMS)
+    rows, aside, classes = dispatch.bring(data, work, videos, files.workers(params), files.connections(params))
+    manifest.write_table(paths.manifest(data.dataset), rows, manifest.Entry)
+    manifest.write_table(paths.set_aside(data.dataset), aside, manifest.SetAside)
     write_text(paths.classes(data.dataset), "".join(f"{name}\n" for name in classes))
-    print(f"{len(rows)} videos, {sum(row[-2] for row in rows) / 1e6:.1f} MB; {len(aside)} files set aside")
+    print(f"{len(rows)} videos, {sum(row.bytes for row in rows) / 1e6:.1f} MB; {len(aside)} files set aside")
 
 
 if __name__ == "__main__":

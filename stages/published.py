@@ -10,9 +10,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from r2plus1d import paths
-from r2plus1d.errors import UserError
-from r2plus1d.stage import run
+from r2plus1d.system import paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.stage import run
 
 IDENTITY = {"NAME": "R(2+1)D model zoo", "EMAIL": "published@localhost", "DATE": "2020-12-01T00:00:00+0000"}
 

@@ -5,17 +5,19 @@ import sys
 
 import pandas as pd
 
-from r2plus1d import config, paths, report
-from r2plus1d.files import write_text
-from r2plus1d.stage import run
+from r2plus1d.config import files, schema
+from r2plus1d.results import markdown, plots, report
+from r2plus1d.system import paths
+from r2plus1d.system.files import write_text
+from r2plus1d.system.stage import run
 
 
 def main() -> None:
     published, coverage = read(paths.PUBLISHED), read(paths.COVERAGE)
-    names = [name for name in (*published["rows"], config.CUSTOM) if paths.row_config(name).is_file()]
+    names = [name for name in (*published["rows"], schema.CUSTOM) if paths.row_config(name).is_file()]
     rows = [
         report.RowFigures(
-            config=config.read_row(paths.row_config(name)),
+            config=files.read_row(paths.row_config(name)),
             test=read(paths.metrics(name, "test.json")),
             benchmark=read(paths.metrics(name, "benchmark.json")),
             machine=read(paths.metrics(name, "benchmark_machine.json")),
@@ -28,13 +30,13 @@ def main() -> None:
     readme = paths.README.read_text(encoding="utf-8")
     for name, table in tables.items():
         write_text(paths.REPORT / f"{name}.md", table + "\n")
-        readme = report.between_markers(readme, name, table)
+        readme = markdown.between_markers(readme, name, table)
     if readme != paths.README.read_text(encoding="utf-8"):
         write_text(paths.README, readme)
-    report.plot_curves(rows, paths.REPORT / "training_curves.png")
-    report.plot_top1(rows, coverage, paths.REPORT / "top1.png")
+    plots.plot_curves(rows, paths.REPORT / "training_curves.png")
+    plots.plot_top1(rows, coverage, paths.REPORT / "top1.png")
     for row in rows:
-        report.plot_confusion(row, paths.REPORT / f"confusion_{row.config.row}.png")
+        plots.plot_confusion(row, paths.REPORT / f"confusion_{row.config.row}.png")
 
 
 def read(path) -> dict:

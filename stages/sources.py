@@ -9,9 +9,9 @@ import functools
 import sys
 from pathlib import Path
 
-from r2plus1d import paths
-from r2plus1d.files import sha256, write_text
-from r2plus1d.stage import run
+from r2plus1d.system import paths
+from r2plus1d.system.files import sha256, write_text
+from r2plus1d.system.stage import run
 
 PACKAGE = Path("src/r2plus1d")
 
@@ -42,7 +42,10 @@ def imported(path: Path) -> set[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     parts = [name.split(".") for name in names]
-    return {PACKAGE / f"{inner[0]}.py" for package, *inner in parts if package == PACKAGE.name and inner}
+    inner = [PACKAGE.joinpath(*rest) for package, *rest in parts if package == PACKAGE.name and rest]
+    return {path.with_suffix(".py") for path in inner} | {
+        folder / "__init__.py" for path in inner for folder in (path, *path.parents) if PACKAGE in folder.parents
+    }
 
 
 if __name__ == "__main__":

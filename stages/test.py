@@ -4,22 +4,25 @@ import sys
 
 import pandas as pd
 
-from r2plus1d import checkpoint, distributed, evaluation, paths, provenance
-from r2plus1d.files import sha256, write_json, write_text
-from r2plus1d.rows import Row, open_row
-from r2plus1d.stage import run
+from r2plus1d.model import checkpoint
+from r2plus1d.results import provenance
+from r2plus1d.system import paths, processes
+from r2plus1d.system.files import sha256, write_json, write_text
+from r2plus1d.system.stage import run
+from r2plus1d.zoo import evaluation
+from r2plus1d.zoo.rows import Row, open_row
 
 
 def main(name: str) -> None:
     row = open_row(name)
-    distributed.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
+    processes.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
 
 
 @provenance.recorded("test")
 def test(row: Row) -> None:
     name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
     result = evaluation.test(row.config, model, row.splits["val"], row.reader, row.workers)
-    if not distributed.first():
+    if not processes.first():
         return
     write_text(paths.scores(name), evaluation.format_scores(result.scores))
     write_json(paths.metrics(name, "test.json"), result.figures)

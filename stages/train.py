@@ -7,17 +7,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from r2plus1d import checkpoint, distributed, paths, provenance, training
-from r2plus1d.fetch import FetchError, fetch
-from r2plus1d.rows import Row, open_row
-from r2plus1d.stage import run
+from r2plus1d.datasets.fetch import FetchError, fetch
+from r2plus1d.model import checkpoint
+from r2plus1d.results import provenance
+from r2plus1d.system import paths, processes
+from r2plus1d.system.stage import run
+from r2plus1d.zoo import training
+from r2plus1d.zoo.rows import Row, open_row
 
 
 def main(name: str) -> None:
     row = open_row(name)
     if row.config.checkpoint is None:
-        distributed.run(lambda: make(row), row.config.runtime, row.key)
-    elif distributed.first():  # where several processes were started, one adopts the weights
+        processes.run(lambda: make(row), row.config.runtime, row.key)
+    elif processes.first():  # where several processes were started, one adopts the weights
         make(row)
 
 
@@ -33,7 +36,7 @@ def make(row: Row) -> None:
         model, log = checkpoint.adopt(weights_file(config.checkpoint), arguments), training.Log()
         lines = [f"Not trained: these are the weights of {config.checkpoint}"]
         say(lines[0])
-    if distributed.first():
+    if processes.first():
         checkpoint.save(model, paths.weights(name), arguments)
         log.write(paths.model(name), lines, paths.timed_log(name), paths.metrics(name, "curve.csv"))
         shutil.rmtree(work, ignore_errors=True)
@@ -52,7 +55,7 @@ def weights_file(source: str) -> Path:
 
 
 def say(text: str) -> None:
-    if distributed.first():
+    if processes.first():
         print(text, flush=True)
 
 

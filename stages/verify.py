@@ -14,10 +14,12 @@ from pathlib import Path
 
 import yaml
 
-from r2plus1d import config, paths, provenance, verification
-from r2plus1d.errors import UserError
-from r2plus1d.report import markdown_table
-from r2plus1d.stage import run
+from r2plus1d.config import schema
+from r2plus1d.results import provenance, verification
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.stage import run
 
 LOCK = "dvc.lock"
 
@@ -30,7 +32,7 @@ def main(row: str | None = None) -> None:
     committed = locked(row)
     if changes := git("status", "--porcelain", "--", *provenance.CODE, LOCK, "metrics").splitlines():
         say(f"Not verified: {len(changes)} uncommitted changes ({', '.join(line[3:] for line in changes[:5])})")
-    for reason in (reasons := another_machine(row or config.CUSTOM)):
+    for reason in (reasons := another_machine(row or schema.CUSTOM)):
         say(f"Not the same bytes here: {reason}")
     folder, keep = Path(tempfile.mkdtemp(prefix="r2plus1d-verify-")), bool(os.environ.get("KEEP"))
     try:

@@ -13,10 +13,13 @@ import yaml
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than cores would wait for each other in busy loops
 os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs are tested without one; read when torch loads Triton
 
-import r2plus1d  # noqa: F401  (pins the arithmetic before torch is imported)
-from r2plus1d import config, motion
-from r2plus1d.files import sha256
-from r2plus1d.video import write_h264
+from r2plus1d.config import files, schema
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.system import arithmetic
+from r2plus1d.system.files import sha256
+
+arithmetic.pin()
 
 ROOT = Path(__file__).parent.parent
 OFFLINE = ROOT / "tests" / "offline"  # on the PYTHONPATH, it ends what uses the network
@@ -40,7 +43,7 @@ def find_golden(name: str) -> Path:
 @pytest.fixture
 def params() -> dict:
     """params.yaml as it stands, to be changed by a test."""
-    return config.read_params(ROOT / "params.yaml")
+    return files.read_params(ROOT / "params.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +56,7 @@ def clip_path(tmp_path_factory) -> Path:
 
 def tiny_params() -> dict:
     """The project's parameters, shrunk until the whole pipeline takes seconds."""
-    params = config.read_params(ROOT / "params.yaml")
+    params = files.read_params(ROOT / "params.yaml")
     motion_set = params["datasets"]["motion"]
     motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
     motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
@@ -177,9 +180,9 @@ def finished(prepared, tmp_path_factory) -> Project:
     project.set(smaller_params())
     project.seconds = {}
     for stage in ("resolve", "download", "extract_frames", "build_lists", "train", "test"):
-        project.clear(stage, config.CUSTOM)
+        project.clear(stage, schema.CUSTOM)
         began = time.monotonic()
-        project.must(stage, *([config.CUSTOM] if stage in ("train", "test") else []))
+        project.must(stage, *([schema.CUSTOM] if stage in ("train", "test") else []))
         project.seconds[stage] = time.monotonic() - began
     return project
 

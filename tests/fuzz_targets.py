@@ -21,9 +21,14 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from r2plus1d import archives, checkpoint, config, datasets, frames, kinetics, lists, logs, loose
-from r2plus1d.errors import UserError
-from r2plus1d.model import build
+from r2plus1d.config import files, resolve
+from r2plus1d.datasets import annotations, archives, kinetics, manifest
+from r2plus1d.model import checkpoint
+from r2plus1d.model.network import build
+from r2plus1d.results import logs
+from r2plus1d.system import errors
+from r2plus1d.system.errors import UserError
+from r2plus1d.video import loose, shards
 from tests.test_archives import rar, tar, zipped
 
 ROOT = Path(__file__).parent.parent
@@ -77,15 +82,15 @@ TEXT = st.one_of(
 
 
 def check_list(text: str) -> None:
-    with contextlib.suppress(lists.ListError):
-        samples = lists.parse(text, "list")
+    with contextlib.suppress(annotations.ListError):
+        samples = annotations.parse(text, "list")
         assert samples
-        assert all(0 <= s.label < 10**9 and 0 <= s.num_frames < 10**9 and lists.writable(s.path) for s in samples)
+        assert all(0 <= s.label < 10**9 and 0 <= s.num_frames < 10**9 and annotations.writable(s.path) for s in samples)
 
 
 def check_label_map(text: str) -> None:
-    with contextlib.suppress(lists.ListError):
-        names = lists.parse_label_map(text, "map")
+    with contextlib.suppress(annotations.ListError):
+        names = annotations.parse_label_map(text, "map")
         assert len(set(names)) == len(names) > 0
         assert "".join(f"{name}\n" for name in names).splitlines() == names
 
@@ -93,23 +98,23 @@ def check_label_map(text: str) -> None:
 PATH = (
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
     .map(lambda t: t + ".mp4")
-    .filter(lists.writable)
+    .filter(annotations.writable)
 )
 SAMPLES = st.lists(
-    st.builds(lists.Sample, PATH, st.integers(1, 10**9 - 1), st.integers(0, 10**9 - 1)), min_size=1, max_size=5
+    st.builds(annotations.Sample, PATH, st.integers(1, 10**9 - 1), st.integers(0, 10**9 - 1)), min_size=1, max_size=5
 )
 
 
-def check_round_trip(samples: list[lists.Sample]) -> None:
-    assert lists.parse(lists.format_frames(samples), "list") == samples
-    assert [(s.path, s.label) for s in lists.parse(lists.format_videos(samples), "list")] == [
+def check_round_trip(samples: list[annotations.Sample]) -> None:
+    assert annotations.parse(annotations.format_frames(samples), "list") == samples
+    assert [(s.path, s.label) for s in annotations.parse(annotations.format_videos(samples), "list")] == [
         (s.path, s.label) for s in samples
     ]
 
 
 def check_kinetics(content: bytes) -> None:
     with contextlib.suppress(UserError):
-        rows, _ = kinetics._rows(lists.read_text(written(content, "k.csv")), "k.csv")
+        rows, _ = kinetics._rows(annotations.read_text(written(content, "k.csv")), "k.csv")
         assert all(label.isprintable() and youtube.isascii() for label, youtube, _, _ in rows)
 
 
@@ -161,15 +166,15 @@ def check_resolve(changes: list) -> None:
                 section.pop(last, None)
             else:
                 section[str(value)[:20] if how == "add" else last] = value
-    with contextlib.suppress(config.ConfigError):
-        data, rows = config.resolve(params)
+    with contextlib.suppress(resolve.ConfigError):
+        data, rows = resolve.resolve(params)
         names = [data.dataset, *(row.row for row in rows)]
         assert not any("/" in name or name.startswith(".") for name in names)
         for row in rows:
             assert math.isfinite(row.learning_rate)
-            assert config.RowConfig.model_validate_json(config.dump(row)) == row
-    for read in (config.workers, config.connections, config.scheduler):
-        with contextlib.suppress(config.ConfigError):
+            assert resolve.RowConfig.model_validate_json(files.dump(row)) == row
+    for read in (files.workers, files.connections, files.scheduler):
+        with contextlib.suppress(resolve.ConfigError):
             read(params)
 
 
@@ -207,16 +212,16 @@ YAML += (
 
 
 def check_params(content: bytes) -> None:
-    with contextlib.suppress(config.ConfigError):
-        params = config.read_params(written(content, "params.yaml"))
+    with contextlib.suppress(resolve.ConfigError):
+        params = files.read_params(written(content, "params.yaml"))
         plain = (dict, list, str, int, float, bool, datetime.date, bytes, set, tuple, type(None))
         assert all(isinstance(value, plain) for value in params.values())
-        config.resolve(params)
+        resolve.resolve(params)
 
 
 def check_configuration(content: bytes) -> None:
-    for read in (config.read_row, config.read_data):
-        with contextlib.suppress(config.ConfigError):
+    for read in (files.read_row, files.read_data):
+        with contextlib.suppress(resolve.ConfigError):
             read(written(content, "row.json"))
 
 
@@ -339,13 +344,13 @@ def check_archive(content: bytes) -> None:
 def _packed() -> dict[str, bytes]:
     folder = SCRATCH / "packed"
     folder.mkdir(exist_ok=True)
-    with frames.ShardWriter(folder, 0) as writer:
+    with shards.ShardWriter(folder, 0) as writer:
         for video in ("a.mp4", 'b, "c".mp4'):
             writer.begin(video)
             for grey in range(4):
                 writer.add(np.full((16, 24, 3), 60 * grey, np.uint8))
             writer.end()
-    frames.write_index(folder, writer.rows)
+    shards.write_index(folder, writer.rows)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -364,10 +369,10 @@ def check_frames(spoilt: tuple[str, bytes]) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in {**PACKED, spoilt[0]: spoilt[1]}.items():
         (folder / name).write_bytes(content)
-    with contextlib.suppress(frames.FrameError):
-        reader = frames.FrameReader(folder)
+    with contextlib.suppress(errors.FrameError):
+        reader = shards.FrameReader(folder)
         for video in ("a.mp4", 'b, "c".mp4', "x"):
-            with contextlib.suppress(frames.FrameError):
+            with contextlib.suppress(errors.FrameError):
                 images = reader.read(video, np.array([0, 3, 3]))
                 assert images.dtype == np.uint8
                 assert images.ndim == 4
@@ -381,19 +386,17 @@ def check_jpeg(content: bytes) -> None:
     folder = SCRATCH / "loose"
     folder.mkdir(exist_ok=True)
     (folder / "1.jpg").write_bytes(content)
-    with contextlib.suppress(frames.FrameError):
+    with contextlib.suppress(errors.FrameError):
         size = loose.frame_size(folder, "{}.jpg")
         assert loose.LooseFrameReader(SCRATCH, "{}.jpg").read("loose", np.array([0])).shape == (1, *size, 3)
 
 
-MANIFEST = made(
-    lambda path: datasets.write_table(path, [("a/1.mp4", "a", "val", 0, 5, "ab" * 32)] * 2, datasets.MANIFEST)
-)
+MANIFEST = made(lambda path: manifest.write_table(path, [("a/1.mp4", "a", "val", 0, 5, "ab" * 32)] * 2, manifest.Entry))
 
 
 def check_table(content: bytes) -> None:
-    with contextlib.suppress(datasets.DataError):
-        datasets.read_table(written(content, "manifest.csv"))
+    with contextlib.suppress(manifest.DataError):
+        manifest.read_table(written(content, "manifest.csv"))
 
 
 # ---- Logs ----
@@ -437,7 +440,8 @@ TARGETS = {
     ),
     "configs/*.json": Target(
         mutated(
-            *(config.dump(c).encode() for c in (config.resolve(PARAMS)[0], config.resolve(PARAMS)[1][0])), pieces=JSON
+            *(files.dump(c).encode() for c in (resolve.resolve(PARAMS)[0], resolve.resolve(PARAMS)[1][0])),
+            pieces=JSON,
         ),
         check_configuration,
     ),

@@ -13,7 +13,7 @@ import zlib
 
 import pytest
 
-from r2plus1d import archives
+from r2plus1d.datasets import archives
 
 VIDEO = bytes(range(256)) * 40
 

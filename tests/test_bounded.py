@@ -16,17 +16,19 @@ import numpy as np
 import psutil
 import pytest
 
-from r2plus1d import bounded, extraction, frames, motion
-from r2plus1d.video import VideoError, decode, write_h264
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.video import extraction, sandbox, shards
+from r2plus1d.video.decoding import VideoError, decode
 from tests.conftest import ROOT
 
 # Put before everything else in the process that decodes, by Python's own way in: the files' names say what happens.
 FAULTS = """
 import sys
-if "r2plus1d.bounded" in sys.orig_argv:
+if "r2plus1d.video.sandbox" in sys.orig_argv:
     import ctypes, os, signal, time
     import numpy as np
-    from r2plus1d import video
+    from r2plus1d.video import decoding
 
     def fail(path):
         if path.stem == "segfault":
@@ -52,13 +54,13 @@ if "r2plus1d.bounded" in sys.orig_argv:
             path.with_suffix(".tried").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def decode(path, true=video.decode):
+    def decode(path, true=decoding.decode):
         for number, image in enumerate(true(path)):
             yield image
             if number == (0 if path.stem == "spin" else 2):
                 fail(path)
 
-    video.decode = decode
+    decoding.decode = decode
     if os.environ.get("SHORT_BUDGET"):
         process_time = time.process_time
         time.process_time = lambda: process_time() - 59
@@ -77,9 +79,9 @@ REASONS = {
 @pytest.fixture(autouse=True)
 def _own_process():
     """What another test left would not see the faults, and the other way round."""
-    bounded._own.__dict__.clear()
+    sandbox._own.__dict__.clear()
     yield
-    bounded._own.__dict__.clear()
+    sandbox._own.__dict__.clear()
 
 
 @pytest.fixture
@@ -102,16 +104,16 @@ def faulty(tmp_path, clip_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", REASONS)
 def test_fault_of_the_decoder_ends_more_than_one_video_or_has_no_reason(fault, faulty, clip_path, monkeypatch):
-    monkeypatch.setattr(bounded, "SILENCE", 3 if fault == "hang" else 60)
+    monkeypatch.setattr(sandbox, "SILENCE", 3 if fault == "hang" else 60)
     if fault == "spin":
         monkeypatch.setenv("SHORT_BUDGET", "1")
     with pytest.raises(VideoError, match=REASONS[fault]):
-        list(bounded.decode(faulty(fault)))
+        list(sandbox.decode(faulty(fault)))
     np.testing.assert_array_equal(copied(clip_path), list(decode(clip_path)))
 
 
 def copied(path: Path) -> list[np.ndarray]:
-    return [image.copy() for image in bounded.decode(path)]
+    return [image.copy() for image in sandbox.decode(path)]
 
 
 @pytest.mark.parametrize("workers", [0, 2, "cluster"])
@@ -142,7 +144,7 @@ def packed(names, folder, out, workers, scheduler=None) -> tuple[dict[str, str],
     for shard in sorted((out / "frames" / "256p").glob("*.tar")):
         with tarfile.open(shard) as tar:
             found |= {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar}
-    assert sorted(frames.read_index(out / "frames" / "256p").index) == sorted({n.split("/")[0] for n in found})
+    assert sorted(shards.read_index(out / "frames" / "256p").index) == sorted({n.split("/")[0] for n in found})
     return found, dict(aside)
 
 
@@ -154,15 +156,15 @@ def test_decoder_killed_by_hand_costs_a_video(faulty, clip_path):
 
 def test_machine_out_of_memory_changes_the_data_set(faulty):
     """Its killer is not to be told from a person; a video cannot end its decoder so."""
-    with pytest.raises(bounded.DecoderError, match=r"kill\.mp4: .*killed 2 times \(SIGKILL\)"):
-        list(bounded.decode(faulty("kill")))
+    with pytest.raises(sandbox.DecoderError, match=r"kill\.mp4: .*killed 2 times \(SIGKILL\)"):
+        list(sandbox.decode(faulty("kill")))
 
 
 def test_decoder_outlives_the_process_that_asked(faulty, tmp_path):
     code = (
-        "import sys, pathlib\nfrom r2plus1d import bounded\n"
-        "for number, _ in enumerate(bounded.decode(pathlib.Path(sys.argv[1]))):\n"
-        "    if number == 0:\n        print(bounded._own.process._popen.pid, flush=True)\n"
+        "import sys, pathlib\nfrom r2plus1d.video import sandbox\n"
+        "for number, _ in enumerate(sandbox.decode(pathlib.Path(sys.argv[1]))):\n"
+        "    if number == 0:\n        print(sandbox._own.process._popen.pid, flush=True)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(faulty("hang"))], stdout=subprocess.PIPE, text=True
@@ -175,8 +177,8 @@ def test_decoder_outlives_the_process_that_asked(faulty, tmp_path):
 
 def test_ctrl_c_prints_a_traceback_of_the_decoder(faulty):
     code = (  # and leaves the decoder time to print
-        "import sys, pathlib, time\nfrom r2plus1d import bounded\n"
-        "try:\n    for image in bounded.decode(pathlib.Path(sys.argv[1])):\n        print('frame', flush=True)\n"
+        "import sys, pathlib, time\nfrom r2plus1d.video import sandbox\n"
+        "try:\n    for image in sandbox.decode(pathlib.Path(sys.argv[1])):\n        print('frame', flush=True)\n"
         "except KeyboardInterrupt:\n    time.sleep(1)\n    sys.exit('interrupted')\n"
     )
     with subprocess.Popen(
@@ -194,7 +196,7 @@ def test_ctrl_c_prints_a_traceback_of_the_decoder(faulty):
 
 
 def test_video_left_half_decoded_spoils_the_next(clip_path, tmp_path):
-    images = bounded.decode(clip_path)
+    images = sandbox.decode(clip_path)
     for _ in range(6):
         next(images)
     np.testing.assert_array_equal(copied(clip_path), list(decode(clip_path)))
@@ -206,13 +208,13 @@ def test_frames_of_two_sizes_overlap_in_the_shared_memory(clip_path, tmp_path):
     process = None
     for path in (clip_path, other, clip_path, other):
         np.testing.assert_array_equal(copied(path), list(decode(path)))
-        process = process or bounded._own.process
-        assert bounded._own.process is process
+        process = process or sandbox._own.process
+        assert sandbox._own.process is process
 
 
 def test_memory_of_large_frames_is_kept(clip_path, monkeypatch):
-    monkeypatch.setattr(bounded, "KEPT", 0)
-    images = bounded.decode(clip_path)
+    monkeypatch.setattr(sandbox, "KEPT", 0)
+    images = sandbox.decode(clip_path)
     first = next(images)
     assert first.any()
     for _ in images:
@@ -221,15 +223,15 @@ def test_memory_of_large_frames_is_kept(clip_path, monkeypatch):
 
 
 def test_decoder_has_no_limits(clip_path):
-    images = bounded.decode(clip_path)
+    images = sandbox.decode(clip_path)
     next(images)
-    process = psutil.Process(bounded._own.process._popen.pid)
-    assert process.rlimit(resource.RLIMIT_AS)[0] == bounded.MEMORY + bounded.SHARED
+    process = psutil.Process(sandbox._own.process._popen.pid)
+    assert process.rlimit(resource.RLIMIT_AS)[0] == sandbox.MEMORY + sandbox.SHARED
     assert process.rlimit(resource.RLIMIT_CORE)[0] == process.rlimit(resource.RLIMIT_FSIZE)[0] == 0
     assert 60 <= process.rlimit(resource.RLIMIT_CPU)[0] <= 60 + 40 + 5
 
 
 def test_decoder_that_cannot_start_sets_every_video_aside(clip_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(bounded.DecoderError, match="does not start"):
-        list(bounded.decode(clip_path))
+    with pytest.raises(sandbox.DecoderError, match="does not start"):
+        list(sandbox.decode(clip_path))

@@ -17,9 +17,10 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from r2plus1d import checkpoint, training
-from r2plus1d.model import build
-from r2plus1d.rows import open_row
+from r2plus1d.model import checkpoint
+from r2plus1d.model.network import build
+from r2plus1d.zoo import training
+from r2plus1d.zoo.rows import open_row
 from tests.test_model import trained_a_little
 
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from r2plus1d import clips as items
-from r2plus1d import config, sampling, views
-from r2plus1d.lists import Sample
+from r2plus1d.clips import items, loader, sampling
+from r2plus1d.config import resolve
+from r2plus1d.datasets.annotations import Sample
+from r2plus1d.video import views
 
 
 class Numbered:
@@ -28,7 +29,7 @@ SAMPLES = [Sample("a.mp4", 90, 3), Sample("b.mp4", 80, 1)]
 
 @pytest.fixture
 def row(params):
-    return config.resolve(params)[1][0]
+    return resolve.resolve(params)[1][0]
 
 
 def test_training_clip_depends_on_more_than_seed_epoch_and_index(row):
@@ -79,14 +80,14 @@ def test_frames_of_a_test_video_are_read_more_than_once(row):
 
 
 def test_epoch_leaves_samples_out_repeats_them_or_drops_the_last_batch():
-    schedule = items.Schedule(count=10, batch=4, seed=1, start=0, epochs=2)
+    schedule = loader.Schedule(count=10, batch=4, seed=1, start=0, epochs=2)
     batches = list(schedule)
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
     assert len(schedule) == 6
     for epoch in range(2):
         seen = [item for batch in batches[3 * epoch : 3 * epoch + 3] for item in batch]
         assert sorted(seen) == [(epoch, i) for i in range(10)]
-    assert list(items.Schedule(10, 4, 1, start=1, epochs=2)) == batches[3:]
+    assert list(loader.Schedule(10, 4, 1, start=1, epochs=2)) == batches[3:]
 
 
 def test_portrait_frames_are_cropped_left_and_right():
@@ -165,19 +166,19 @@ class Priority(items.Clips):
 
 @pytest.mark.parametrize("workers", [None, 0, 1])
 def test_readers_take_the_cores_from_the_model_on_the_cpu(workers):
-    (found,) = items.loader(Priority(), torch.device("cpu"), workers, batch_size=1, collate_fn=items.single)
+    (found,) = loader.loader(Priority(), torch.device("cpu"), workers, batch_size=1, collate_fn=loader.single)
     none = workers == 0 or (workers is None and sys.platform != "linux")
-    assert found == os.nice(0) + (0 if none else items.MODESTY)
+    assert found == os.nice(0) + (0 if none else loader.MODESTY)
 
 
 @pytest.mark.parametrize(
     ("dataset", "item", "options"),
-    [(items.TrainClips, (0, 0), {}), (items.ValClips, 0, {}), (items.TestVideos, 0, {"collate_fn": items.single})],
+    [(items.TrainClips, (0, 0), {}), (items.ValClips, 0, {}), (items.TestVideos, 0, {"collate_fn": loader.single})],
 )
 def test_clips_take_room_that_a_container_does_not_have(dataset, item, options, row):
     """Of shared memory it has 64 MB."""
     read = dataset(row, SAMPLES, Numbered())
-    (batch,) = items.loader(read, torch.device("cpu"), 1, batch_sampler=[[item]], **options)
+    (batch,) = loader.loader(read, torch.device("cpu"), 1, batch_sampler=[[item]], **options)
     tensor = batch.frames if options else batch[0]
     assert tensor.dtype == torch.uint8
     assert not tensor.is_shared()

@@ -9,8 +9,9 @@ import dask
 import distributed
 import pytest
 
-from r2plus1d import extraction, frames, pool
-from r2plus1d.files import replacing, write_json
+from r2plus1d.system import pool
+from r2plus1d.system.files import replacing, write_json
+from r2plus1d.video import extraction, shards
 from tests.test_video_and_frames import content
 
 SHARDS = 16
@@ -87,7 +88,7 @@ def test_late_note_stands_for_a_shard_that_is_not_there(videos, tmp_path):
     note = extraction._note(tmp_path / "work", 0)
     write_json(note, {"rows": {"256p": [], "320p": []}, "set_aside": []})
     extract(videos, tmp_path)
-    assert "00.mp4" in frames.read_index(tmp_path / "frames" / "256p").index
+    assert "00.mp4" in shards.read_index(tmp_path / "frames" / "256p").index
 
 
 def test_two_machines_that_write_the_same_file_share_its_partial_name(tmp_path):

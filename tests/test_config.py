@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from r2plus1d import config
+from r2plus1d.config import files, resolve, schema
 
 RATES = (0.1, 0.2, 0.1, 0.075)  # of the published rows, on 8 GPUs
 
 
 def rows(params) -> dict:
-    return {row.row: row for row in config.resolve(params)[1]}
+    return {row.row: row for row in resolve.resolve(params)[1]}
 
 
 def changed(params: dict, path: str, value) -> dict:
@@ -31,12 +31,12 @@ def test_zoo_row_follows_the_user_s_own_sections(params):
     params = changed(params, "train.lr", 0.5)
     params = changed(params, "test.clips", 1)
     after = rows(params)
-    assert {name for name in before if before[name] != after[name]} == {config.CUSTOM}
+    assert {name for name in before if before[name] != after[name]} == {schema.CUSTOM}
 
 
 def test_custom_row_does_not_span_64_frames(params):
     for frames, interval in ((8, 8), (16, 4), (32, 2), (64, 1), (128, 1)):
-        clip = rows(changed(params, "model.frames", frames))[config.CUSTOM].clip
+        clip = rows(changed(params, "model.frames", frames))[schema.CUSTOM].clip
         assert (clip.frames, clip.frame_interval) == (frames, interval)
 
 
@@ -44,7 +44,7 @@ def test_depth_asked_for_is_scaled_away(params):
     params = changed(params, "datasets.motion.scale.depth", 10)
     assert {row.model.depth for row in rows(params).values()} == {10}
     asked = rows(changed(params, "model.depth", 50))
-    assert asked.pop(config.CUSTOM).model.depth == 50
+    assert asked.pop(schema.CUSTOM).model.depth == 50
     assert {row.model.depth for row in asked.values()} == {10}
 
 
@@ -52,7 +52,7 @@ def test_learning_rates_do_not_follow_the_linear_scaling_rule(params):
     params = changed(params, "dataset", "kinetics400")
     for gpus in (1, 8):
         params = changed(params, "datasets.kinetics400.runtime.gpus", gpus)
-        zoo = config.resolve(params)[1][:4]
+        zoo = resolve.resolve(params)[1][:4]
         assert [row.learning_rate for row in zoo] == pytest.approx([rate * gpus / 8 for rate in RATES], rel=1e-12)
         assert [row.videos_per_step for row in zoo] == [videos * gpus for videos in (8, 16, 8, 6)]
 
@@ -118,29 +118,29 @@ def test_quarter_scale_does_not_shrink_every_row_alike(params):
     ],
 )
 def test_wrong_parameter_is_accepted_or_its_error_names_no_way_out(params, path, value, words):
-    with pytest.raises(config.ConfigError) as error:
-        config.resolve(changed(params, path, value))
+    with pytest.raises(resolve.ConfigError) as error:
+        resolve.resolve(changed(params, path, value))
     assert words in str(error.value)
 
 
 def test_missing_parameter_is_accepted(params):
     del params["model"]["frames"]
-    with pytest.raises(config.ConfigError, match=r"model\.frames is missing"):
-        config.resolve(params)
+    with pytest.raises(resolve.ConfigError, match=r"model\.frames is missing"):
+        resolve.resolve(params)
 
 
 def test_yaml_tags_in_params_run_code(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(f"seed: !!python/object/apply:os.mkdir ['{tmp_path}/hit']\n")
-    with pytest.raises(config.ConfigError, match=r"params\.yaml"):
-        config.read_params(path)
+    with pytest.raises(resolve.ConfigError, match=r"params\.yaml"):
+        files.read_params(path)
     assert not (tmp_path / "hit").exists()
 
 
 def loaded(tmp_path, content: str | bytes):
     path = tmp_path / "params.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return config.read_params(path)
+    return files.read_params(path)
 
 
 LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
@@ -177,7 +177,7 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}']
 )
 def test_yaml_that_means_two_things_or_has_no_end_is_taken(tmp_path, content, words):
     began = time.monotonic()
-    with pytest.raises(config.ConfigError, match=r"params\.yaml") as error:
+    with pytest.raises(resolve.ConfigError, match=r"params\.yaml") as error:
         loaded(tmp_path, content)
     assert words in str(error.value)
     assert len(str(error.value)) < 1000
@@ -193,8 +193,8 @@ def test_number_that_dvc_writes_is_read_as_text(tmp_path):
 def test_error_writes_out_what_aliases_stand_for(params, tmp_path):
     laughs = loaded(tmp_path, "".join(LAUGHS.splitlines(keepends=True)[:5]))
     for path in ("model", "model.frames", "dataset", "zoo", "train.crop_area", "datasets.motion.runtime.workers"):
-        with pytest.raises(config.ConfigError) as error:
-            config.resolve(changed(params, path, laughs["a4"]))
+        with pytest.raises(resolve.ConfigError) as error:
+            resolve.resolve(changed(params, path, laughs["a4"]))
         assert len(str(error.value)) < 500
 
 
@@ -202,32 +202,32 @@ def test_error_writes_out_what_aliases_stand_for(params, tmp_path):
     "spoil", [lambda t: t[: len(t) // 2], lambda t: t.replace('"seed": 0', '"seed": "0"'), lambda _: ""]
 )
 def test_configuration_edited_by_hand_ends_in_a_traceback(params, tmp_path, spoil):
-    data, rows = config.resolve(params)
-    for read, written in ((config.read_row, rows[0]), (config.read_data, data)):
-        (tmp_path / "row.json").write_text(spoil(config.dump(written)))
-        with pytest.raises(config.ConfigError, match=r"row\.json: .*; run `dvc repro --force resolve`"):
+    data, rows = resolve.resolve(params)
+    for read, written in ((files.read_row, rows[0]), (files.read_data, data)):
+        (tmp_path / "row.json").write_text(spoil(files.dump(written)))
+        with pytest.raises(resolve.ConfigError, match=r"row\.json: .*; run `dvc repro --force resolve`"):
             read(tmp_path / "row.json")
 
 
 def test_parameters_that_change_between_two_stages_end_in_a_traceback(params):
     for path, value in (("dataset", "gone"), ("dataset", []), ("datasets", 1), ("datasets.motion.runtime", None)):
-        for read in (config.workers, config.connections, config.scheduler):
-            with pytest.raises(config.ConfigError):
+        for read in (files.workers, files.connections, files.scheduler):
+            with pytest.raises(resolve.ConfigError):
                 read(changed(params, path, value))
-    with pytest.raises(config.ConfigError, match="workers is 'many'"):
-        config.workers(changed(params, "datasets.motion.runtime.workers", "many"))
+    with pytest.raises(resolve.ConfigError, match="workers is 'many'"):
+        files.workers(changed(params, "datasets.motion.runtime.workers", "many"))
 
 
 def test_configuration_changes_on_its_way_through_the_file(params, tmp_path):
-    for row in config.resolve(params)[1]:
-        (tmp_path / "row.json").write_text(config.dump(row))
-        assert config.read_row(tmp_path / "row.json") == row
+    for row in resolve.resolve(params)[1]:
+        (tmp_path / "row.json").write_text(files.dump(row))
+        assert files.read_row(tmp_path / "row.json") == row
 
 
 def test_number_of_workers_or_machines_enters_a_row_s_configuration(params):
-    before = config.resolve(params)
+    before = resolve.resolve(params)
     elsewhere = changed(params, "datasets.motion.runtime.scheduler", "tcp://host:8786")
-    assert config.resolve(elsewhere) == before
-    assert (config.scheduler(params), config.scheduler(elsewhere)) == (None, "tcp://host:8786")
-    assert config.resolve(changed(params, "datasets.motion.runtime.workers", 7)) == before
-    assert config.workers(changed(params, "datasets.motion.runtime.workers", 7)) == 7
+    assert resolve.resolve(elsewhere) == before
+    assert (files.scheduler(params), files.scheduler(elsewhere)) == (None, "tcp://host:8786")
+    assert resolve.resolve(changed(params, "datasets.motion.runtime.workers", 7)) == before
+    assert files.workers(changed(params, "datasets.motion.runtime.workers", 7)) == 7

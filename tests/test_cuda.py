@@ -11,13 +11,15 @@ from torch.nn import functional
 
 pytest.importorskip("triton", reason="Triton is there on Linux only")
 
-from r2plus1d import config, cuda_inference, cuda_kernels, cuda_norm, lowering, training
-from r2plus1d.cuda_inference import Inference
-from r2plus1d.cuda_training import Steps, Training
-from r2plus1d.model import build
-from r2plus1d.rows import open_row
-from r2plus1d.training import step
-from r2plus1d.views import to_input
+from r2plus1d.config import schema
+from r2plus1d.model.cuda import batch_norm, inference, kernels
+from r2plus1d.model.cuda.inference import Inference
+from r2plus1d.model.cuda.training import Steps, Training
+from r2plus1d.model.network import build
+from r2plus1d.video.views import to_input
+from r2plus1d.zoo import training
+from r2plus1d.zoo.rows import open_row
+from r2plus1d.zoo.training import step
 from tests.conftest import ROOT
 
 CPU, F32 = torch.device("cpu"), torch.float32
@@ -35,18 +37,18 @@ def test_stem_equals_the_convolution_of_7_x_7(size, channels):
     x = to_input(frames[:, None], CPU).squeeze(2)
     expected = functional.conv2d(x, weight, stride=2, padding=3)
     for source in (frames, x.permute(0, 2, 3, 1)):
-        packed = cuda_kernels.pack(source, torch.float32)
-        got = cuda_kernels.stem(packed, cuda_kernels.packed_weight(weight)).permute(0, 3, 1, 2)
+        packed = kernels.pack(source, torch.float32)
+        got = kernels.stem(packed, kernels.packed_weight(weight)).permute(0, 3, 1, 2)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(2, 12, 14, 3), (20, 8, 6, 3)])
 def test_stem_passes_the_gradient_of_its_weight(shape):
-    packed = cuda_kernels.pack(torch.randint(0, 256, shape, dtype=torch.uint8), torch.float32)
+    packed = kernels.pack(torch.randint(0, 256, shape, dtype=torch.uint8), torch.float32)
     weight = torch.randn(4, 64, 40, requires_grad=True)
     windows = packed.unfold(1, 4, 1).unfold(2, 4, 1).permute(0, 1, 2, 4, 5, 3).flatten(4)
     expected = torch.einsum("shwjk,jko->shwo", windows, weight)
-    got = cuda_kernels.Stem.apply(packed, weight)
+    got = kernels.Stem.apply(packed, weight)
     grad = torch.randn_like(got)
     gradients = [torch.autograd.grad(y, weight, grad)[0] for y in (got, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-3)
@@ -55,7 +57,7 @@ def test_stem_passes_the_gradient_of_its_weight(shape):
 def test_pooling_and_its_gradient_equal_torchs():
     x = torch.randn(2, 13, 12, 20, requires_grad=True)
     expected = functional.max_pool2d(x.permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
-    got = cuda_kernels.MaxPool.apply(x)
+    got = kernels.MaxPool.apply(x)
     grad = torch.randn_like(got)
     assert torch.equal(got, expected)
     assert torch.equal(*(torch.autograd.grad(y, x, grad)[0] for y in (got, expected)))
@@ -68,28 +70,28 @@ def test_convolution_in_time_reads_the_planes_of_its_table(size, inputs, outputs
     residual, places = torch.randn(4, *size, outputs), torch.tensor([3, 1, 0], dtype=torch.int32)
     padded = torch.cat([x, torch.zeros(1, *size, inputs)])
     expected = torch.stack([sum(padded[s] @ weight[tap] for tap, s in enumerate(row)) for row in sources]) + bias
-    got = cuda_kernels.temporal(x, weight, bias, sources, (residual, places))
+    got = kernels.temporal(x, weight, bias, sources, (residual, places))
     torch.testing.assert_close(got, (expected + residual[places]).relu(), rtol=1e-4, atol=1e-4)
-    got = cuda_kernels.temporal(x, weight, bias, sources, relu=False)
+    got = kernels.temporal(x, weight, bias, sources, relu=False)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_not_a_number_is_not_hidden():
     x = torch.full((1, 4, 4, 16), torch.nan)
-    assert cuda_kernels.max_pool(x)[0].isnan().all()
+    assert kernels.max_pool(x)[0].isnan().all()
     table = torch.zeros(1, 1, dtype=torch.int32)
-    assert cuda_kernels.temporal(x, torch.ones(1, 16, 16), torch.zeros(16), table).isnan().all()
+    assert kernels.temporal(x, torch.ones(1, 16, 16), torch.zeros(16), table).isnan().all()
     packed, weight = torch.full((1, 5, 5, 16), torch.nan), torch.ones(4, 64, 16)
-    assert cuda_kernels.stem(packed, weight, torch.zeros(16)).isnan().all()
+    assert kernels.stem(packed, weight, torch.zeros(16)).isnan().all()
     norm = torch.nn.BatchNorm3d(16)
     running = norm.running_mean, norm.running_var, norm.momentum, norm.eps
-    assert cuda_norm.NormReLU.apply(x, norm.weight, norm.bias, *running, None, True).isnan().all()
+    assert batch_norm.NormReLU.apply(x, norm.weight, norm.bias, *running, None, True).isnan().all()
 
 
 @pytest.mark.parametrize(("relu", "residual"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize(("programs", "channels", "real"), [(1024, 24, 21), (4, 72, 66)])
 def test_batch_norm_equals_torchs_and_leaves_padding_zero(monkeypatch, relu, residual, programs, channels, real):
-    monkeypatch.setattr(cuda_norm, "PROGRAMS", programs)
+    monkeypatch.setattr(batch_norm, "PROGRAMS", programs)
     shape = 3, 4, 5, 6
     own, plain = (torch.nn.BatchNorm3d(real, eps=1e-3) for _ in range(2))
     for norm in (own, plain):
@@ -98,7 +100,7 @@ def test_batch_norm_equals_torchs_and_leaves_padding_zero(monkeypatch, relu, res
     x = functional.pad(torch.randn(*shape, real) * 2 + 1, (0, channels - real)).requires_grad_()
     other = functional.pad(torch.randn(*shape, real), (0, channels - real)).requires_grad_() if residual else None
     running = own.running_mean, own.running_var, own.momentum, own.eps
-    got = cuda_norm.NormReLU.apply(x, own.weight, own.bias, *running, other, relu)
+    got = batch_norm.NormReLU.apply(x, own.weight, own.bias, *running, other, relu)
     expected = plain(x[..., :real].movedim(-1, 1)).movedim(1, -1)
     expected = expected if other is None else expected + other[..., :real]
     expected = functional.pad(expected.relu() if relu else expected, (0, channels - real))
@@ -208,8 +210,8 @@ def test_only_videos_of_a_form_met_before_are_recorded_and_no_more_than_there_is
         def __call__(self, _frames):
             return f"replayed {self.length}"
 
-    monkeypatch.setattr(cuda_inference, "_Recording", Recorded)
-    monkeypatch.setattr(cuda_inference, "RECORDINGS", 2)
+    monkeypatch.setattr(inference, "_Recording", Recorded)
+    monkeypatch.setattr(inference, "RECORDINGS", 2)
     monkeypatch.setattr(Inference, "compute", lambda *_: "computed")
     fast = Inference(settled(10), torch.float32)
 
@@ -224,7 +226,7 @@ def test_only_videos_of_a_form_met_before_are_recorded_and_no_more_than_there_is
 
 
 @pytest.mark.parametrize(
-    ("conv", "device", "lowered", "expected"),
+    ("conv", "device", "where", "expected"),
     [
         ("r2plus1d", "cuda", True, "cuda"),
         ("r2plus1d", "cuda", "auto", None),
@@ -235,15 +237,15 @@ def test_only_videos_of_a_form_met_before_are_recorded_and_no_more_than_there_is
         ("r2plus1d", "cpu", False, None),
     ],
 )
-def test_network_is_rewritten_where_nobody_asked_or_left_where_somebody_did(conv, device, lowered, expected):
+def test_network_is_rewritten_where_nobody_asked_or_left_where_somebody_did(conv, device, where, expected):
     model = build(depth=10, width=4, conv=conv)
-    assert lowering._where(model, torch.device(device), lowered) == expected
+    assert lowered._where(model, torch.device(device), where) == expected
 
 
 def test_rewritten_step_trains_another_network_than_the_plain_one(tmp_path, prepared, monkeypatch):
     """The loop of the stage `train`, with the step for GPUs in it."""
     monkeypatch.chdir(prepared.folder)
-    row = open_row(config.CUSTOM)
+    row = open_row(schema.CUSTOM)
     small = {"epochs": 1, "videos_per_gpu": 2, "dropout": 0.0, "crop": 16}
     train_config = row.config.train.model_copy(update=small)
     clip = row.config.clip.model_copy(update={"frames": 4})

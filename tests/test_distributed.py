@@ -14,15 +14,17 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional
 
-import r2plus1d
-from r2plus1d import checkpoint, config, distributed, evaluation, paths, pool, training
-from r2plus1d.clips import Schedule
-from r2plus1d.frames import read_index
-from r2plus1d.rows import open_row
+from r2plus1d.clips.loader import Schedule
+from r2plus1d.config import resolve, schema
+from r2plus1d.model import checkpoint
+from r2plus1d.system import arithmetic, paths, pool, processes
+from r2plus1d.video.shards import read_index
+from r2plus1d.zoo import evaluation, training
+from r2plus1d.zoo.rows import open_row
 from tests.conftest import Project
 from tests.test_video_and_frames import content
 
-ROW = config.CUSTOM
+ROW = schema.CUSTOM
 WEIGHTS = paths.weights(ROW)
 
 
@@ -149,7 +151,7 @@ def test_error_of_one_process_hangs_the_other_or_its_repair_and_resumption_end_w
     assert not list(copied.folder.glob("runs/*/state.pt"))
 
 
-@pytest.mark.skipif(not r2plus1d._has_avx2(), reason="this machine's processor has no AVX2")
+@pytest.mark.skipif(not arithmetic.has_avx2(), reason="this machine's processor has no AVX2")
 def test_started_processes_compute_with_the_processors_own_kernels(trained):
     """The first one's record; the others have what it has, or `_join` ends all."""
     machine = json.loads((trained.folder / paths.made_by(ROW, "train")).read_text())["machine"]
@@ -173,8 +175,8 @@ def test_share_of_a_batch_is_left_out_repeated_or_uneven():
         assert 0 <= len(parts[0]) - len(parts[2]) <= 1
 
 
-def runtime(gpus: int, device: str = "cpu") -> config.Runtime:
-    return config.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered=True)
+def runtime(gpus: int, device: str = "cpu") -> resolve.Runtime:
+    return resolve.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered=True)
 
 
 @pytest.mark.parametrize(
@@ -188,25 +190,25 @@ def runtime(gpus: int, device: str = "cpu") -> config.Runtime:
     ],
 )
 def test_machines_that_do_not_fit_the_configuration_start(gpus, arguments, words, monkeypatch):
-    monkeypatch.setenv(distributed.TORCHRUN, arguments)
-    with pytest.raises(config.ConfigError) as error:
-        distributed.run(pytest.fail, runtime(gpus), str)
+    monkeypatch.setenv(processes.TORCHRUN, arguments)
+    with pytest.raises(resolve.ConfigError) as error:
+        processes.run(pytest.fail, runtime(gpus), str)
     assert words in str(error.value)
 
 
 def test_more_processes_than_gpus_start(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(config.ConfigError, match=r"runtime\.gpus is 4, 4 on this machine, .* 2 CUDA devices"):
-        distributed.run(pytest.fail, runtime(4, "auto"), str)
+    with pytest.raises(resolve.ConfigError, match=r"runtime\.gpus is 4, 4 on this machine, .* 2 CUDA devices"):
+        processes.run(pytest.fail, runtime(4, "auto"), str)
     torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(("started", "words"), [("3", "runtime.gpus is 2, but 3 processes were started")])
 def test_another_number_of_processes_than_configured_trains(started, words, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", started)
-    with pytest.raises(config.ConfigError, match=words):
-        distributed._join(runtime(2), "key")
+    with pytest.raises(resolve.ConfigError, match=words):
+        processes._join(runtime(2), "key")
 
 
 def test_process_goes_on_without_the_one_that_started_it():
@@ -223,13 +225,13 @@ def test_process_goes_on_without_the_one_that_started_it():
 
 
 def test_another_error_than_the_first_is_reported(tmp_path, monkeypatch):
-    def failure(rank: int, code: int, recorded: Exception | None = None) -> distributed.ProcessFailure:
+    def failure(rank: int, code: int, recorded: Exception | None = None) -> processes.ProcessFailure:
         monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank)))
         if recorded:
-            distributed.get_error_handler().record_exception(recorded)
-        return distributed.ProcessFailure(rank, 123, code, str(tmp_path / str(rank)))
+            processes.get_error_handler().record_exception(recorded)
+        return processes.ProcessFailure(rank, 123, code, str(tmp_path / str(rank)))
 
-    first, second = (failure(rank, 1, distributed.ProcessError(f"error {rank}")) for rank in (1, 0))
-    assert distributed._cause([second, first]) == "error 1"
-    assert "process 2 was ended by SIGKILL" in distributed._cause([first, failure(2, -signal.SIGKILL)])
-    assert "process 3 was ended with status 9" in distributed._cause([failure(3, 9)])
+    first, second = (failure(rank, 1, processes.ProcessError(f"error {rank}")) for rank in (1, 0))
+    assert processes._cause([second, first]) == "error 1"
+    assert "process 2 was ended by SIGKILL" in processes._cause([first, failure(2, -signal.SIGKILL)])
+    assert "process 3 was ended with status 9" in processes._cause([failure(3, 9)])

@@ -13,10 +13,11 @@ import time
 
 import pytest
 
-from r2plus1d import config, datasets, downloads, fetch, motion
-from r2plus1d.archives import ReaderError
-from r2plus1d.sections import DataConfig, KineticsSource, Limit, OfficialSource
-from r2plus1d.video import write_h264
+from r2plus1d.config import resolve
+from r2plus1d.config.schema import DataConfig, KineticsSource, Limit, OfficialSource
+from r2plus1d.datasets import dispatch, downloads, fetch, motion
+from r2plus1d.datasets.archives import ReaderError
+from r2plus1d.datasets.encode import write_h264
 from tests.conftest import Project, tiny_params
 from tests.mirror import LABELS, Mirror, content, fill, name, put
 from tests.test_archives import rar, written, zipped
@@ -52,7 +53,7 @@ def bring(source, tmp_path, connections=2):
     data = DataConfig(
         dataset="x", seed=0, source=source, path=None, in_place=str(store / "videos"), short_sides={"256p": 64}
     )
-    return datasets.bring(data, tmp_path / "work", tmp_path / "empty", 0, connections)
+    return dispatch.bring(data, tmp_path / "work", tmp_path / "empty", 0, connections)
 
 
 def test_videos_come_under_other_names_labels_or_splits_than_annotated(kinetics, tmp_path, capsys):
@@ -463,6 +464,6 @@ def test_wrong_parameter_of_a_download_is_accepted(params, path, value, words):
     for key in parents:
         place = place[key]
     place[last] = value
-    with pytest.raises(config.ConfigError) as error:
-        config.resolve(params)
+    with pytest.raises(resolve.ConfigError) as error:
+        resolve.resolve(params)
     assert words in str(error.value)

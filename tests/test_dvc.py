@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r2plus1d import config, paths
+from r2plus1d.config import schema
+from r2plus1d.system import paths
 from tests.conftest import ROOT, Project, tiny_params
 
 STAGES = ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
@@ -56,14 +57,14 @@ print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "r2plus
 
 def test_change_of_one_module_runs_all_stages_again_or_none(listed):
     before = listed()
-    after = listed(evaluation="\nfrom r2plus1d import kinetics\n", archives="\n")
+    after = listed(**{"zoo/evaluation": "\nfrom r2plus1d.datasets import kinetics\n", "datasets/archives": "\n"})
     changed = {name for name in STAGES if before[name] != after[name]}
     assert changed == {"download", "extract_frames", "build_lists", "test", "benchmark"}
-    assert "src/r2plus1d/kinetics.py" in after["test"]
+    assert "src/r2plus1d/datasets/kinetics.py" in after["test"]
 
 
 def test_a_zoo_row_is_in_the_parameters_but_not_in_the_pipeline(stages, params):
-    rows = [*params["zoo"], config.CUSTOM]
+    rows = [*params["zoo"], schema.CUSTOM]
     for name in ("train", "test", "benchmark"):
         assert list(stages[name]["foreach"]) == rows
     for row in rows:

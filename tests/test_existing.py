@@ -12,13 +12,17 @@ import pytest
 import simplejpeg
 import yaml
 
-from r2plus1d import checkpoint, config, lists, training
-from r2plus1d.datasets import MANIFEST
-from r2plus1d.existing import find
-from r2plus1d.frames import FrameError
-from r2plus1d.loose import LooseFrameReader, frame_size, survey
-from r2plus1d.model import build
-from r2plus1d.video import VideoReader, decode
+from r2plus1d.clips import lists
+from r2plus1d.config import files, resolve
+from r2plus1d.datasets import annotations
+from r2plus1d.datasets.existing import find, survey
+from r2plus1d.datasets.manifest import Entry
+from r2plus1d.model import checkpoint
+from r2plus1d.model.network import build
+from r2plus1d.system.errors import FrameError
+from r2plus1d.video.decoding import VideoReader, decode
+from r2plus1d.video.loose import LooseFrameReader, frame_size
+from r2plus1d.zoo import training
 from tests.conftest import Project, tiny_params
 from tests.test_video_and_frames import content
 
@@ -59,10 +63,10 @@ def write(path, lines) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def source(own, kind="videos", content="videos", **changes) -> config.ListsSource:
+def source(own, kind="videos", content="videos", **changes) -> resolve.ListsSource:
     values = {"train": str(own / f"train_{kind}.txt"), "val": str(own / f"val_{kind}.txt")}
     values |= {"kind": "lists", "content": content, "frame_name": FRAME_NAME, "labels": str(own / "classes.txt")}
-    return config.ListsSource(**values | changes)
+    return resolve.ListsSource(**values | changes)
 
 
 def test_the_three_formats_lead_to_different_videos(own):
@@ -75,7 +79,7 @@ def test_the_three_formats_lead_to_different_videos(own):
         line.split()[0] for split in ("train", "val") for line in (own / f"{split}_videos.txt").read_text().splitlines()
     ]
     assert by_path[1:] == by_id[1:] == ([], ["falling", "shaking", "still"])
-    assert len(by_path[0][0]) == len(MANIFEST)
+    assert len(by_path[0][0]) == len(Entry._fields)
     frames = find(source(own, "frames", "frames"), own / "frames", 0)
     assert [(path, label) for path, label, *_ in frames[0]] == [(p[:-4], label) for p, label, *_ in by_path[0]]
     assert frames[0] == find(source(own, "ids", "frames"), own / "frames", 0)[0]
@@ -105,7 +109,7 @@ def test_frames_that_the_list_promises_are_missing(own):
 
 
 def test_lists_of_another_folder_make_an_empty_dataset(own):
-    with pytest.raises(lists.ListError, match=r"none of the 6 videos listed is there; the first is falling/id-"):
+    with pytest.raises(annotations.ListError, match=r"none of the 6 videos listed is there; the first is falling/id-"):
         find(source(own), own / "frames", 0)
 
 
@@ -122,15 +126,15 @@ def test_labels_are_renumbered_where_a_class_is_missing(own):
 )
 def test_list_that_leads_out_of_the_folder_is_taken(own, line, words):
     write(own / "val_videos.txt", ["falling/x.mp4 0", line])
-    with pytest.raises(lists.ListError, match=words):
+    with pytest.raises(annotations.ListError, match=words):
         find(source(own), own / "videos", 0)
 
 
 def test_label_or_number_of_frames_without_end_fills_the_memory(own):
     write(own / "val_videos.txt", ["falling/x.mp4 999999999"])
-    with pytest.raises(lists.ListError, match="have label 999999999; give the classes' names"):
+    with pytest.raises(annotations.ListError, match="have label 999999999; give the classes' names"):
         find(source(own, labels=None), own / "videos", 0)
-    with pytest.raises(lists.ListError, match="3 classes, but the lists have label 999999999"):
+    with pytest.raises(annotations.ListError, match="3 classes, but the lists have label 999999999"):
         find(source(own), own / "videos", 0)
     lines = (own / "val_frames.txt").read_text().splitlines()
     write(own / "val_frames.txt", [lines[0].split()[0] + " 999999999 0"])
@@ -170,7 +174,7 @@ def test_pipe_or_odd_folder_found_by_an_id_is_waited_for_or_spoils_the_lists(own
 
 def test_label_without_a_name_is_taken(own):
     write(own / "classes.txt", ["falling", "shaking"])
-    with pytest.raises(lists.ListError, match="2 classes, but the lists have label 2"):
+    with pytest.raises(annotations.ListError, match="2 classes, but the lists have label 2"):
         find(source(own), own / "videos", 0)
 
 
@@ -270,7 +274,7 @@ def test_weights_cannot_be_tested_on_a_published_list_without_training_videos(ow
     labels, val = str(own / "classes.txt"), str(own / "val_ids.txt")
     project = project_on(own, tmp_path, content="videos", val=val, labels=labels)
     project.must("resolve")
-    row = config.read_row(project.folder / "configs" / f"{ROW}.json")
+    row = files.read_row(project.folder / "configs" / f"{ROW}.json")
     network = build(**training.build_arguments(row, 3))
     checkpoint.export_mmaction(network, tmp_path / "weights.pth")
     params = yaml.safe_load((project.folder / "params.yaml").read_text())

@@ -11,13 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from r2plus1d import config, pool, training
-from r2plus1d.clips import Clips, loader
-from r2plus1d.errors import READER_LOST, UserError, explained
-from r2plus1d.files import replacing
+from r2plus1d.clips.items import Clips
+from r2plus1d.clips.loader import loader
+from r2plus1d.config import schema
+from r2plus1d.system import pool
+from r2plus1d.system.errors import READER_LOST, UserError, explained
+from r2plus1d.system.files import replacing
+from r2plus1d.zoo import training
 from tests.conftest import Project, smaller_params
 
-ROW = config.CUSTOM
+ROW = schema.CUSTOM
 
 # A mount that nobody else sees; as a plain user too, where the system lets users have namespaces of their own.
 MOUNTING = ["unshare", "--user", "--map-root-user", "--mount"]
@@ -223,7 +226,7 @@ def test_gradient_that_is_not_finite_spoils_the_weights():
 
 SPOIL = """
 import sys
-from r2plus1d import training
+from r2plus1d.zoo import training
 step, calls = training.step, []
 def spoiled(model, optimizer, x, labels, *rest):
     calls.append(1)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import requests
 
-from r2plus1d import fetch
-from r2plus1d.catalogue import Part
+from r2plus1d.datasets import fetch
+from r2plus1d.datasets.catalogue import Part
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 NAME = f"weights_20200729-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"

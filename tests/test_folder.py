@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from r2plus1d import datasets, lists, motion
-from r2plus1d.config import DataConfig, FolderSource
-from r2plus1d.video import write_h264
+from r2plus1d.clips import lists
+from r2plus1d.config.resolve import DataConfig, FolderSource
+from r2plus1d.datasets import dispatch, manifest, motion
+from r2plus1d.datasets.encode import write_h264
 from tests.conftest import ROOT, Project, tiny_params
 
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
@@ -30,7 +31,7 @@ def folder(tmp_path, clip_path):
 def bring(folder, tmp_path, seed=0, val_share=0.3):
     source = FolderSource(kind="folder", val_share=val_share)
     config = DataConfig(dataset="folder", seed=seed, source=source, path=str(folder), short_sides={"256p": 64})
-    return datasets.bring(config, tmp_path / "work", tmp_path / "videos", 0)[:2]
+    return dispatch.bring(config, tmp_path / "work", tmp_path / "videos", 0)[:2]
 
 
 def test_split_is_not_seeded_or_leaves_a_class_out(folder, tmp_path):
@@ -48,7 +49,7 @@ def test_given_train_and_val_folders_are_split_anew(folder, tmp_path):
     rows, _ = bring(tmp_path / "both", tmp_path)
     assert all(path.startswith(f"{split}/{label}/") for path, label, split, *_ in rows)
     shutil.rmtree(tmp_path / "both" / "val")
-    with pytest.raises(datasets.DataError, match="no val/ beside it"):
+    with pytest.raises(manifest.DataError, match="no val/ beside it"):
         bring(tmp_path / "both", tmp_path)
 
 
@@ -131,9 +132,10 @@ def test_classes_that_differ_in_a_blank_are_numbered_by_chance(folder, tmp_path,
     source = FolderSource(kind="folder", val_share=0.3)
     config = DataConfig(dataset="folder", seed=0, source=source, path=str(folder), short_sides={"256p": 64})
     code = (
-        "import sys; from pathlib import Path; from r2plus1d import datasets, config; "
-        "data = config.DataConfig.model_validate_json(sys.argv[1]); "
-        "print(datasets.bring(data, Path(sys.argv[2]), Path(sys.argv[3]), 0)[2])"
+        "import sys; from pathlib import Path; from r2plus1d.config.schema import DataConfig; "
+        "from r2plus1d.datasets import dispatch; "
+        "data = DataConfig.model_validate_json(sys.argv[1]); "
+        "print(dispatch.bring(data, Path(sys.argv[2]), Path(sys.argv[3]), 0)[2])"
     )
     found = set()
     for number in range(3):
@@ -204,10 +206,10 @@ def test_videos_of_legal_names_are_lost_on_their_way(tmp_path):
     assert read == {f"-v/{name}" for name in LEGAL} | {f"{label}/{n}.mp4" for label in CLASSES[1:] for n in (1, 2)}
     labels = (data / "lists" / "label_map.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(labels) == sorted(CLASSES)
-    aside = datasets.read_table(data / "set_aside.csv")
+    aside = manifest.read_table(data / "set_aside.csv")
     assert len(aside) == len(NOT_IN_LISTS) + 2
     assert all(path.isprintable() for path in aside["path"])
-    assert datasets.read_table(data / "unreadable.csv")["path"].tolist() == ["-v/empty.mp4"]
+    assert manifest.read_table(data / "unreadable.csv")["path"].tolist() == ["-v/empty.mp4"]
 
 
 def test_leftovers_of_an_interrupted_run_enter_the_dataset(folder, tmp_path):
@@ -222,11 +224,11 @@ def test_folder_with_too_few_classes_is_accepted(folder, tmp_path, keep, words):
     for label in ("dips", "pull ups", "squats"):
         if label not in keep:
             shutil.rmtree(folder / label)
-    with pytest.raises(datasets.DataError) as error:
+    with pytest.raises(manifest.DataError) as error:
         bring(folder, tmp_path)
     assert words in str(error.value)
 
 
 def test_missing_folder_is_accepted(tmp_path):
-    with pytest.raises(datasets.DataError, match="there is no such folder"):
+    with pytest.raises(manifest.DataError, match="there is no such folder"):
         bring(tmp_path / "nowhere", tmp_path)

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from benchmarks.peer_mmaction import SeededTwice
-from r2plus1d import config, metrics, sampling, views
-from r2plus1d.model import build
-from r2plus1d.training import learning_rate, step
+from r2plus1d.clips import sampling
+from r2plus1d.config import resolve
+from r2plus1d.model.network import build
+from r2plus1d.video import views
+from r2plus1d.zoo import accuracy
+from r2plus1d.zoo.training import learning_rate, step
 from tests.conftest import ROOT
 
 
@@ -65,14 +68,14 @@ def test_pixels_of_the_views_differ_from_the_original_s(golden, size):
 
 def test_view_averages_and_accuracies_differ_from_the_original_s(golden):
     z = np.load(golden("average_clips.npz"))
-    np.testing.assert_allclose(metrics.average_views(z["a_scores"], "prob"), z["a_prob"][0], atol=1e-7)
-    np.testing.assert_allclose(metrics.average_views(z["a_scores"], "score"), z["a_score"][0], atol=1e-6)
+    np.testing.assert_allclose(accuracy.average_views(z["a_scores"], "prob"), z["a_prob"][0], atol=1e-7)
+    np.testing.assert_allclose(accuracy.average_views(z["a_scores"], "score"), z["a_score"][0], atol=1e-6)
     z = np.load(golden("metrics.npz"))
     for case in "01":
         scores, labels = z[f"{case}_cont_scores"], z[f"{case}_cont_labels"]
-        ours = [metrics.top_k_accuracy(scores, labels, k) for k in (1, 5)]
+        ours = [accuracy.top_k_accuracy(scores, labels, k) for k in (1, 5)]
         assert ours == z[f"{case}_cont_top1_top5"].tolist()
-        assert metrics.mean_class_accuracy(scores, labels) == float(z[f"{case}_cont_mean_class_accuracy"])
+        assert accuracy.mean_class_accuracy(scores, labels) == float(z[f"{case}_cont_mean_class_accuracy"])
 
 
 def tiny34(golden):
@@ -204,7 +207,7 @@ def test_update_is_not_that_of_clipped_sgd_with_momentum_and_weight_decay():
 def test_learning_rate_departs_from_the_original_s_cosine(golden, params):
     params["dataset"] = "kinetics400"
     params["datasets"]["kinetics400"]["runtime"]["gpus"] = 8
-    rows = {row.row: row for row in config.resolve(params)[1]}
+    rows = {row.row: row for row in resolve.resolve(params)[1]}
     reference = np.load(golden("lr_cosine_epoch180.npz"))
     bases = {"8x8x1_180e_kinetics400_rgb_256p": 0.1, "video_8x8x1_180e_kinetics400_rgb": 0.2}
     for name, base in (bases | {"32x2x1_180e_kinetics400_rgb": 0.075}).items():

@@ -16,8 +16,8 @@ import av
 import numpy as np
 import pytest
 
-from r2plus1d import bounded, extraction, frames, video
-from r2plus1d.video import VideoError, VideoReader
+from r2plus1d.video import decoding, extraction, sandbox, shards
+from r2plus1d.video.decoding import VideoError, VideoReader
 
 NO_CONTAINER = "no valid file in a container that is read"
 INVALID = "Invalid data found when processing input"
@@ -26,7 +26,7 @@ INVALID = "Invalid data found when processing input"
 def outcome(path: Path) -> tuple[int, tuple] | str:
     """(frames, shape of each), or why the video is set aside: the same here, in the process apart and again."""
     found = []
-    for decode in (bounded.decode, bounded.decode, video.decode):
+    for decode in (sandbox.decode, sandbox.decode, decoding.decode):
         try:
             images = [image.copy() for image in decode(path)]
             found.append((len(images), np.stack(images).tobytes(), images[0].shape))
@@ -112,7 +112,7 @@ def test_odd_size_is_refused_or_stops_the_extraction(tmp_path, size):
     path = encoded(tmp_path / "v.mkv", "ffv1", "gray", size)
     assert outcome(path) == (12, (*size, 3))
     assert extract(tmp_path, path) == {}
-    assert frames.read_index(tmp_path / "frames" / "256p").loc["v.mkv", "frames"] == 12
+    assert shards.read_index(tmp_path / "frames" / "256p").loc["v.mkv", "frames"] == 12
 
 
 def extract(folder: Path, *paths: Path) -> dict[str, str]:
@@ -152,12 +152,12 @@ def test_size_that_changes_amid_a_video_stops_extraction_or_training(tmp_path, n
 
 def test_millions_of_frames_are_decoded(tmp_path, mp4, monkeypatch):
     (tmp_path / "v.mp4").write_bytes(mp4)
-    assert len(list(video.decode(tmp_path / "v.mp4"))) == 40
+    assert len(list(decoding.decode(tmp_path / "v.mp4"))) == 40
     for name, most in (("MAX_FRAMES", 30), ("MAX_ALL_PIXELS", 30 * 48 * 64)):
         with monkeypatch.context() as patch:
-            patch.setattr(video, name, most)
+            patch.setattr(decoding, name, most)
             with pytest.raises(VideoError, match="too long: more than 30 frames"):
-                list(video.decode(tmp_path / "v.mp4"))
+                list(decoding.decode(tmp_path / "v.mp4"))
 
 
 def sequence_header(blocks: int) -> bytes:
@@ -195,7 +195,7 @@ def test_absurd_size_takes_absurd_memory(tmp_path, mp4):
             mp4[: mp4.index(b"stsd")] + patched(mp4[mp4.index(b"stsd") :], b"avc1", 28, value)
         )
         assert outcome(tmp_path / "header.mp4") == (40, (48, 64, 3))
-    status = Path(f"/proc/{bounded._own.process._popen.pid}/status")
+    status = Path(f"/proc/{sandbox._own.process._popen.pid}/status")
     if status.exists():
         peak = int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
         assert peak < 200 * 1024, "KiB"

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r2plus1d import config, files, paths, pool, stage, training
+from r2plus1d.config import schema
+from r2plus1d.system import files, paths, pool, stage
+from r2plus1d.zoo import training
 from tests.conftest import Project
 from tests.test_checkpoint import dvc
 
-ROW = config.CUSTOM
+ROW = schema.CUSTOM
 STAGES = {"download": (), "extract_frames": (), "build_lists": (), "train": (ROW,), "test": (ROW,)}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 REPRO = ("-m", "dvc", "repro", "train@custom")
@@ -175,7 +177,7 @@ def is_alive(number: int) -> bool:
 POOL = """
 import signal, sys
 from pathlib import Path
-from r2plus1d import pool
+from r2plus1d.system import pool
 from tests.test_interruptions import wait
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -190,7 +192,7 @@ def test_ended_work_leaves_its_worker_processes_or_waits_for_them(sign, all_proc
     """One worker is at its task and one waits for the next."""
     (tmp_path / "work").mkdir()
     (tmp_path / "start.py").write_text(POOL)
-    environment = os.environ | {"PYTHONPATH": f"{Path(pool.__file__).parents[1]}:{Path(__file__).parents[1]}"}
+    environment = os.environ | {"PYTHONPATH": f"{Path(pool.__file__).parents[2]}:{Path(__file__).parents[1]}"}
     command = [sys.executable, str(tmp_path / "start.py"), str(tmp_path / "work")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while len(list((tmp_path / "work").iterdir())) < 2:

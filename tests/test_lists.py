@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from r2plus1d import lists
-from r2plus1d.lists import Sample
+from r2plus1d.clips import lists
+from r2plus1d.datasets import annotations
+from r2plus1d.datasets.annotations import Sample
 
 GOOD = {
     "train": [Sample("train/a/1.mp4", 90, 0), Sample("train/b c/2.mp4", 80, 1)],
@@ -23,53 +24,56 @@ def test_good_lists_are_refused():
 
 
 def test_lists_are_not_in_the_published_formats():
-    assert lists.format_frames(GOOD["train"]) == "train/a/1.mp4 90 0\ntrain/b c/2.mp4 80 1\n"
-    assert lists.format_videos(GOOD["train"]) == "train/a/1.mp4 0\ntrain/b c/2.mp4 1\n"
+    assert annotations.format_frames(GOOD["train"]) == "train/a/1.mp4 90 0\ntrain/b c/2.mp4 80 1\n"
+    assert annotations.format_videos(GOOD["train"]) == "train/a/1.mp4 0\ntrain/b c/2.mp4 1\n"
     assert lists.list_name("kinetics400", "val", "rawframes") == "kinetics400_val_list_rawframes.txt"
 
 
 def test_lists_change_on_their_way_through_a_file():
-    assert lists.parse(lists.format_frames(GOOD["train"]), "list") == GOOD["train"]
+    assert annotations.parse(annotations.format_frames(GOOD["train"]), "list") == GOOD["train"]
     uncounted = [Sample(s.path, 0, s.label) for s in GOOD["train"]]
-    assert lists.parse(lists.format_videos(GOOD["train"]), "list") == uncounted
+    assert annotations.parse(annotations.format_videos(GOOD["train"]), "list") == uncounted
     ids = [Sample("1", 90, 0), Sample("2", 80, 1)]
-    assert lists.parse(lists.format_published(GOOD["train"]), "list") == ids
+    assert annotations.parse(annotations.format_published(GOOD["train"]), "list") == ids
 
 
 @pytest.mark.parametrize(
     "line", ["0wR5jVB-WPk, 250, 3", "0wR5jVB-WPk 250 3", "0wR5jVB-WPk,250,3", " 0wR5jVB-WPk\t250 3 "]
 )
 def test_published_list_is_read_with_commas_or_with_blanks_only(line):
-    assert lists.parse(f"first 300 0\n{line}\n", "list")[1] == Sample("0wR5jVB-WPk", 250, 3)
+    assert annotations.parse(f"first 300 0\n{line}\n", "list")[1] == Sample("0wR5jVB-WPk", 250, 3)
 
 
 @pytest.mark.parametrize("text", ["b c\na\n", "0 b c\n1 a\n", "a 1\nb c 0\n", "1 b c\n2 a\n", "b c, 0\n\na, 1\n"])
 def test_label_map_of_another_layout_numbers_the_classes_otherwise(text):
-    assert lists.parse_label_map(text, "map") == ["b c", "a"]
+    assert annotations.parse_label_map(text, "map") == ["b c", "a"]
 
 
 @pytest.mark.parametrize(("text", "words"), [("", "map: empty"), ("a\nb\na\n", "class 'a' stands there twice")])
 def test_spoilt_label_map_is_accepted(text, words):
-    with pytest.raises(lists.ListError, match=words):
-        lists.parse_label_map(text, "map")
+    with pytest.raises(annotations.ListError, match=words):
+        annotations.parse_label_map(text, "map")
 
 
 def test_blank_lines_or_a_byte_order_mark_spoil_a_list(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.mp4 0\r\n\r\nb.mp4 1\r\n\r\n")
-    assert lists.parse(lists.read_text(tmp_path / "list.txt"), "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
+    assert annotations.parse(annotations.read_text(tmp_path / "list.txt"), "list") == [
+        Sample("a.mp4", 0, 0),
+        Sample("b.mp4", 0, 1),
+    ]
 
 
 def test_one_endless_line_keeps_the_parser_busy():
-    with pytest.raises(lists.ListError, match=r"line 2: .* found 'a , , , "):
-        lists.parse("good.mp4 90 0\n" + "a" + " ," * 1_000_000 + " x\n", "list")
-    with pytest.raises(lists.ListError, match="line 1"):
-        lists.parse("a" + " " * 1_000_000 + "x\n", "list")
+    with pytest.raises(annotations.ListError, match=r"line 2: .* found 'a , , , "):
+        annotations.parse("good.mp4 90 0\n" + "a" + " ," * 1_000_000 + " x\n", "list")
+    with pytest.raises(annotations.ListError, match="line 1"):
+        annotations.parse("a" + " " * 1_000_000 + "x\n", "list")
 
 
 @pytest.mark.parametrize("line", ["a.mp4 90", "a.mp4 x 0", "a.mp4 90 -1", "90 0"])
 def test_malformed_line_is_taken_or_its_number_is_not_said(line):
-    with pytest.raises(lists.ListError, match="line 2"):
-        lists.parse(f"good.mp4 90 0\n{line}\n", "list.txt")
+    with pytest.raises(annotations.ListError, match="line 2"):
+        annotations.parse(f"good.mp4 90 0\n{line}\n", "list.txt")
 
 
 @pytest.mark.parametrize(
@@ -84,14 +88,14 @@ def test_malformed_line_is_taken_or_its_number_is_not_said(line):
     ],
 )
 def test_lists_that_spoil_a_result_are_accepted(splits, words):
-    with pytest.raises(lists.ListError) as error:
+    with pytest.raises(annotations.ListError) as error:
         check(splits)
     assert words in str(error.value)
 
 
 def test_same_video_under_two_names_stands_in_train_and_val():
     content = {**CONTENT, "val/a/3.mp4": CONTENT["train/a/1.mp4"]}
-    with pytest.raises(lists.ListError, match=r"val/a/3\.mp4 \(val\) = train/a/1\.mp4 \(train\)"):
+    with pytest.raises(annotations.ListError, match=r"val/a/3\.mp4 \(val\) = train/a/1\.mp4 \(train\)"):
         check(content=content)
 
 
@@ -101,7 +105,7 @@ def test_finished_weights_cannot_be_tested_without_training_videos():
 
 def test_offending_lines_flood_the_terminal():
     many = {**GOOD, "val": [Sample(f"val/gone/{i}.mp4", 80, 0) for i in range(1000)]}
-    with pytest.raises(lists.ListError) as error:
+    with pytest.raises(annotations.ListError) as error:
         check(many)
     assert "and 990 more" in str(error.value)
     assert len(str(error.value).splitlines()) < 20
@@ -120,10 +124,10 @@ ODD_NAMES = [
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_name_changes_on_its_way_through_a_list(name):
-    assert lists.writable(name)
+    assert annotations.writable(name)
     samples = [Sample(name, 90, 7), Sample("x.mp4", 1, 0)]
-    assert lists.parse(lists.format_frames(samples), "list") == samples
-    assert [s.path for s in lists.parse(lists.format_videos(samples), "list")] == [name, "x.mp4"]
+    assert annotations.parse(annotations.format_frames(samples), "list") == samples
+    assert [s.path for s in annotations.parse(annotations.format_videos(samples), "list")] == [name, "x.mp4"]
 
 
 BREAKS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines ends a line
@@ -131,32 +135,35 @@ BREAKS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines ends a l
 
 @pytest.mark.parametrize("character", [*BREAKS, "\0", "\x1b", "\u202e", "\u200b", "\u00a0", "\ud800", "\ufeff"])
 def test_character_that_does_not_show_stands_in_a_path_or_a_class(character):
-    assert not lists.writable(f"a{character}b.mp4")
-    with pytest.raises(lists.ListError, match="line 2"):
-        lists.parse(f"x.mp4 90 0\na{character}b.mp4 90 0\n", "list")
-    with pytest.raises(lists.ListError, match="no class name"):
-        lists.parse_label_map(f"x\na{character}b\n", "map")
+    assert not annotations.writable(f"a{character}b.mp4")
+    with pytest.raises(annotations.ListError, match="line 2"):
+        annotations.parse(f"x.mp4 90 0\na{character}b.mp4 90 0\n", "list")
+    with pytest.raises(annotations.ListError, match="no class name"):
+        annotations.parse_label_map(f"x\na{character}b\n", "map")
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_line_ends_of_another_system_end_up_in_the_labels(tmp_path, ending):
     (tmp_path / "list.txt").write_bytes(ending.join(["a.mp4 0", "b.mp4 1", ""]).encode())
-    assert lists.parse(lists.read_text(tmp_path / "list.txt"), "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
-    assert lists.parse(f"a.mp4 0{ending}b.mp4 1", "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
+    assert annotations.parse(annotations.read_text(tmp_path / "list.txt"), "list") == [
+        Sample("a.mp4", 0, 0),
+        Sample("b.mp4", 0, 1),
+    ]
+    assert annotations.parse(f"a.mp4 0{ending}b.mp4 1", "list") == [Sample("a.mp4", 0, 0), Sample("b.mp4", 0, 1)]
 
 
 def test_list_in_another_encoding_or_of_bytes_is_read(tmp_path):
     for content in ("a.mp4 0\n".encode("utf-16"), b"\xff\xfe\x00", b"\x89PNG\r\n\x1a\n"):
         (tmp_path / "list.txt").write_bytes(content)
-        with pytest.raises(lists.ListError, match=r"list\.txt"):
-            lists.parse(lists.read_text(tmp_path / "list.txt"), "list.txt")
+        with pytest.raises(annotations.ListError, match=r"list\.txt"):
+            annotations.parse(annotations.read_text(tmp_path / "list.txt"), "list.txt")
 
 
 @pytest.mark.parametrize("number", ["1000000000", "9" * 5000, "-1", "+1", "1e3", "0x1", "\u0663"])
 def test_number_of_another_kind_is_taken(number):
     for line in (f"a.mp4 {number} 0", f"a.mp4 90 {number}"):
-        with pytest.raises(lists.ListError, match="line 2"):
-            lists.parse(f"x.mp4 90 0\n{line}\n", "list")
+        with pytest.raises(annotations.ListError, match="line 2"):
+            annotations.parse(f"x.mp4 90 0\n{line}\n", "list")
 
 
 @pytest.mark.parametrize(
@@ -165,8 +172,8 @@ def test_number_of_another_kind_is_taken(number):
 def test_endless_line_of_a_label_map_keeps_the_parser_busy(text):
     began = time.monotonic()
     try:
-        names = lists.parse_label_map(text, "map")
-    except lists.ListError:
+        names = annotations.parse_label_map(text, "map")
+    except annotations.ListError:
         names = []
     assert all(len(name) < 5100 for name in names)
     assert time.monotonic() - began < 2

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from r2plus1d import evaluation, logs, training
-from r2plus1d.errors import UserError
+from r2plus1d.results import logs
+from r2plus1d.system.errors import UserError
+from r2plus1d.zoo import evaluation, training
 from tests.conftest import ROOT
 
 HEADER = {

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from r2plus1d import checkpoint, lowering, metrics, sections
-from r2plus1d.counting import cost
-from r2plus1d.lowering import Lowered, Plain, for_inference, for_training
-from r2plus1d.model import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
-from r2plus1d.views import to_input
+from r2plus1d.config import schema
+from r2plus1d.model import checkpoint, lowered
+from r2plus1d.model.cost import cost
+from r2plus1d.model.lowered import Lowered, Plain, for_inference, for_training
+from r2plus1d.model.network import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
+from r2plus1d.video.views import to_input
+from r2plus1d.zoo import accuracy
 
 CPU = torch.device("cpu")
 
@@ -213,8 +215,8 @@ def gradients_of_one_process(rank: int) -> dict:
 
 
 def test_convolution_or_depth_of_the_builder_cannot_be_asked_for():
-    assert set(get_args(sections.Convolution)) == set(CONVS)
-    assert set(get_args(sections.Depth)) == set(BLOCKS)
+    assert set(get_args(schema.Convolution)) == set(CONVS)
+    assert set(get_args(schema.Depth)) == set(BLOCKS)
 
 
 def test_unknown_depth_or_convolution_is_built():
@@ -243,7 +245,7 @@ def test_clips_of_a_later_part_are_lost_or_mixed_up(monkeypatch):
     frames, places = torch.randint(0, 256, (12, 32, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (7, 8))
     with torch.inference_mode():
         whole = fast.from_frames(frames, places)
-        monkeypatch.setattr(lowering, "PIXELS_AT_ONCE", 3 * 8 * 32 * 40)
+        monkeypatch.setattr(lowered, "PIXELS_AT_ONCE", 3 * 8 * 32 * 40)
         torch.testing.assert_close(fast.from_frames(frames, places), whole, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(fast(to_input(frames[places], CPU)), whole, rtol=1e-5, atol=1e-6)
 
@@ -297,13 +299,13 @@ def test_damaged_weights_file_is_loaded(tmp_path):
 
 def test_ties_are_ranked_by_chance():
     scores = np.array([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]])
-    assert metrics.top_k_accuracy(scores, np.array([1, 1]), 1) == 1.0
-    assert metrics.top_k_accuracy(scores, np.array([0, 0]), 1) == 0.0
-    assert metrics.top_k_accuracy(scores, np.array([0, 0]), 2) == 1.0
+    assert accuracy.top_k_accuracy(scores, np.array([1, 1]), 1) == 1.0
+    assert accuracy.top_k_accuracy(scores, np.array([0, 0]), 1) == 0.0
+    assert accuracy.top_k_accuracy(scores, np.array([0, 0]), 2) == 1.0
 
 
 def test_labels_outside_the_classes_are_counted():
     with pytest.raises(ValueError, match=r"0\.\.2"):
-        metrics.top_k_accuracy(np.zeros((2, 3)), np.array([0, 3]), 1)
+        accuracy.top_k_accuracy(np.zeros((2, 3)), np.array([0, 3]), 1)
     with pytest.raises(ValueError, match="N at least 1"):
-        metrics.mean_class_accuracy(np.zeros((0, 3)), np.zeros(0, int))
+        accuracy.mean_class_accuracy(np.zeros((0, 3)), np.zeros(0, int))

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from r2plus1d import paths, profile, timing
+from r2plus1d.results import profile
+from r2plus1d.system import paths, timing
 
 
 @pytest.fixture

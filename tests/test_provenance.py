@@ -12,19 +12,21 @@ import distributed as dask
 import pytest
 import torch
 
-import r2plus1d
-from r2plus1d import checkpoint, clips, paths, pool, provenance, runtime
-from r2plus1d.config import Runtime
-from r2plus1d.files import sha256
-from r2plus1d.model import build
-from r2plus1d.rows import open_row
+from r2plus1d.clips import loader
+from r2plus1d.config.resolve import Runtime
+from r2plus1d.model import checkpoint
+from r2plus1d.model.network import build
+from r2plus1d.results import provenance
+from r2plus1d.system import arithmetic, device, paths, pool
+from r2plus1d.system.files import sha256
+from r2plus1d.zoo.rows import open_row
 from tests.conftest import ROOT, Project
 from tests.test_remote import git
 
 ROW = "custom"
 CPU = Runtime(device="cpu", gpus=1, threads=2, lowered=True)
-PINS = tuple(r2plus1d.PINNED_ENVIRONMENT)
-ON_AVX2 = pytest.mark.skipif(not r2plus1d._has_avx2(), reason="this machine's processor has no AVX2")
+PINS = tuple(arithmetic.PINNED)
+ON_AVX2 = pytest.mark.skipif(not arithmetic.has_avx2(), reason="this machine's processor has no AVX2")
 
 
 def seen(*_) -> tuple:
@@ -40,7 +42,7 @@ class Seen(torch.utils.data.Dataset):
         return seen()
 
 
-EXPECTED = (r2plus1d.PINNED_ENVIRONMENT, "AVX2")
+EXPECTED = (arithmetic.PINNED, "AVX2")
 
 
 @ON_AVX2
@@ -50,7 +52,7 @@ def test_tests_compute_with_the_processors_own_kernels():
 
 @ON_AVX2
 def test_reader_processes_compute_with_the_processors_own_kernels():
-    (batch,) = clips.loader(Seen(), torch.device("cpu"), 1, batch_size=2, collate_fn=list)
+    (batch,) = loader.loader(Seen(), torch.device("cpu"), 1, batch_size=2, collate_fn=list)
     assert batch == [EXPECTED] * 2
 
 
@@ -99,44 +101,47 @@ def python(code: str, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
-def test_torch_that_was_loaded_first_computes_as_it_likes():
-    code = (
-        "import torch\nfrom r2plus1d import runtime, stage\n"
-        "from r2plus1d.config import Runtime\n"
-        "stage.run(lambda: runtime.prepare(Runtime(device='cpu', gpus=1, threads=1, lowered=True)))"
-    )
-    failed = python(code)
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("error: torch was loaded before r2plus1d")
-    assert len(failed.stderr.splitlines()) == 1
-    assert python(code, **r2plus1d.PINNED_ENVIRONMENT).returncode == 0
-
-
-@pytest.mark.parametrize("setting", ["OMP_DYNAMIC=true", "OMP_THREAD_LIMIT=1"])
-def test_environment_with_fewer_threads_than_torch_counts_on_stops_a_training(setting):
+@ON_AVX2
+@pytest.mark.parametrize("setting", ["OMP_DYNAMIC=true", "OMP_THREAD_LIMIT=1", "MKL_CBWR=AUTO"])
+def test_stage_pins_its_arithmetic_though_torch_was_loaded_before(setting, tmp_path):
     key, value = setting.split("=")
-    code = f"import os, r2plus1d\nprint(os.environ.get({key!r}))"
-    assert python(code, **{key: value}).stdout.strip() in ("false", "None")
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import os, torch\nfrom r2plus1d.system import arithmetic, stage\n"
+        "kept = lambda: {key: os.environ.get(key) for key in (*arithmetic.PINNED, arithmetic.THREAD_LIMIT)}\n"
+        "stage.run(lambda: print(kept(), torch.backends.cpu.get_cpu_capability()))"
+    )
+    pinned = {**arithmetic.PINNED, arithmetic.THREAD_LIMIT: None}
+    done = python(f"import os, sys; os.execv(sys.executable, [sys.executable, {str(script)!r}])", **{key: value})
+    assert done.stdout.strip() == f"{pinned} AVX2", done.stderr
+
+
+def test_import_of_the_package_leaves_the_process_as_it_was():
+    code = (
+        "import os, sys; before = dict(os.environ); import r2plus1d; r2plus1d.__version__\n"
+        "print(os.environ == before, sorted({'torch', 'numpy', 'cv2', 'pandas', 'dvc'} & set(sys.modules)))"
+    )
+    assert python(code, OMP_THREAD_LIMIT="1", MKL_CBWR="AUTO").stdout == "True []\n"
 
 
 def test_processor_without_avx2_gets_its_instructions(tmp_path):
     (tmp_path / "old").write_text("processor : 0\nflags\t\t: fpu sse4_2 avx\n")
     (tmp_path / "new").write_text("processor : 0\nflags\t\t: fpu avx avx2\n")
     (tmp_path / "arm").write_text("processor : 0\nFeatures : fp asimd\n")
-    found = {name: r2plus1d._has_avx2(str(tmp_path / name)) for name in ("old", "new", "arm", "missing")}
+    found = {name: arithmetic.has_avx2(str(tmp_path / name)) for name in ("old", "new", "arm", "missing")}
     assert found == {"old": False, "new": True, "arm": False, "missing": False}
 
 
 def test_machine_with_other_kernels_is_not_told_so(monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "cpu_kernels", lambda: "DEFAULT")
-    runtime._say_where_arithmetic_is_another.cache_clear()
+    monkeypatch.setattr(device, "cpu_kernels", lambda: "DEFAULT")
+    device._say_where_arithmetic_is_another.cache_clear()
     for _ in range(2):
-        runtime.prepare(CPU)
+        device.prepare(CPU)
     torch.use_deterministic_algorithms(False)
     said = capsys.readouterr().err
     assert said.startswith("note: torch computes with DEFAULT kernels on this ")
     assert len(said.splitlines()) == 1
-    runtime._say_where_arithmetic_is_another.cache_clear()
+    device._say_where_arithmetic_is_another.cache_clear()
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from r2plus1d import paths
-from r2plus1d.files import sha256
+from r2plus1d.system import paths
+from r2plus1d.system.files import sha256
 from tests.conftest import ROOT
 from tests.test_checkpoint import dvc
 

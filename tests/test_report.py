@@ -7,7 +7,9 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from r2plus1d import config, paths, report
+from r2plus1d.config import resolve
+from r2plus1d.results import markdown, plots, report
+from r2plus1d.system import paths
 from tests.conftest import ROOT
 
 
@@ -30,7 +32,7 @@ def rows(params) -> list:
             confusion=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
         )
 
-    return [figures(row, 70.0 + i) for i, row in enumerate(config.resolve(params)[1])]
+    return [figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params)[1])]
 
 
 COVERAGE = {
@@ -67,24 +69,24 @@ def test_row_with_finished_weights_cannot_be_reported(rows, tmp_path):
         rows[0], config=rows[0].config.model_copy(update={"checkpoint": address}), curve=rows[0].curve[:0]
     )
     assert f"[not trained here]({address}) | x | x |" in report.measured_table([given, *rows[1:]], COVERAGE)
-    report.plot_curves([given], tmp_path / "curves.png")
+    plots.plot_curves([given], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_text_outside_the_markers_is_touched():
     text = "before\n<!-- measured -->\nold\n<!-- /measured -->\nafter <!-- other -->\n"
-    replaced = report.between_markers(text, "measured", r"new \1")
+    replaced = markdown.between_markers(text, "measured", r"new \1")
     assert replaced == "before\n<!-- measured -->\n\nnew \\1\n\n<!-- /measured -->\nafter <!-- other -->\n"
-    assert report.between_markers(replaced, "measured", r"new \1") == replaced
+    assert markdown.between_markers(replaced, "measured", r"new \1") == replaced
     with pytest.raises(ValueError, match="markers"):
-        report.between_markers(text, "published", "x")
+        markdown.between_markers(text, "published", "x")
 
 
 def test_plots_vary_from_run_to_run_or_are_empty(rows, tmp_path):
     for name in "ab":
-        report.plot_curves(rows, tmp_path / f"{name}_curves.png")
-        report.plot_top1(rows, COVERAGE, tmp_path / f"{name}_top1.png")
-        report.plot_confusion(rows[0], tmp_path / f"{name}_confusion.png")
+        plots.plot_curves(rows, tmp_path / f"{name}_curves.png")
+        plots.plot_top1(rows, COVERAGE, tmp_path / f"{name}_top1.png")
+        plots.plot_confusion(rows[0], tmp_path / f"{name}_confusion.png")
     for plot in ("curves", "top1", "confusion"):
         a, b = (tmp_path / f"{name}_{plot}.png" for name in "ab")
         assert a.read_bytes() == b.read_bytes()
@@ -94,7 +96,7 @@ def test_plots_vary_from_run_to_run_or_are_empty(rows, tmp_path):
 def test_readme_lost_its_markers():
     text = (ROOT / paths.README).read_text()
     for name in ("published", "measured"):
-        report.between_markers(text, name, "")
+        markdown.between_markers(text, name, "")
 
 
 def test_committed_table_shows_other_accuracies_than_the_metric_files():

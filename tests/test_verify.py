@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r2plus1d import paths, provenance, verification
+from r2plus1d.results import provenance, verification
+from r2plus1d.system import paths
 from tests.conftest import ROOT, Project, tiny_params
 from tests.test_checkpoint import dvc
 from tests.test_remote import git

@@ -9,9 +9,12 @@ import av
 import numpy as np
 import pytest
 
-from r2plus1d import extraction, frames, motion, video
-from r2plus1d.files import sha256
-from r2plus1d.video import VideoError, VideoReader, decode, write_h264
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.system import errors
+from r2plus1d.system.files import sha256
+from r2plus1d.video import decoding, extraction, shards
+from r2plus1d.video.decoding import VideoError, VideoReader, decode
 
 
 def content(folder) -> dict:
@@ -140,7 +143,7 @@ def test_unreadable_video_stops_the_extraction_or_goes_unreported(broken, tmp_pa
     aside = dict(extract(broken, tmp_path))
     assert set(aside) == {"text.mp4", "empty.mp4", "truncated.mp4", "audio.mp4", "no_frames.mp4"}
     assert all(aside.values())
-    assert list(frames.read_index(tmp_path / "frames" / "256p").index) == ["a good.mp4", "z_good.mp4"]
+    assert list(shards.read_index(tmp_path / "frames" / "256p").index) == ["a good.mp4", "z_good.mp4"]
 
 
 def test_video_that_changed_since_it_was_listed_is_packed(broken, tmp_path):
@@ -149,12 +152,12 @@ def test_video_that_changed_since_it_was_listed_is_packed(broken, tmp_path):
     names, sides = sorted(digests), {"256p": 32}
     aside = dict(extraction.extract(broken, names, sides, tmp_path / "w", tmp_path / "out", 0, None, digests))
     assert "not the one noted in manifest.csv" in aside["z_good.mp4"]
-    assert list(frames.read_index(tmp_path / "out" / "256p").index) == ["a good.mp4"]
+    assert list(shards.read_index(tmp_path / "out" / "256p").index) == ["a good.mp4"]
 
 
 def test_unreadable_video_leaves_frames_that_spoil_its_neighbours(broken, tmp_path):
     extract(broken, tmp_path)
-    reader = frames.FrameReader(tmp_path / "frames" / "256p")
+    reader = shards.FrameReader(tmp_path / "frames" / "256p")
     first, last = (reader.read(name, np.arange(40)) for name in ("a good.mp4", "z_good.mp4"))
     np.testing.assert_array_equal(first, last)
     with tarfile.open(tmp_path / "frames" / "256p" / "shard-00000.tar") as tar:
@@ -165,7 +168,7 @@ def test_unreadable_video_leaves_frames_that_spoil_its_neighbours(broken, tmp_pa
 
 def test_packed_frames_are_not_the_video_s(clip_path, tmp_path):
     extract(clip_path.parent, tmp_path, short_sides={"256p": 64})
-    packed = frames.FrameReader(tmp_path / "frames" / "256p").read(clip_path.name, np.arange(40))
+    packed = shards.FrameReader(tmp_path / "frames" / "256p").read(clip_path.name, np.arange(40))
     original = np.stack(list(decode(clip_path)))
     assert packed.shape == original.shape
     assert np.abs(packed.astype(int) - original).mean() < 4
@@ -207,7 +210,7 @@ def test_reader_keeps_a_file_open_for_every_shard(clip_path, tmp_path, monkeypat
     monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
     folder = copies(clip_path, "abcd", tmp_path / "videos")
     extract(folder, tmp_path)
-    reader = frames.FrameReader(tmp_path / "frames" / "256p")
+    reader = shards.FrameReader(tmp_path / "frames" / "256p")
     before = len(list(Path("/dev/fd").iterdir()))
     for name in "abcd":
         reader.read(f"{name}.mp4", np.arange(3))
@@ -215,26 +218,26 @@ def test_reader_keeps_a_file_open_for_every_shard(clip_path, tmp_path, monkeypat
 
 
 def test_missing_frames_give_an_error_without_the_way_out(tmp_path, clip_path):
-    with pytest.raises(frames.FrameError, match="dvc repro extract_frames"):
-        frames.FrameReader(tmp_path)
+    with pytest.raises(errors.FrameError, match="dvc repro extract_frames"):
+        shards.FrameReader(tmp_path)
     extract(clip_path.parent, tmp_path)
-    reader = frames.FrameReader(tmp_path / "frames" / "256p")
-    with pytest.raises(frames.FrameError, match="has frames 0 to 39, not 0 to 40"):
+    reader = shards.FrameReader(tmp_path / "frames" / "256p")
+    with pytest.raises(errors.FrameError, match="has frames 0 to 39, not 0 to 40"):
         reader.read(clip_path.name, np.array([0, 40]))
-    with pytest.raises(frames.FrameError, match=r"no frames of 'other\.mp4'"):
+    with pytest.raises(errors.FrameError, match=r"no frames of 'other\.mp4'"):
         reader.read("other.mp4", np.array([0]))
 
 
 @pytest.fixture
 def packed(tmp_path):
     """A folder with two videos of four grey frames in one shard."""
-    with frames.ShardWriter(tmp_path, 0) as writer:
+    with shards.ShardWriter(tmp_path, 0) as writer:
         for video in ("a.mp4", "b.mp4"):
             writer.begin(video)
             for grey in range(4):
                 writer.add(np.full((16, 16, 3), 60 * grey, np.uint8))
             writer.end()
-    frames.write_index(tmp_path, writer.rows)
+    shards.write_index(tmp_path, writer.rows)
     return tmp_path
 
 
@@ -256,8 +259,8 @@ def packed(tmp_path):
 )
 def test_spoilt_places_are_read_from(packed, places):
     np.save(packed / "shard-00000.npy", places)
-    with pytest.raises(frames.FrameError, match=r"shard-00000\.tar"):
-        frames.FrameReader(packed).read("b.mp4", np.array([3]))
+    with pytest.raises(errors.FrameError, match=r"shard-00000\.tar"):
+        shards.FrameReader(packed).read("b.mp4", np.array([3]))
 
 
 @pytest.mark.parametrize(
@@ -265,8 +268,8 @@ def test_spoilt_places_are_read_from(packed, places):
 )
 def test_file_of_places_that_is_none_ends_in_a_traceback(packed, content):
     (packed / "shard-00000.npy").write_bytes(content)
-    with pytest.raises(frames.FrameError, match=r"shard-00000\.tar"):
-        frames.FrameReader(packed).read("b.mp4", np.array([3]))
+    with pytest.raises(errors.FrameError, match=r"shard-00000\.tar"):
+        shards.FrameReader(packed).read("b.mp4", np.array([3]))
 
 
 @pytest.mark.parametrize(
@@ -290,15 +293,15 @@ def test_spoilt_index_is_read_from(packed, old, new):
     index = (packed / "index.csv").read_text()
     assert old in index
     (packed / "index.csv").write_text(index.replace(old, new, 1))
-    with pytest.raises(frames.FrameError, match=r"index\.csv: damaged"):
-        frames.FrameReader(packed)
+    with pytest.raises(errors.FrameError, match=r"index\.csv: damaged"):
+        shards.FrameReader(packed)
 
 
 @pytest.mark.parametrize(
     "video", ["a.mp4", "y" * 86, "y" * 87, "d" * 80 + "/" + "n" * 70, "n" * 200, "\u00fc/q.jpg/img_00001.jpg"]
 )
 def test_packed_frames_lie_in_the_tar_under_another_header_than_tarfile_s(tmp_path, video):
-    with frames.ShardWriter(tmp_path, 0) as writer:
+    with shards.ShardWriter(tmp_path, 0) as writer:
         writer.begin(video)
         for number, size in ((1, 0), (2, 511), (99_999, 8**8 + 7), (100_000, 30_000)):
             member = tarfile.TarInfo(f"{video}/img_{number:05d}.jpg")
@@ -352,7 +355,7 @@ def test_leaving_out_what_is_not_sampled_changes_pixels(tmp_path, coding):
     reader, shortened = VideoReader(tmp_path), 0
     for first, step in ((0, 1), (0, 8), (1, 7), (3, 2), (13, 16), (24, 3), (37, 5), (59, 1)):
         indices = np.arange(first, len(everything), step)
-        shortened += video._decode_some(tmp_path / "v", indices, len(everything)) is not None
+        shortened += decoding._decode_some(tmp_path / "v", indices, len(everything)) is not None
         for order in (indices, indices[::-1], np.tile(indices, 2)):
             np.testing.assert_array_equal(reader.read("v", order, len(everything)), everything[order])
     assert (shortened == 0) == (coding in DECODED_THROUGH)
@@ -360,22 +363,22 @@ def test_leaving_out_what_is_not_sampled_changes_pixels(tmp_path, coding):
 
 def test_frames_are_numbered_by_packets_where_the_video_has_another_number_of_frames(clip_path):
     """The list's number is what extraction counted: where packets are not frames, all must be decoded."""
-    assert video._decode_some(clip_path, np.array([3]), 40) is not None
-    assert video._decode_some(clip_path, np.array([3]), 39) is None
-    assert video._decode_some(clip_path, np.array([3, 40]), 40) is None
+    assert decoding._decode_some(clip_path, np.array([3]), 40) is not None
+    assert decoding._decode_some(clip_path, np.array([3]), 39) is None
+    assert decoding._decode_some(clip_path, np.array([3, 40]), 40) is None
 
 
 def test_file_of_any_size_is_kept_in_memory(clip_path, monkeypatch):
-    monkeypatch.setattr(video, "MOST_BYTES", clip_path.stat().st_size - 1)
-    assert video._decode_some(clip_path, np.array([3]), 40) is None
+    monkeypatch.setattr(decoding, "MOST_BYTES", clip_path.stat().st_size - 1)
+    assert decoding._decode_some(clip_path, np.array([3]), 40) is None
 
 
 def test_groups_without_a_sampled_frame_are_decoded(tmp_path, monkeypatch):
     moving(tmp_path / "v", "mp4", "libx264", {"bf": "3", "x264-params": "keyint=10:min-keyint=10:scenecut=0"})
     decoded = []
-    original = video._decode_group
+    original = decoding._decode_group
     monkeypatch.setattr(
-        video, "_decode_group", lambda c, packets, s: decoded.append(len(packets)) or original(c, packets, s)
+        decoding, "_decode_group", lambda c, packets, s: decoded.append(len(packets)) or original(c, packets, s)
     )
     VideoReader(tmp_path).read("v", np.array([20, 40]), 60)
     assert decoded == [1, 1]

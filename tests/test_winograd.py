@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from r2plus1d import lowering, winograd
-from r2plus1d.lowering import for_inference
-from r2plus1d.model import build
+from r2plus1d.model import lowered, winograd
+from r2plus1d.model.lowered import for_inference
+from r2plus1d.model.network import build
 
 
 @pytest.fixture(params=["pinned", "own"])
@@ -45,7 +45,7 @@ def test_wide_network_computes_something_else_or_without_tiles(arithmetic, monke
     model, x = build(depth=10, num_classes=5).eval(), torch.randn(2, 3, 4, 112, 116)
     planes, forward = [], winograd.Winograd.forward
     monkeypatch.setattr(winograd.Winograd, "forward", lambda self, x: planes.append(x.shape) or forward(self, x))
-    monkeypatch.setattr(lowering, "PIXELS_AT_ONCE", limit)
+    monkeypatch.setattr(lowered, "PIXELS_AT_ONCE", limit)
     with torch.inference_mode():
         logits = for_inference(model, torch.device("cpu"))(x)
         torch.testing.assert_close(logits, model(x), rtol=1e-4, atol=1e-5)

@@ -1,33 +1,29 @@
-"""R(2+1)D action recognition, reproducible to the bit.
+"""R(2+1)D action recognition: `build` a network, `load` a trained one.
 
-Importing the package pins the arithmetic: these variables must be set before torch is loaded, and every entry (stages,
-tests, worker processes) passes through here. With them a CPU training gives the same bytes on any x86-64 machine with
-AVX2; without them the kernels differ from one processor model to the next.
+    import r2plus1d
+    network = r2plus1d.load("custom")  # a row of the zoo, or a model.safetensors
+
+Importing the package loads nothing and changes nothing in the process; torch comes with the first call.
 """
 
-import os
-import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
-PINNED_ENVIRONMENT = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "COMPATIBLE",
-    "OMP_DYNAMIC": "false",  # true: OpenMP may start fewer threads than torch waits for, and a training stands still
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is repeatable only with a fixed workspace
-}
+_HOMES = {"build": "r2plus1d.model.network", "load": "r2plus1d.zoo.weights"}
 
+__all__ = ["__version__", "build", "load"]
 
-def _has_avx2(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    try:
-        with open(cpuinfo, encoding="utf-8") as lines:
-            return any(line.startswith("flags") and "avx2" in line.split() for line in lines)
-    except OSError:
-        return False
+try:
+    __version__ = version("r2plus1d")
+except PackageNotFoundError:  # used from a folder, not installed
+    __version__ = "unknown"
 
 
-if not _has_avx2():
-    del PINNED_ENVIRONMENT["ATEN_CPU_CAPABILITY"]  # torch would run into instructions that are not there
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
-TORCH_CAME_FIRST = "torch" in sys.modules and any(os.environ.get(k) != v for k, v in PINNED_ENVIRONMENT.items())
-os.environ.update(PINNED_ENVIRONMENT)
-os.environ.pop("OMP_THREAD_LIMIT", None)  # below torch's number of threads, a training stands still for the same reason
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from r2plus1d.stage import run
+from r2plus1d.system.stage import run
 
 
 def compare_log(arguments: argparse.Namespace) -> None:
-    from r2plus1d import logs  # noqa: PLC0415
+    from r2plus1d.results import logs  # noqa: PLC0415
 
     ours, theirs = logs.read_log(arguments.ours), logs.read_log(arguments.theirs)
     print(logs.comparison(ours, theirs), flush=True)
@@ -16,13 +16,13 @@ def compare_log(arguments: argparse.Namespace) -> None:
 
 
 def show(arguments: argparse.Namespace) -> None:
-    from r2plus1d import provenance  # noqa: PLC0415
+    from r2plus1d.results import provenance  # noqa: PLC0415
 
     print(provenance.show(arguments.target))
 
 
 def show_profile(_: argparse.Namespace) -> None:
-    from r2plus1d import profile  # noqa: PLC0415
+    from r2plus1d.results import profile  # noqa: PLC0415
 
     print(profile.profile())
 

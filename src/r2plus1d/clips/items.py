@@ -1,0 +1,134 @@
+"""From annotation lists to clips: what a training, validation or test item of a row is.
+
+Shapes: T frames, H x W pixels, U distinct frames of a video; clips are uint8 [T, H, W, 3] until they reach the device.
+All randomness of an item comes from (seed, epoch, index), so neither the number of reader processes nor the order in
+which they work matters.
+"""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from r2plus1d.clips.loader import AUGMENTATION, stacked
+from r2plus1d.clips.sampling import test_indices, train_indices
+from r2plus1d.config.resolve import RowConfig
+from r2plus1d.datasets.annotations import Sample
+from r2plus1d.system.processes import cores_each
+from r2plus1d.video import views
+
+
+class Reader(Protocol):
+    """Where frames come from: packed frames, loose ones or videos. `count` is how many the video has."""
+
+    def read(self, path: str, indices: np.ndarray, count: int) -> np.ndarray: ...
+
+
+class Clips(Dataset):
+    """One item per video. Without reader processes the items of a batch are read by threads: decoding and resizing
+    leave Python's lock. In a reader process one after the other: there are as many processes as cores."""
+
+    def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader):
+        self.config, self.samples, self.reader = config, samples, reader
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, items: list) -> list:
+        return list((map if get_worker_info() else _threads().map)(self.__getitem__, items))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores_each())
+
+
+class TrainClips(Clips):
+    """(epoch, index) -> (clip uint8 [T, crop, crop, 3], label): one random clip, cropped and flipped at random."""
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        epoch, index = item
+        rng = np.random.default_rng([self.config.seed, AUGMENTATION, epoch, index])
+        clip = training_clip(self.config, self.samples[index], self.reader, rng)
+        return torch.from_numpy(clip), self.samples[index].label
+
+    def collate(self, items: list[tuple[torch.Tensor, int]]) -> list[torch.Tensor]:
+        """[clips, labels]; of no items too, a process's share of a batch that is smaller than their number."""
+        clip, side = self.config.clip, self.config.train.crop
+        nothing = [torch.empty((0, clip.frames, side, side, 3), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)]
+        return stacked(items) if items else nothing
+
+
+def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [T, crop, crop, 3]: the training view, everything random drawn from `rng`."""
+    clip, train = config.clip, config.train
+    indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
+    frames = views.resize_short_side(reader.read(sample.path, indices, sample.num_frames), train.resize)
+    box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
+    frames = np.ascontiguousarray(views.resize(views.crop(frames, box), (train.crop, train.crop)))
+    return views.flip(frames) if rng.random() < train.flip else frames
+
+
+class ValClips(Clips):
+    """index -> (clip uint8 [T, crop, crop, 3], label): the middle clip, centre crop.
+
+    With `static` its middle frame, repeated, which leaves its appearance and removes its motion.
+    """
+
+    def __init__(self, config: RowConfig, samples: list[Sample], reader: Reader, static: bool = False):
+        super().__init__(config, samples, reader)
+        self.static = static
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        clip, train, sample = self.config.clip, self.config.train, self.samples[index]
+        indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, 1)[0]
+        if self.static:
+            indices = indices[len(indices) // 2].repeat(len(indices))
+        frames = views.resize_short_side(self.reader.read(sample.path, indices, sample.num_frames), train.resize)
+        return torch.from_numpy(views.center_crop(frames, train.crop).copy()), sample.label
+
+
+@dataclass(frozen=True)
+class TestVideo:
+    """What all test views of one video are cut from: each frame decoded once and resized once."""
+
+    frames: torch.Tensor  # uint8 [U, H, W, 3], short side as the test views need it
+    indices: torch.Tensor  # int64 [clips, T], into `frames`
+    label: int
+
+    def pin_memory(self) -> "TestVideo":
+        """For a DataLoader, which knows only tensors by itself."""
+        return replace(self, frames=self.frames.pin_memory())
+
+    def to(self, device: torch.device) -> "TestVideo":
+        """With its frames on `device`, where fewer bytes go than its crops have."""
+        return replace(self, frames=self.frames.to(device, non_blocking=True))
+
+    def crops(self, config: RowConfig) -> torch.Tensor:
+        """uint8 [crops * U, crop, crop, 3]: every frame's first crop, then every frame's second one, and so on."""
+        size, (h, w) = config.test.crop, self.frames.shape[1:3]
+        boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
+        return torch.cat([views.crop(self.frames, box) for box in boxes])
+
+    def places(self, config: RowConfig) -> torch.Tensor:
+        """int64 [crops * clips, T]: which of `crops` make up each view; view number = crop * clips + clip."""
+        return torch.cat([self.indices + crop * len(self.frames) for crop in range(config.test.crops)])
+
+    def views(self, config: RowConfig) -> torch.Tensor:
+        """uint8 [crops * clips, T, crop, crop, 3]"""
+        return self.crops(config)[self.places(config)]
+
+
+class TestVideos(Clips):
+    """index -> TestVideo."""
+
+    def __getitem__(self, index: int) -> TestVideo:
+        clip, test, sample = self.config.clip, self.config.test, self.samples[index]
+        indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, test.clips)
+        distinct, places = np.unique(indices, return_inverse=True)
+        frames = views.resize_short_side(self.reader.read(sample.path, distinct, sample.num_frames), test.resize)
+        return TestVideo(torch.from_numpy(frames), torch.from_numpy(places.reshape(indices.shape)), sample.label)

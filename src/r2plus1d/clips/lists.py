@@ -1,0 +1,60 @@
+"""A row's annotation lists: where each lies, reading them, and the check that refuses what would spoil a result."""
+
+from collections import Counter
+from pathlib import Path
+
+from r2plus1d.datasets.annotations import ListError, Sample, parse, read_text
+
+
+def read_samples(folder: Path, dataset: str, split: str) -> list[Sample]:
+    path = folder / list_name(dataset, split, "rawframes")
+    if not path.is_file():
+        raise ListError(f"{path} is missing; run `dvc repro build_lists`")
+    text = read_text(path)
+    return parse(text, str(path)) if text else []
+
+
+def list_name(dataset: str, split: str, kind: str) -> str:
+    return f"{dataset}_{split}_list_{kind}.txt"
+
+
+def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str, str], available: set[str]) -> None:
+    """Refuses lists that would spoil a result.
+
+    `splits` are the samples of `train` and `val`, `classes` the label map, `content` each path's sha256, `available`
+    the paths that frames or videos exist for. The training list may be empty: finished weights can be tested without;
+    and a subset has no videos of some classes in either list.
+    Raises ListError naming every offending line (the first ten of a kind).
+    """
+    problems: list[str] = []
+
+    def complain(what: str, lines: list[str]) -> None:
+        shown = lines[:10] + ([f"... and {len(lines) - 10} more"] if len(lines) > 10 else [])
+        problems.extend([f"{what}:", *(f"  {line}" for line in shown)] if lines else [])
+
+    lines = [(split, n, s) for split, samples in splits.items() for n, s in enumerate(samples, 1)]
+
+    def where(bad) -> list[str]:
+        return [f"{split} list, line {n}: {s.path} {s.num_frames} {s.label}" for split, n, s in lines if bad(s)]
+
+    complain(f"unknown label (there are {len(classes)} classes)", where(lambda s: not 0 <= s.label < len(classes)))
+    complain("missing file", where(lambda s: s.path not in available))
+    complain("zero frames", where(lambda s: s.num_frames < 1))
+    twice = {path for path, times in Counter(s.path for _, _, s in lines).items() if times > 1}
+    complain("video listed twice", where(lambda s: s.path in twice))
+    trained = {content.get(s.path): s.path for s in splits["train"]}
+    complain(
+        "the same video in train and val",
+        [
+            f"{s.path} (val) = {trained[content.get(s.path)]} (train)"
+            for s in splits["val"]
+            if content.get(s.path) in trained
+        ],
+    )
+    counts = Counter(s.label for s in splits["train"])
+    if splits["train"]:
+        untrained = {s.label for s in splits["val"] if 0 <= s.label < len(classes) and not counts[s.label]}
+        complain("class with no training video", [classes[label] for label in sorted(untrained)])
+    complain("empty list", [] if splits["val"] else ["val"])
+    if problems:
+        raise ListError("the annotation lists cannot be used\n" + "\n".join(problems))

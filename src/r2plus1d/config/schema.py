@@ -1,0 +1,216 @@
+"""What every section of params.yaml may hold, and what a row's and a dataset's finished configuration hold.
+
+Types, ranges and the rules within one section; what is inherited and scaled is in `config`.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s/]+)+$")]
+Depth = Literal[10, 18, 34, 50, 101, 152]
+Convolution = Literal["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
+
+
+# One number of up to 99 digits in a file's name; other formats could name files elsewhere, or be of any length.
+FRAME_NAME = re.compile(r"[^/{}]{0,100}\{0?(:0?[0-9]{0,2}d?)?\}[^/{}]{0,100}")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    depth: Depth
+    conv: Convolution
+    width: Count
+
+
+class ClipConfig(Section):
+    input: Literal["frames", "video"]
+    short_side: Annotated[int, Field(ge=8)]
+    frames: Count
+    frame_interval: Count
+
+
+class TrainConfig(Section):
+    videos_per_gpu: Count
+    epochs: Count
+    lr: Positive
+    lr_batch: Count
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Positive
+    resize: Count
+    crop: Count
+    crop_area: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
+    crop_ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    flip: Annotated[float, Field(ge=0, le=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    val_interval: Count
+    log_interval: Count
+
+    @model_validator(mode="after")
+    def check(self):
+        _check_crop(self.crop, self.resize)
+        for name in ("crop_area", "crop_ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be [least, largest], not [{low}, {high}]")
+        return self
+
+
+class TestConfig(Section):
+    clips: Count
+    crops: Literal[1, 3]
+    resize: Count
+    crop: Count
+    average_clips: Literal["prob", "score"]
+
+    @model_validator(mode="after")
+    def check(self):
+        _check_crop(self.crop, self.resize)
+        if self.crops == 3 and self.crop != self.resize:
+            raise ValueError(f"3 crops along the long side need crop = resize, not {self.crop} and {self.resize}")
+        return self
+
+
+class BenchmarkConfig(Section):
+    warmup_videos: Annotated[int, Field(ge=0)]
+    videos: Count
+    train_steps: Count
+
+
+class Scale(Section):
+    resolution: Annotated[float, Field(gt=0, le=1)]
+    width: Annotated[float, Field(gt=0, le=1)]
+    depth: Depth | None
+
+
+class Runtime(Section):
+    device: Literal["cpu", "cuda", "auto"]
+    gpus: Count  # processes, over all machines; on the CPU too
+    threads: Count | None
+    lowered: Literal["auto", True, False]  # the network rewritten to run faster, or the plain one
+
+
+class MotionSource(Section):
+    kind: Literal["motion"]
+    train_videos: Count
+    val_videos: Count
+    short_side: Annotated[int, Field(ge=16)]
+
+
+class FolderSource(Section):
+    kind: Literal["folder"]
+    val_share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class ListsSource(Section):
+    """Annotation lists that are there already, of videos or of frames in loose files, used where they lie."""
+
+    kind: Literal["lists"]
+    content: Literal["videos", "frames"]
+    train: str | None = None  # paths of the lists; without this one, rows can be tested but not trained
+    val: str | None = None
+    labels: str | None = None  # class names, one a line
+    frame_name: str  # of loose frames, such as img_{:05}.jpg
+
+    @model_validator(mode="after")
+    def check(self):
+        if not (FRAME_NAME.fullmatch(self.frame_name) and self.frame_name.isprintable()):
+            raise ValueError(
+                f"frame_name is {self.frame_name!r}: expected a name with a number, such as img_{{:05}}.jpg"
+            )
+        return self
+
+
+class Limit(Section):
+    """A subset of a dataset that is downloaded. The label map keeps all classes, so that labels stay the same."""
+
+    classes: Count | None = None  # the first ones, in the order of the labels
+    videos_per_class: Count | None = None  # of each split: the first ones, in the order of the archives
+    splits: Annotated[list[Literal["train", "val"]], Field(min_length=1, max_length=2)]
+
+    @model_validator(mode="after")
+    def check(self):
+        if self.splits not in (["val"], ["train", "val"]):
+            raise ValueError(f"splits is {self.splits}: expected [val] or [train, val]")
+        return self
+
+
+class KineticsSource(Section):
+    kind: Literal["kinetics"]
+    url: Url
+    replacements: str | None = None  # archive below `url` of better copies of training videos
+    limit: Limit
+    skip: list[str]
+
+
+class OfficialSource(Section):
+    """UCF101 and HMDB51, with their official splits."""
+
+    kind: Literal["ucf101", "hmdb51"]
+    videos: Url
+    annotations: Url
+    split: Literal[1, 2, 3]
+    limit: Limit
+    skip: list[str]
+
+
+Source = Annotated[
+    MotionSource | FolderSource | ListsSource | KineticsSource | OfficialSource, Field(discriminator="kind")
+]
+
+
+class DataConfig(Section):
+    """What the stages that every row shares need: download, extraction and lists."""
+
+    dataset: str
+    seed: int
+    source: Source
+    path: str | None
+    in_place: str | None = None  # folder of the user's own videos or frames, used where they lie
+    loose_frames: str | None = None  # name of those frames, such as img_{:05}.jpg; None: videos
+    short_sides: dict[str, int]  # folder of the packed frames ("256p") -> short side in pixels
+
+
+class RowConfig(Section):
+    """What one row needs; `clip.short_side`, `train.resize`, ... are pixels after scaling."""
+
+    row: str
+    dataset: str
+    seed: int
+    scale: Scale
+    model: ModelConfig
+    clip: ClipConfig
+    frames: str  # folder of the packed frames, under data/<dataset>/frames
+    in_place: str | None
+    loose_frames: str | None  # name of the frames in loose files below `in_place`; None: packed frames or videos
+    checkpoint: str | None  # URL or path of weights that are tested instead of training
+    train: TrainConfig
+    test: TestConfig
+    benchmark: BenchmarkConfig
+    runtime: Runtime
+
+    @property
+    def videos_per_step(self) -> int:
+        """Videos that one update of the weights is made from, over all processes."""
+        return self.runtime.gpus * self.train.videos_per_gpu
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first epoch, by the linear scaling rule."""
+        return self.train.lr * self.videos_per_step / self.train.lr_batch
+
+
+def _check_crop(crop: int, resize: int) -> None:
+    if crop > resize:
+        raise ValueError(f"crop {crop} is larger than the short side it is cut from (resize {resize})")
+
+
+CUSTOM = "custom"

@@ -1,0 +1,115 @@
+"""Annotation lists in MMAction's formats, and the label map.
+
+Frames list: `path total_frames label`; videos list: `path label`; the published validation list: `video_id,
+num_frames, label_index`, where the id is a file's name without its ending. One video a line; the path may contain
+blanks, since the numbers stand last, apart by blanks or commas. Labels count from 0.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2plus1d.system.errors import UserError
+
+LONGEST_LINE = 8192  # characters
+MOST_CLASSES = 100_000  # without names given for them: a label is a row of the network's last layer
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    path: str  # of the video, below data/<dataset>/videos; also its name among the packed frames
+    num_frames: int
+    label: int
+
+
+class ListError(UserError, ValueError):
+    """Lists that cannot be used; the message holds the offending lines."""
+
+
+def format_frames(samples: Iterable[Sample]) -> str:
+    return "".join(f"{s.path} {s.num_frames} {s.label}\n" for s in samples)
+
+
+def format_videos(samples: Iterable[Sample]) -> str:
+    return "".join(f"{s.path} {s.label}\n" for s in samples)
+
+
+def format_published(samples: Iterable[Sample]) -> str:
+    return "".join(f"{Path(s.path).stem}, {s.num_frames}, {s.label}\n" for s in samples)
+
+
+def parse(text: str, name: str) -> list[Sample]:
+    """Any of the three formats, told apart by the first line; blank lines are passed over. Of a videos list, num_frames
+    is 0.
+
+    Raises ListError with the line's number for a line that is not like the first or whose path is not `writable`.
+    """
+    lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
+    if not lines:
+        raise ListError(f"{name}: empty; expected lines such as `path total_frames label` or `path label`")
+    numbers = 2 if _fields(lines[0][1], 2) else 1
+    what = {1: "`path label`", 2: "`path total_frames label`"}[numbers]
+    samples = []
+    for number, line in lines:
+        found = _fields(line, numbers)
+        if not found:
+            raise ListError(f"{name}, line {number}: expected {what}, found {line[:200]!r}")
+        path, *rest = found
+        if not writable(path):
+            raise ListError(f"{name}, line {number}: {path[:200]!r} holds control characters or ones that do not show")
+        samples.append(Sample(path, int(rest[0]) if numbers == 2 else 0, int(rest[-1])))
+    return samples
+
+
+def writable(path: str) -> bool:
+    """Whether a path can stand in a list and be read back as it is."""
+    return path.isprintable() and path == path.strip() != "" and len(path) <= LONGEST_LINE // 2
+
+
+def _lines(text: str) -> list[str]:
+    """Not str.splitlines, which ends lines at eight more characters than files do."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _fields(line: str, numbers: int) -> tuple[str, ...] | None:
+    found = _LINE[numbers].fullmatch(line) if len(line) <= LONGEST_LINE else None
+    return found.groups() if found else None
+
+
+_LINE = {n: re.compile(r"\s*(\S.*?)" + n * r"(?:\s*,\s*|\s+)([0-9]{1,9})" + r"\s*") for n in (1, 2)}
+
+
+def parse_label_map(text: str, name: str) -> list[str]:
+    """Class names in the order of the labels, from lines of a name, or of a name and its label in either order.
+
+    Raises ListError where names repeat or cannot be read back, or the labels are not 0, 1, 2, ... or 1, 2, 3, ...
+    """
+    lines = [line.strip() for line in _lines(text) if line.strip()]
+    if long := next((line for line in lines if len(line) > LONGEST_LINE), None):
+        raise ListError(f"{name}: {long[:200]!r} ... is no class name; expected one a line")
+    for pattern in (r"(?P<label>[0-9]{1,9})[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]{1,9})"):
+        found = [re.fullmatch(pattern, line) for line in lines]
+        if lines and all(found):
+            numbered = sorted((int(match["label"]), match["name"]) for match in found)
+            if [label - numbered[0][0] for label, _ in numbered] == list(range(len(lines))) and numbered[0][0] <= 1:
+                lines = [match for _, match in numbered]
+                break
+    if repeated := [line for line, times in Counter(lines).items() if times > 1]:
+        raise ListError(f"{name}: class {repeated[0]!r} stands there twice")
+    if odd := next((line for line in lines if not writable(line)), None):
+        raise ListError(f"{name}: {odd[:200]!r} is no class name; expected one a line, of characters that show")
+    if not lines:
+        raise ListError(f"{name}: empty; expected one class name a line")
+    return lines
+
+
+def read_text(path: str | Path) -> str:
+    """Raises ListError for a file that cannot be read or is not text."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ListError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ListError(f"{path}: not a text file in UTF-8 ({error})") from error

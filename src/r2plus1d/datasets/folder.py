@@ -1,0 +1,117 @@
+"""A folder of the user's own videos: one sub-folder per class, or train/ and val/ with those below."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from r2plus1d.config.schema import FolderSource
+from r2plus1d.datasets.annotations import writable
+from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, DataError, Entry, SetAside, entry
+from r2plus1d.system.files import replacing
+from r2plus1d.system.progress import progress
+
+
+def copy(
+    source: FolderSource, seed: int, path: str | None, work: Path
+) -> tuple[list[Entry], list[SetAside], list[str]]:
+    if path is None:
+        raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
+    root = Path(path)
+    if not root.is_dir():
+        raise DataError(f"datasets.folder.path is {path!r}: there is no such folder")
+    splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
+    if list(splits) == ["train"]:
+        raise DataError(f"{root}: there is a train/ but no val/ beside it; add it, or keep neither")
+    found, aside = _scan(root, list(splits.values()) or [root])
+    order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
+    classes = sorted(order, key=lambda name: (order[name], name))
+    if len(classes) < 2:
+        raise DataError(
+            f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
+            f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with videos in each"
+        )
+    needed = sum(file.stat().st_size for file, _ in found)
+    if needed > (free := shutil.disk_usage(work).free):
+        raise DataError(f"{root}: copying needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free")
+    rows = []
+    for file, label in progress(found, len(found), "copying", "videos"):
+        target = work / file.relative_to(root)
+        if not (target.exists() and target.stat().st_size == file.stat().st_size):
+            with replacing(target) as partial:
+                shutil.copyfile(file, partial)
+        split = file.relative_to(root).parts[0] if splits else ""
+        rows.append(entry(target, work, label, split))
+    _remove_others(work, {row.path for row in rows})
+    if not splits:
+        rows, repeated = _without_repeats(rows)
+        aside += repeated
+        rows = _split(rows, classes, source.val_share, seed)
+    return sorted(rows), sorted(aside), classes
+
+
+def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[SetAside]]:
+    """(file, class) of every video, sorted, and (path, split, reason) of other files. Folder links are not followed."""
+    found, aside = [], []
+    for top in tops:
+        split = "" if top == root else top.name
+
+        def keep(file: Path | str, reason: str, split=split) -> None:
+            path = str(Path(file).relative_to(root))
+            aside.append(SetAside(path if path.isprintable() else ascii(path), split, reason))
+
+        unopened = lambda error, keep=keep: keep(error.filename, f"a folder that cannot be read: {error.strerror}")  # noqa: E731
+        for folder, subfolders, names in os.walk(top, onerror=unopened):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for link in (Path(folder, name) for name in subfolders if os.path.islink(Path(folder, name))):
+                keep(link, "a link to a folder, which is not followed")
+            for name in sorted(name for name in names if not name.startswith(".")):
+                file = Path(folder, name)
+                below = file.relative_to(top).parts
+                if len(below) < 2:
+                    continue  # beside the class folders, such as a README
+                if file.suffix.lower() not in VIDEO_SUFFIXES:
+                    keep(file, "its name does not end like a video's")
+                elif not writable(str(file.relative_to(root))):
+                    keep(
+                        file,
+                        "control characters or a blank at the start cannot stand in an annotation list",
+                    )
+                elif not file.is_file():
+                    keep(file, "not a file, or a link to nowhere")
+                elif not os.access(file, os.R_OK):
+                    keep(file, "may not be read")
+                else:
+                    found.append((file, below[0]))
+    return sorted(found), aside
+
+
+def _split(rows: list[Entry], classes: list[str], val_share: float, seed: int) -> list[Entry]:
+    """The same share of every class to val, drawn by the seed; a class keeps at least one training video."""
+    divided = []
+    for number, label in enumerate(classes):
+        own = sorted(row for row in rows if row.label == label)
+        count = min(len(own) - 1, max(1, round(len(own) * val_share)))
+        chosen = set(np.random.default_rng([seed, number]).permutation(len(own))[:count].tolist())
+        divided += [row._replace(split="val" if i in chosen else "train") for i, row in enumerate(own)]
+    return divided
+
+
+def _without_repeats(rows: list[Entry]) -> tuple[list[Entry], list[SetAside]]:
+    first: dict[str, str] = {}
+    kept, repeated = [], []
+    for row in sorted(rows):
+        if row.sha256 in first:
+            repeated.append(SetAside(row.path, "", f"same content as {first[row.sha256]}"))
+        else:
+            first[row.sha256] = row.path
+            kept.append(row)
+    return kept, repeated
+
+
+def _remove_others(work: Path, wanted: set[str]) -> None:
+    """Clears what an interrupted run copied from files that are gone since."""
+    for file in [f for f in work.rglob("*") if f.is_file()]:
+        if str(file.relative_to(work)) not in wanted:
+            file.unlink()

@@ -1,0 +1,258 @@
+"""The same network, rewritten to run faster; the plain network stays the reference.
+
+Shapes: N clips, C channels, T frames, H x W pixels, F distinct frames, K classes. Activations lie in memory as NTHWC.
+"""
+
+import copy
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from r2plus1d.model import winograd
+from r2plus1d.model.network import Block, Conv2plus1d, ConvNorm, Recognizer
+from r2plus1d.video.views import to_input
+
+if TYPE_CHECKING:
+    from r2plus1d.model.cuda.inference import Inference
+
+PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
+
+Where = bool | Literal["auto"]
+
+
+def for_inference(model: Recognizer, device: torch.device, lowered: Where = "auto") -> "Plain | Lowered | Inference":
+    """A copy for inference on `device`, whose methods `forward` and `from_frames` give the plain network's logits.
+
+    `lowered` (runtime.lowered): "auto" rewrites the network where that was measured to be faster and safe, on the CPU
+    where torch has oneDNN; true on NVIDIA GPUs too; false nowhere.
+    """
+    where, kind = _where(model, device, lowered), Plain
+    if where == "cpu":
+        kind = Lowered
+    elif where == "cuda":
+        from r2plus1d.model.cuda.inference import Inference as kind  # noqa: N813, PLC0415 (Triton, not there everywhere)
+    return kind(copy.deepcopy(model).eval()).to(device)
+
+
+def for_training(model: Recognizer, device: torch.device, lowered: Where = "auto") -> nn.Module:
+    """What to train on `device` in one process: a module with the model's own parameters and buffers, so that state,
+    checkpoints and optimizer are those of the plain network; that itself where it is not rewritten.
+
+    `lowered`: as for inference.
+    """
+    where = _where(model, device, lowered)
+    if where == "cuda":
+        from r2plus1d.model.cuda.training import Training  # noqa: PLC0415 (Triton, not there everywhere)
+
+        return Training(model)
+    return Trained(model) if where == "cpu" else model
+
+
+def _where(model: Recognizer, device: torch.device, lowered: Where) -> str | None:
+    if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return "cpu"
+    # The networks for GPUs are made for convolutions that are all split into a spatial and a temporal one.
+    split = all(isinstance(m.conv, Conv2plus1d) for m in model.modules() if isinstance(m, ConvNorm))
+    return "cuda" if lowered is True and device.type == "cuda" and torch.version.hip is None and split else None
+
+
+class Plain(nn.Module):
+    def __init__(self, model: Recognizer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        return self.model(x_NCTHW)
+
+    def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
+        """Logits [N, K] of clips that share frames: clip n is the frames `indices_NT[n]` of uint8 `x_FHWC`, which lie
+        on the device, the indices on the CPU."""
+        return self.model(_normalised(x_FHWC)[indices_NT].transpose(1, 2))
+
+
+def _normalised(x_FHWC: Tensor) -> Tensor:
+    """[F, 3, H, W]"""
+    return to_input(x_FHWC.unsqueeze(1), x_FHWC.device).squeeze(2)
+
+
+class Lowered(nn.Module):
+    """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
+    inside, and wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips share, the
+    stem's spatial convolution once. What that gains: `benchmarks/inference.py`.
+    """
+
+    def __init__(self, model: Recognizer):
+        super().__init__()
+        backbone = model.backbone
+        self.stem = _convolutions(backbone.conv1)
+        layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
+        self.blocks = nn.ModuleList(_LoweredBlock(block) for layer in layers for block in layer)
+        self.last = model.cls_head.fc_cls
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        parts = x_NCTHW.permute(0, 2, 3, 4, 1).tensor_split(_parts(len(x_NCTHW), x_NCTHW[0, 0].numel()))
+        return torch.cat([self._rest(_all(self.stem, part)) for part in parts])
+
+    def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
+        """As `Plain` does."""
+        clips, t = indices_NT.shape
+        parts = indices_NT.tensor_split(_parts(clips, t * x_FHWC[0, :, :, 0].numel()))
+        x, stem = _normalised(x_FHWC).permute(0, 2, 3, 1), self.stem
+        if stem[0].axes == "space":
+            x, stem = stem[0](x[None], relu=True)[0], stem[1:]
+        return torch.cat([self._rest(_all(stem, x[part])) for part in parts])
+
+    def _rest(self, x_NTHWC: Tensor) -> Tensor:
+        """Logits from the stem's activations."""
+        pooled = functional.max_pool2d(x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
+        x = pooled.unflatten(0, x_NTHWC.shape[:2])
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x.mean((1, 2, 3)))
+
+
+def _parts(clips: int, pixels: int) -> int:
+    """Into how many parts to divide so many clips of so many pixels each."""
+    return -(-clips // max(1, PIXELS_AT_ONCE // pixels))
+
+
+class _LoweredBlock(nn.Module):
+    def __init__(self, block: Block):
+        super().__init__()
+        self.convolutions = nn.ModuleList(c for part in block.parts for c in _convolutions(part))
+        self.downsample = None if block.downsample is None else _convolutions(block.downsample)
+
+    def forward(self, x_NTHWC: Tensor) -> Tensor:
+        shortcut = x_NTHWC if self.downsample is None else _all(self.downsample, x_NTHWC, relu=False)
+        return _all(self.convolutions, x_NTHWC, shortcut)
+
+
+class _Convolution(nn.Module):
+    """[N, T, H, W, C] -> [N, T', H', W', C']; over one axis or the plane, whichever its kernel spans, or over all.
+
+    oneDNN's fused convolution adds the bias, another tensor, and cuts off below 0.
+    """
+
+    def __init__(self, conv: nn.Conv3d):
+        super().__init__()
+        geometry = list(zip(conv.kernel_size, conv.stride, conv.padding, strict=True))
+        in_time, in_space = geometry[0] != (1, 1, 0), geometry[1:] != [(1, 1, 0)] * 2
+        self.axes = "all" if in_time and in_space else "time" if in_time else "space"
+        kept = {"all": [0, 1, 2], "time": [0, 1], "space": [1, 2]}[self.axes]
+        _, self.stride, self.padding = zip(*(geometry[axis] for axis in kept), strict=True)
+        weight = conv.weight.detach()
+        weight = {"all": weight, "time": weight[..., 0], "space": weight[:, :, 0]}[self.axes]
+        last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
+        self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
+        self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+        self.winograd: winograd.Winograd | None = None  # made where it is needed, since it takes memory
+
+    def forward(self, x_NTHWC: Tensor, relu: bool, residual_NTHWC: Tensor | None = None) -> Tensor:
+        n, t, h, w, _ = x_NTHWC.shape
+        if self.axes == "space" and relu and residual_NTHWC is None and self._in_tiles(n * t, h, w):
+            self.winograd = self.winograd or winograd.Winograd(self.weight, self.bias)
+            return self.winograd(x_NTHWC.flatten(0, 1)).unflatten(0, (n, t))
+        x, residual = self._planes(x_NTHWC), None if residual_NTHWC is None else self._planes(residual_NTHWC)
+        options = self.weight, self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
+        if residual is None:
+            y = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
+        else:
+            y = torch.ops.mkldnn._convolution_pointwise.binary(x, residual, *options, "add", 1.0, "relu", [], None)
+        y = y.movedim(1, -1)
+        if self.axes == "all":
+            return y
+        return y.unflatten(0, (n, t)) if self.axes == "space" else y.unflatten(2, (h, w))
+
+    def _in_tiles(self, frames: int, h: int, w: int) -> bool:
+        return self.stride == self.padding == (1, 1) and winograd.wins(self.weight.shape, frames, h, w)
+
+    def _planes(self, x_NTHWC: Tensor) -> Tensor:
+        """[N * T, C, H, W], [N, C, T, H * W] or [N, C, T, H, W], without a copy."""
+        if self.axes != "all":
+            x_NTHWC = x_NTHWC.flatten(0, 1) if self.axes == "space" else x_NTHWC.flatten(2, 3)
+        return x_NTHWC.movedim(-1, 1)
+
+
+def _convolutions(block: ConvNorm) -> nn.ModuleList:
+    """A convolution and its batch norm, or the two of each that it is split into."""
+    if not isinstance(block.conv, Conv2plus1d):
+        return nn.ModuleList([_Convolution(fuse_conv_bn_eval(block.conv, block.bn))])
+    split = block.conv
+    folded = fuse_conv_bn_eval(split.conv_s, split.bn_s), fuse_conv_bn_eval(split.conv_t, block.bn)
+    return nn.ModuleList(map(_Convolution, folded))
+
+
+def _all(
+    convolutions: nn.ModuleList, x_NTHWC: Tensor, residual_NTHWC: Tensor | None = None, relu: bool = True
+) -> Tensor:
+    """One after the other, each with a ReLU, but after the last one only where asked for."""
+    for number, convolution in enumerate(convolutions, 1):
+        last = number == len(convolutions)
+        x_NTHWC = convolution(x_NTHWC, relu or not last, residual_NTHWC if last else None)
+    return x_NTHWC
+
+
+class Trained(nn.Module):
+    """The plain network's training step, with its parameters and buffers: each temporal convolution in two dimensions,
+    and the pooling with its channels last in memory. In `eval` it is the plain network.
+    What that gains: `benchmarks/training_cpu.py`.
+    """
+
+    def __init__(self, model: Recognizer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        if not self.training:
+            return self.model(x_NCTHW)
+        backbone = self.model.backbone
+        x = _trained(backbone.conv1, x_NCTHW.contiguous())
+        # The ReLU gives the same before and after the pooling, which leaves it a quarter to do.
+        x = torch.relu_(_Pool.apply(x.flatten(1, 2))).unflatten(1, x.shape[1:3])
+        for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
+            for block in layer:
+                x = _trained_block(block, x)
+        return self.model.cls_head(x)
+
+
+def _trained_block(block: Block, x_NCTHW: Tensor) -> Tensor:
+    shortcut = x_NCTHW if block.downsample is None else _trained(block.downsample, x_NCTHW)
+    *inner, last = block.parts
+    for part in inner:
+        x_NCTHW = torch.relu_(_trained(part, x_NCTHW))
+    return torch.relu_(_trained(last, x_NCTHW) + shortcut)
+
+
+def _trained(block: ConvNorm, x_NCTHW: Tensor) -> Tensor:
+    if not isinstance(block.conv, Conv2plus1d):
+        return block.bn(block.conv(x_NCTHW))
+    split = block.conv
+    x = torch.relu_(split.bn_s(split.conv_s(x_NCTHW)))
+    conv, size = split.conv_t, x.shape[3:]
+    # [N, C, T, H * W]. With channels last in memory, oneDNN 3's weight gradient of a strided 1 x 1 kernel is wrong.
+    y = functional.conv2d(x.flatten(3), conv.weight[..., 0], None, conv.stride[:2], conv.padding[:2])
+    return block.bn(y.unflatten(3, size))
+
+
+class _Pool(torch.autograd.Function):
+    """The backbone's pooling of frames, [N, C * T, H, W] -> [N, C * T, H / 2, W / 2]; with channels last in memory,
+    which makes it several times as fast, from a copy."""
+
+    WINDOW = [3, 3], [2, 2], [1, 1]  # kernel, stride, padding
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        pooled, places = torch.ops.aten.max_pool2d_with_indices(x, *_Pool.WINDOW)
+        ctx.save_for_backward(x, places)
+        return pooled.contiguous()
+
+    @staticmethod
+    def backward(ctx, g: Tensor) -> Tensor:
+        x, places = ctx.saved_tensors
+        g = g.contiguous(memory_format=torch.channels_last)
+        of_x = torch.ops.aten.max_pool2d_with_indices_backward(g, x, *_Pool.WINDOW, [1, 1], False, places)
+        return of_x.contiguous()

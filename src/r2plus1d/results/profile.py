@@ -1,0 +1,63 @@
+"""Where the pipeline's seconds went: the table of all stages' records.
+
+A stage that did not run here since keeps what metrics/profile.json says of it.
+"""
+
+import itertools
+
+from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import read_json, write_json, write_text
+
+STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
+BETWEEN = "DVC, between the stages"
+COLUMNS = ("stage", "row", "seconds", "share", "start", "reading", "the rest")
+PAUSE = 60.0  # seconds between two stages of one `dvc repro`, at most
+
+
+class ProfileError(UserError):
+    """No stage has left a record."""
+
+
+def profile() -> str:
+    """The table, also written to metrics/profile.md, with what it is made from beside it, and into the README.
+
+    Raises ProfileError."""
+    here = [record for path in paths.seconds("", None).parent.glob("*.json") if (record := read_json(path))]
+    known = {(record["stage"], record["row"]): record for record in [*(read_json(paths.PROFILE) or []), *here]}
+    known.pop((BETWEEN, None), None)
+    if not known:
+        raise ProfileError(f"no record of a stage in {paths.seconds('', None).parent}: run `dvc repro`")
+    if len(here) == len(known) and (between := _between(here)) is not None:
+        known[BETWEEN, None] = {**here[0], "stage": BETWEEN, "row": None, "seconds": between, "start": 0, "reading": 0}
+    records = sorted(known.values(), key=_place)
+    write_json(paths.PROFILE, [{k: v for k, v in record.items() if k != "began"} for record in records])
+    text = table(records)
+    write_text(paths.PROFILE.with_suffix(".md"), text + "\n")
+    into_readme(paths.README, "profile", text)
+    return text
+
+
+def table(records: list[dict]) -> str:
+    total, rows = sum(record["seconds"] for record in records), []
+    for record in records:
+        parts = record["start"], record["reading"], record["seconds"] - record["start"] - record["reading"]
+        head = record["stage"], record["row"] or "", f"{record['seconds']:.1f}", f"{record['seconds'] / total:.0%}"
+        rows.append([*head, *(f"{part:.1f}" for part in parts)])
+    rows.append(["all", "", f"{total:.1f}", "100%", "", "", ""])
+    machines = sorted({f"{record['processor']}, {record['cores']} cores" for record in records})
+    note = f"Seconds of the last run of each stage, on {' and '.join(machines)}. start: Python and its imports; "
+    return f"{markdown_table(COLUMNS, rows)}\n\n{note}reading: waiting for clips."
+
+
+def _place(record: dict) -> tuple:
+    stage, row = record["stage"], record["row"]
+    return STAGES.index(stage) if stage in STAGES else len(STAGES), row == "custom", row or ""
+
+
+def _between(records: list[dict]) -> float | None:
+    """Seconds between stages that ran one after the other; None where they did not."""
+    ordered = sorted(records, key=lambda record: record["began"])
+    gaps = [later["began"] - r["began"] - r["seconds"] for r, later in itertools.pairwise(ordered)]
+    return sum(gaps) if gaps and min(gaps) > -1 and max(gaps) < PAUSE else None

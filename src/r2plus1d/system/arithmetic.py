@@ -1,0 +1,42 @@
+"""The variables that pin the arithmetic, for the pipeline's own processes and none else.
+
+With them a CPU training gives the same bytes on any x86-64 machine with AVX2; without them the kernels differ from one
+processor model to the next. torch, oneDNN and MKL read theirs at their first operation, so they may be set after
+`import torch`; OpenMP reads its own when it is loaded, with torch.
+"""
+
+import os
+import sys
+
+PINNED = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "OMP_DYNAMIC": "false",  # true: OpenMP may start fewer threads than torch waits for, and a training stands still
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is repeatable only with a fixed workspace
+}
+THREAD_LIMIT = "OMP_THREAD_LIMIT"  # below torch's number of threads, a training stands still for the same reason
+
+
+def has_avx2(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    try:
+        with open(cpuinfo, encoding="utf-8") as lines:
+            return any(line.startswith("flags") and "avx2" in line.split() for line in lines)
+    except OSError:
+        return False
+
+
+if not has_avx2():
+    del PINNED["ATEN_CPU_CAPABILITY"]  # torch would run into instructions that are not there
+
+
+def pin() -> None:
+    """Sets the variables for this process and those that it starts, before the first operation.
+
+    Where OpenMP has already read others, the process begins once more, with these: the same command, in its place.
+    """
+    read_too_early = os.environ.get("OMP_DYNAMIC", "false") != "false" or THREAD_LIMIT in os.environ
+    os.environ.update(PINNED)
+    os.environ.pop(THREAD_LIMIT, None)
+    if read_too_early and "torch" in sys.modules:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,0 +1,56 @@
+"""The errors that a user can mend: stages print them as one line, with the way out."""
+
+import errno
+
+WAYS_OUT = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EROFS: "make the folder writable",
+    errno.EACCES: "give this user access",
+    errno.EPERM: "give this user access",
+    errno.EIO: "the disk or the network to it fails",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free some memory",
+}
+
+READER_LOST = (
+    "a worker process was killed, most likely by the system because memory ran out (dmesg may say so), or in a "
+    "container /dev/shm (docker run --shm-size=2g gives it more); what is finished is kept: lower "
+    "datasets.<name>.runtime.workers in params.yaml and run the same command again"
+)
+
+
+class UserError(Exception):
+    """Something outside the code is wrong; the message names it and the way out."""
+
+
+def explained(error: BaseException) -> str | None:
+    """The line that names an error outside the code and the way out; None for others, which are the code's own."""
+    text = str(error)
+    if isinstance(error, UserError):
+        return text
+    if isinstance(error, OSError):
+        way_out = WAYS_OUT.get(error.errno)
+        file = error.filename2 or error.filename
+        place = f"{file}: {error.strerror}" if file and error.strerror else text
+        return f"{place}; {way_out}, then run the same command again: what is finished is kept" if way_out else text
+    # Of a DataLoader, as soon as a reader process is gone, whatever the main process is at.
+    if isinstance(error, RuntimeError) and ("DataLoader worker (pid" in text or "shared memory" in text):
+        return READER_LOST
+    # Of torch: a RuntimeError on the CPU, OutOfMemoryError on CUDA. Named by their text, since torch loads slowly.
+    out_of_memory = isinstance(error, RuntimeError) and ("allocate" in text or "out of memory" in text)
+    if isinstance(error, MemoryError) or out_of_memory:
+        first_line = f" ({text.strip().splitlines()[0][:200]})" if text.strip() else ""
+        return (
+            f"memory ran out{first_line}; in params.yaml lower train.videos_per_gpu for a training or benchmark, "
+            "test.clips or test.crops for a test, or runtime.workers; what is finished is kept"
+        )
+    return None
+
+
+class ConfigError(UserError, ValueError):
+    """A value in params.yaml that cannot be used; the message names the key, the value and the way out."""
+
+
+class FrameError(UserError):
+    """Frames, packed or loose, that are missing or do not fit their index."""

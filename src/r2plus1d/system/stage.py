@@ -1,0 +1,74 @@
+"""How a stage starts and ends: alone at work on its outputs; and what a user can mend comes as one line, no traceback.
+
+Ended from outside it says how far it got. Without the DVC that started it, it ends too: what it finished is kept.
+"""
+
+import contextlib
+import gc
+import inspect
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from r2plus1d.system import arithmetic, paths, timing
+from r2plus1d.system.errors import explained
+from r2plus1d.system.files import held
+from r2plus1d.system.pool import end_with
+from r2plus1d.system.progress import reached
+
+TORCHRUN = "R2PLUS1D_TORCHRUN"  # environment variable: torchrun's arguments, where several machines work together
+ALONE = "R2PLUS1D_ALONE"  # environment variable: of the process that holds the stage's lock, for those that it starts
+
+
+def run(main: Callable, argv: list[str] | None = None) -> None:
+    """Calls `main` and exits.
+
+    A stage gives its `argv`, the script and what `main` takes (nothing, or a row): no two processes run the same stage
+    of the same row at a time.
+    """
+    if argv is not None and len(argv) - 1 != len(inspect.signature(main).parameters):
+        sys.exit(f"usage: python {argv[0]}{' ROW' * len(inspect.signature(main).parameters)}")
+    arithmetic.pin()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        with contextlib.nullcontext() if argv is None else _alone(*argv):
+            main(*(argv or [])[1:])
+        gc.freeze()  # or Python looks through everything that torch brought, for a quarter of a second, before it ends
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing more to end
+        sys.exit(ended("interrupted"))
+    except Exception as error:
+        if (line := explained(error)) is None:
+            raise
+        sys.exit(f"error: {line}")
+
+
+def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # torch's handler raises an error for readers that ended as well
+    sys.exit(ended("terminated"))
+
+
+def ended(how: str) -> str:
+    place = f" ({reached()})" if reached() else ""
+    return f"{how}{place}; what is finished is kept, run the same command again to go on"
+
+
+@contextlib.contextmanager
+def _alone(script: str, row: str | None = None) -> Iterator[None]:
+    """Holds the stage's lock: of processes that torchrun started, the first does, as it alone writes; else this one.
+
+    Raises BusyError.
+    """
+    stage = Path(script).stem
+    started = "TORCHELASTIC_RUN_ID" in os.environ
+    if "DVC_STAGE" in os.environ and not started:
+        end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    if ALONE in os.environ or (os.environ.get("RANK", "0") != "0" if started else TORCHRUN in os.environ):
+        yield
+        return
+    with held(paths.lock(stage, row), f"stage {stage}{f' of {row}' if row else ''}"):
+        os.environ[ALONE] = str(os.getpid())
+        with timing.recorded(stage, row):
+            yield

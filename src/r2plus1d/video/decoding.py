@@ -1,0 +1,266 @@
+"""Reading and writing video files; the only module that knows PyAV.
+
+Frames are uint8 [H, W, 3] in RGB, upright: rotation metadata is applied. Frame numbers count decoded frames from 0.
+All frames of a video have the size of its first: others are scaled to it, as ffmpeg does. FFmpeg gets an open file and
+nothing else: whatever the content asks for, it can open no other file and no network connection.
+"""
+
+import contextlib
+import math
+import os
+import stat
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from r2plus1d.system.errors import UserError
+
+# FFmpeg's names of the containers that such files are, told apart by their content. No playlists, no lists of images.
+CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,ogg"
+MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before a video counts as cut off
+# What one video may cost. Each is far beyond any clip, and none depends on the machine.
+MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
+MAX_PIXELS = 2**26  # of a frame: 8192 x 8192, twice 8K
+LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
+MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
+MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
+MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
+
+
+class VideoError(UserError):
+    """A video that cannot be read; the message says why, without the path."""
+
+
+def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndarray | None]:
+    """All frames in order; those not `wanted` (None: all are) are decoded but not converted, and come as None.
+
+    Raises VideoError for a file without a video stream, with broken content or beyond the limits above; at the end for
+    one without frames, and one that is cut off: frames are missing of those that the container announced. In this
+    process, where a fault of the decoder ends everything: `bounded.decode` is for files that nobody has decoded yet.
+    """
+    convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
+    count, pixels, size = 0, 0, None
+    try:
+        with _opened(path) as (container, stream):
+            for number, frame in enumerate(container.decode(stream)):
+                turns = round(frame.rotation / 90) % 4
+                if size is None:
+                    size = _turned(frame, turns)
+                    _check_pixels(*size)
+                    if max(size) > MAX_SHAPE * min(size):
+                        raise VideoError(f"frames of {size[1]} x {size[0]} pixels; at most {MAX_SHAPE} : 1 is read")
+                pixels += max(frame.width * frame.height, size[0] * size[1])
+                if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
+                    raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
+                yield _upright(frame, convert, turns, size) if wanted is None or number in wanted else None
+                count = number + 1
+            if count == 0:
+                raise VideoError("no frames")
+            if count < stream.frames * (1 - MISSING_FRAMES):
+                raise VideoError(f"cut off: {count} of {stream.frames} frames")
+    except MemoryError:  # FFmpeg's too; it may be the machine's fault
+        raise
+    except IndexError as error:  # PyAV's
+        raise VideoError("a stream begins amid the file") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(_reason(error)) from error
+
+
+class VideoReader:
+    """Frames straight from the video files under a folder, the counterpart of `frames.FrameReader`.
+
+    Decodes in this process, whose threads share the work: for videos that extraction has decoded whole before.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def read(self, path: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
+        """uint8 [len(indices), H, W, 3]; decodes once, and what must be of a video of `count` frames (0: unknown).
+
+        Raises VideoError, with the path, for a video that cannot be read or is too short.
+        """
+        wanted, places = np.unique(indices, return_inverse=True)
+        try:
+            frames = _decode_some(self.folder / path, wanted, count)
+            if frames is None:
+                frames = _decode_through(self.folder / path, wanted)
+        except VideoError as error:
+            raise VideoError(f"{self.folder / path}: {error}, though extraction could read it") from error
+        if len(frames) < len(wanted):
+            missing = wanted[len(frames)]
+            raise VideoError(f"{self.folder / path}: frame {missing} is missing; run extract_frames again")
+        return frames if np.array_equal(indices, wanted) else frames[places]
+
+
+def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
+    """Those frames, of ascending numbers, from the start to the last; fewer where the video ends before."""
+    last, stack = int(wanted[-1]), _Stack(len(wanted))
+    for number, image in enumerate(decode(path, set(wanted.tolist()))):
+        if image is not None:
+            stack.add(image)
+        if number == last:
+            break
+    return stack.images
+
+
+def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
+    """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame, up to its
+    last one, without what is neither wanted nor referred to. None where that would not be exact.
+
+    Frames are told by their times, which of a video that is damaged, and decoded all the same, may be another order
+    than the one in which the decoder gives them.
+    """
+    if not 0 <= wanted[0] <= wanted[-1] < count:
+        return None
+    try:
+        with _opened(path) as (container, stream):
+            packets = _packets(container, stream, count, int(wanted[-1]))
+            order = np.argsort([packet.pts for packet in packets])  # frame number -> packet
+            starts = np.flatnonzero([packet.is_keyframe for packet in packets])
+            groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, _Stack(len(wanted))
+            for group in dict.fromkeys(groups.tolist()):
+                places = order[wanted[groups == group]]
+                if group and not _forgets(packets[starts[group]], stream.codec_context.extradata):
+                    return None
+                shown = {packets[place].pts for place in places}
+                for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
+                    stack.add(image)
+            return stack.images
+    except (_OtherwiseError, av.FFmpegError, IndexError, OSError, ValueError):  # what `decode` then says
+        return None
+
+
+class _OtherwiseError(Exception):
+    """A video that must be decoded from its start."""
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream, count: int, last: int) -> list[av.Packet]:
+    """Those of a video up to frame `last`, if each is one of its `count` frames, shown in the order of their times:
+    h264 in mp4 or mov.
+
+    Raises _OtherwiseError if not, or not surely.
+    """
+    context = stream.codec_context
+    plain = context.name == "h264" and container.format.name.startswith("mov") and stream.frames == count
+    if not plain or container.size > MOST_BYTES or (context.extradata or b"")[:1] != b"\1":  # avcC: units with lengths
+        raise _OtherwiseError
+    packets, times = [], []
+    for packet in container.demux(stream):
+        if not packet.size:  # the end
+            break
+        if packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt:
+            raise _OtherwiseError
+        packets.append(packet)
+        times.append(packet.pts)
+        if len(times) > last and packet.dts > sorted(times)[last]:  # no later packet is shown before
+            break
+    unordered = context.has_b_frames and times == [packet.dts for packet in packets]
+    if unordered or len(set(times)) <= last or len(set(times)) < len(times) or not packets[0].is_keyframe:
+        raise _OtherwiseError
+    return packets
+
+
+def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown: set[int]) -> Iterator[np.ndarray]:
+    """The frames of the times `shown`; `packets` are from a keyframe to the last of them."""
+    convert, size, previous, mode = VideoReformatter(), (context.height, context.width), -math.inf, None
+    for packet in [*packets, None]:
+        before, mode = mode, "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
+        if mode != before:
+            context.skip_frame = mode
+        for frame in context.decode(packet):
+            if frame.is_corrupt or frame.pts is None or frame.pts <= previous or (frame.height, frame.width) != size:
+                raise _OtherwiseError
+            previous = frame.pts
+            if frame.pts in shown:
+                shown.discard(frame.pts)
+                turns = round(frame.rotation / 90) % 4
+                yield _upright(frame, convert, turns, _turned(frame, turns))
+    if shown:
+        raise _OtherwiseError
+    context.flush_buffers()
+
+
+def _forgets(packet: av.Packet, extradata: bytes) -> bool:
+    """Whether no later frame refers to one before this keyframe: whether it is an IDR, a unit of type 5 (ITU-T H.264,
+    7.4.1). Units stand in an mp4 each after its length; the type is the last 5 bits of a unit's first byte."""
+    data, width, at = bytes(packet), (extradata[4] & 3) + 1, 0
+    while at + width < len(data):
+        kind = data[at + width] & 31
+        if kind in (1, 5):
+            return kind == 5
+        at += width + int.from_bytes(data[at : at + width], "big")
+    return False
+
+
+class _Stack:
+    """Images of one size, one after the other, in an array made for `count` of them."""
+
+    def __init__(self, count: int):
+        self._count, self._given, self._all = count, 0, np.empty((count, 0, 0, 3), np.uint8)
+
+    def add(self, image: np.ndarray) -> None:
+        if self._given == 0:
+            self._all = np.empty((self._count, *image.shape), np.uint8)
+        self._all[self._given] = image
+        self._given += 1
+
+    @property
+    def images(self) -> np.ndarray:
+        """uint8 [images added, H, W, 3]"""
+        return self._all[: self._given]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise VideoError("not a regular file")
+        options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS, **LIMITS}
+        try:
+            container = av.open("fd:", options=options, metadata_errors="replace")  # titles in any encoding
+        except av.ArgumentError as error:  # what FFmpeg says of a container that is not in the list
+            raise VideoError(f"no valid file in a container that is read ({CONTAINERS})") from error
+        with container:
+            yield container, _stream(container)
+    finally:
+        os.close(descriptor)
+
+
+def _stream(container: av.container.InputContainer) -> av.VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    if not streams:
+        raise VideoError("no video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        raise VideoError("no decoder for its video stream")
+    _check_pixels(stream.height, stream.width)
+    stream.codec_context.options = LIMITS
+    stream.thread_type, stream.thread_count = "NONE", 1  # processes, one per core, are what runs in parallel
+    return stream
+
+
+def _check_pixels(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise VideoError(f"frames of {width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read")
+
+
+def _turned(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
+    """(height, width) after so many quarter turns"""
+    return (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+
+
+def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: tuple[int, int]) -> np.ndarray:
+    """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
+    height, width = reversed(size) if turns % 2 else size
+    plane = convert.reformat(frame, width, height, "rgb24", threads=1).planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,210 @@
+"""Packed JPEG frames: many videos in one tar, with an index; the only module that knows the format.
+
+A folder holds, for one short side:
+  shard-00000.tar   `<video>/img_00001.jpg`, ...: plain tar, readable with standard tools
+  shard-00000.npy   int64 [frames, 2]: where each of the shard's JPEG files begins in the tar, and its length, in bytes
+  index.csv         one line per video: video, shard, first (row of the .npy), frames, height, width
+Frame k of a video (k from 0) is row first + k. Videos stand in sorted order, so the bytes depend on nothing else.
+"""
+
+import contextlib
+import csv
+import tarfile
+import tokenize
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import simplejpeg
+
+from r2plus1d.system.errors import FrameError
+from r2plus1d.system.files import replacing
+
+QUALITY = 95
+MOST_PIXELS = 1 << 26  # of a frame: twice 8K; a header may announce 65500 x 65500, 13 GB, in a few bytes
+MOST_BYTES = 1 << 28  # of its JPEG
+NO_SHARD = -1  # in the index of frames that are not packed
+COLUMNS = ("video", "shard", "first", "frames", "height", "width")
+LEAST = {"shard": NO_SHARD, "first": 0, "frames": 1, "height": 1, "width": 1}
+
+
+def jpeg_size(jpeg: bytes) -> tuple[int, int]:
+    """(height, width). Raises ValueError for what is no JPEG, and for one with more than MOST_PIXELS."""
+    height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; {MOST_PIXELS} are read at most")
+    return height, width
+
+
+class Images:
+    """JPEG files of one size, decoded one after the other into one array, `all`: uint8 RGB [count, H, W, 3]."""
+
+    def __init__(self, count: int):
+        self.count, self.given, self.all = count, 0, None
+
+    def add(self, jpeg: bytes) -> None:
+        """Raises ValueError as `jpeg_size` does, and for another size than the first one's."""
+        size = jpeg_size(jpeg)
+        if self.all is None:
+            self.all = np.empty((self.count, *size, 3), np.uint8)
+        if size != self.all.shape[1:3]:
+            raise ValueError(f"{size} pixels, but the first has {self.all.shape[1:3]}")
+        simplejpeg.decode_jpeg(jpeg, "RGB", buffer=self.all[self.given])
+        self.given += 1
+
+
+def encode(image: np.ndarray) -> bytes:
+    """uint8 RGB [H, W, 3] -> JPEG at quality 95 with halved chroma."""
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(image), QUALITY, "RGB", "420")
+
+
+class ShardWriter:
+    """Writes shard-<number>.tar and .npy; both appear under their names when the block ends without an error.
+
+    Frames go straight to the file, so memory does not grow with a video's length.
+    """
+
+    def __init__(self, folder: Path, number: int):
+        self.path = shard_path(folder, number)
+        self.number, self.spans, self.rows = number, [], []
+
+    def __enter__(self) -> "ShardWriter":
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(open(stack.enter_context(replacing(self.path, rivals=True)), "wb"))
+            self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
+            stack.push(self._close)
+            self._stack = stack.pop_all()
+        return self
+
+    def begin(self, video: str) -> None:
+        self._video, self._first, self._start, self._size = video, len(self.spans), self._tar.offset, None
+        self._plain = self._described(1, 0)
+
+    def add(self, image: np.ndarray) -> None:
+        """The next frame, uint8 RGB [H, W, 3]."""
+        self._size = image.shape[:2]
+        jpeg = encode(image)
+        header = self._header(len(self.spans) - self._first + 1, len(jpeg))
+        self._tar.fileobj.write(b"".join((header, jpeg, bytes(-len(jpeg) % tarfile.BLOCKSIZE))))
+        self.spans.append((self._tar.offset + len(header), len(jpeg)))
+        self._tar.offset += len(header) + -(-len(jpeg) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+    def _described(self, number: int, size: int) -> bytes:
+        """What stands before a frame of so many bytes in the tar."""
+        member = tarfile.TarInfo(f"{self._video}/img_{number:05d}.jpg")
+        member.size = size
+        return member.tobuf(self._tar.format, self._tar.encoding, self._tar.errors)
+
+    def _header(self, number: int, size: int) -> bytes:
+        """The same in a tenth of the time, from that of the video's first frame. Its fields are the name (100 bytes),
+        the length (octal, at 124) and the sum of all bytes (octal, at 148, itself taken as blanks)."""
+        if number > 99999 or len(self._plain) != tarfile.BLOCKSIZE:  # a name that is longer, or stands elsewhere
+            return self._described(number, size)
+        header, end = bytearray(self._plain), len(self._plain[:100].rstrip(b"\0")) - len(".jpg")
+        header[end - 5 : end], header[124:135], header[148:156] = b"%05d" % number, b"%011o" % size, b" " * 8
+        header[148:155] = b"%06o\0" % sum(header)
+        return bytes(header)
+
+    def end(self) -> None:
+        self.rows.append((self._video, self.number, self._first, len(self.spans) - self._first, *self._size))
+
+    def drop(self) -> None:
+        """Takes back the frames added since `begin`."""
+        del self.spans[self._first :]
+        self._tar.fileobj.seek(self._start)
+        self._tar.fileobj.truncate()
+        self._tar.offset = self._start
+
+    def __exit__(self, *error) -> None:
+        self._stack.__exit__(*error)
+
+    def _close(self, error: type | None, *_: object) -> None:
+        if error is None:
+            self._tar.close()
+            with replacing(self.path.with_suffix(".npy"), rivals=True) as partial, open(partial, "wb") as file:
+                np.save(file, np.array(self.spans, np.int64).reshape(-1, 2))
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.tar"
+
+
+def write_index(folder: Path, rows: Iterable[Sequence]) -> None:
+    """Closes a folder of shards; `rows` are those of all its ShardWriters, in order. They are not kept in memory."""
+    with replacing(folder / "index.csv") as partial, open(partial, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def read_index(folder: Path) -> pd.DataFrame:
+    """The index with the video as key. Raises FrameError where there is none, or not one that `write_index` wrote."""
+    path = folder / "index.csv"
+    if not path.is_file():
+        raise FrameError(f"{path} is missing; run `dvc repro extract_frames`")
+    try:
+        index = pd.read_csv(path, dtype=dict.fromkeys(LEAST, np.int64) | {"video": str}, keep_default_na=False)
+        wrong = tuple(index.columns) != COLUMNS or (index[list(LEAST)] < pd.Series(LEAST)).any(axis=None)
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        raise FrameError(
+            f"{path}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro extract_frames`"
+        ) from error
+    if wrong or not index["video"].is_unique:
+        raise FrameError(
+            f"{path}: damaged (not the columns, numbers and names expected); run `dvc repro extract_frames`"
+        )
+    return index.set_index("video")
+
+
+class FrameReader:
+    """Reads frames from a folder of shards; the counterpart of `video.VideoReader`.
+
+    Opens a shard for each call alone, which costs a thirtieth of the decoding: thousands of shards kept open would
+    exceed what a process may open. So it can be handed to any number of processes and threads.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        index = read_index(folder).sort_index()
+        self._videos = np.array([video.encode() for video in index.index], np.bytes_)
+        self._places = index[["shard", "first", "frames"]].to_numpy(np.int64)
+
+    def read(self, video: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
+        """uint8 [len(indices), H, W, 3]; each frame is read and decoded once, however often it is asked for.
+
+        Raises FrameError, with the file, where the video or a frame is not there.
+        """
+        shard, first, frames = self._place(video)
+        unique, inverse = np.unique(indices, return_inverse=True)
+        if unique[0] < 0 or unique[-1] >= frames:
+            raise FrameError(f"{self.folder}: {video!r} has frames 0 to {frames - 1}, not {unique[0]} to {unique[-1]}")
+        path, images = shard_path(self.folder, shard), Images(len(unique))
+        try:
+            places = np.lib.format.open_memmap(path.with_suffix(".npy"), mode="r")
+            if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 2:
+                raise ValueError(f"{places.dtype} {list(places.shape)} in the .npy beside it")
+            with open(path, "rb") as file:
+                for offset, length in places[first + unique].tolist():
+                    if offset < 0 or not 0 < length <= MOST_BYTES:
+                        raise ValueError(f"{length} bytes at byte {offset}, says the .npy beside it")
+                    file.seek(offset)
+                    _add(images, file.read(length), path, offset, video)
+        except (OSError, ValueError, LookupError, OverflowError, tokenize.TokenError) as error:  # of numpy's header too
+            raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
+        return images.all if np.array_equal(unique, indices) else images.all[inverse]
+
+    def _place(self, video: str) -> list[int]:
+        """[shard, row of the video's first frame in the shard's .npy, number of frames]"""
+        name = video.encode()
+        number = np.searchsorted(self._videos, name)
+        if number == len(self._videos) or self._videos[number] != name:
+            raise FrameError(f"{self.folder / 'index.csv'}: no frames of {video!r}; run `dvc repro extract_frames`")
+        return self._places[number].tolist()
+
+
+def _add(images: Images, jpeg: bytes, path: Path, offset: int, video: str) -> None:
+    try:
+        images.add(jpeg)
+    except ValueError as error:
+        raise FrameError(f"{path}: no JPEG at byte {offset} that could be of {video!r}: {error}") from error

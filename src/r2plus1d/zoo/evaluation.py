@@ -1,0 +1,95 @@
+"""The table's protocol: ten clips by three crops of every validation video, averaged.
+
+Shapes: N videos, V views, K classes. Source of the protocol: the published rows (see params.yaml, `recipe.test`).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from r2plus1d.clips.items import Reader, TestVideos
+from r2plus1d.clips.loader import loader, single
+from r2plus1d.config.resolve import RowConfig
+from r2plus1d.datasets.annotations import Sample
+from r2plus1d.model.lowered import for_inference
+from r2plus1d.system import processes
+from r2plus1d.system.device import prepare
+from r2plus1d.system.progress import progress
+from r2plus1d.system.timing import reading
+from r2plus1d.zoo import accuracy
+from r2plus1d.zoo.training import validate
+
+VIEWS_AT_ONCE = 30
+
+
+@dataclass(frozen=True)
+class Result:
+    scores: np.ndarray  # float32 [N, K], averaged over the views, in the order of the list
+    labels: np.ndarray  # int64 [N]
+    figures: dict  # accuracies in percent
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """int64 [N], with ties as in `metrics`."""
+        return np.argsort(self.scores, axis=1, kind="stable")[:, -1]
+
+
+def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
+    """Scores and accuracies of a trained network.
+
+    Reported beside the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
+    frame is repeated, what appearance alone scores.
+    """
+    device = prepare(config.runtime)
+    model = for_inference(model, device, config.runtime.lowered)
+    own = processes.share(samples)
+    videos = reading(loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single))
+    if processes.first():
+        part = f", a share of 1 in {processes.processes()}" if processes.processes() > 1 else ""
+        videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
+    averaged = []
+    for video in videos:
+        views = logits(model, video.to(device).crops(config), video.places(config), device)
+        averaged.append(accuracy.average_views(views.cpu().numpy(), config.test.average_clips))
+    scores, labels = np.stack(processes.together(averaged)), np.array([s.label for s in samples])
+    one_clip, static = (
+        validate(config, model, samples, reader, device, workers, static=still) for still in (False, True)
+    )
+    figures = {
+        **_percent(_accuracies(scores, labels)),
+        "single_clip": _percent({key.removesuffix("_acc"): value for key, value in one_clip.items()}),
+        "static": _percent({"top1": static["top1_acc"]}),
+        "videos": len(samples),
+    }
+    return Result(scores, labels, figures)
+
+
+def format_scores(scores: np.ndarray) -> str:
+    """JSON: a list of K scores per video, in the order of the list, as the published `--out` wrote it."""
+    rows = (", ".join(repr(round(float(v), 6)) for v in row) for row in scores)
+    return "[\n" + ",\n".join(f"[{row}]" for row in rows) + "\n]\n"
+
+
+def logits(model: nn.Module, crops: Tensor, places: Tensor, device: torch.device) -> Tensor:
+    """uint8 crops [F, H, W, 3] and the views made of them, int64 [V, T] -> logits [V, K] on `device`, by a network of
+    `for_inference`."""
+    parts = []
+    with torch.inference_mode():
+        for part in places.split(VIEWS_AT_ONCE):
+            used, own = part.unique(return_inverse=True)
+            parts.append(model.from_frames(crops[used].to(device, non_blocking=True), own))
+    return torch.cat(parts)
+
+
+def _accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {
+        "top1": accuracy.top_k_accuracy(scores, labels, 1),
+        "top5": accuracy.top_k_accuracy(scores, labels, 5),
+        "mean_class_accuracy": accuracy.mean_class_accuracy(scores, labels),
+    }
+
+
+def _percent(shares: dict[str, float]) -> dict[str, float]:
+    return {key: round(100 * value, 2) for key, value in shares.items()}
