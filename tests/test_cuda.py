@@ -12,6 +12,7 @@ from torch.nn import functional
 pytest.importorskip("triton", reason="Triton is there on Linux only")
 
 from r2plus1d.config import schema
+from r2plus1d.model import lowered
 from r2plus1d.model.cuda import batch_norm, inference, kernels
 from r2plus1d.model.cuda.inference import Inference
 from r2plus1d.model.cuda.training import Steps, Training
