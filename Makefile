@@ -17,7 +17,7 @@ test: $(READY)
 	@pytest -n auto --maxprocesses 4
 
 verify: $(READY)
-	@python stages/verify.py $(ROW)
+	@python -m r2plus1d verify $(ROW)
 
 gpu: $(READY)
 	@status=0; for script in gpu_inference gpu_training gpu_full_size; do \
@@ -29,7 +29,7 @@ lint: $(READY)
 
 # The local tag `published`, so that `dvc metrics diff published` compares with the published figures.
 published: $(READY)
-	@python stages/published.py
+	@python -m r2plus1d published
 
 $(READY): pyproject.toml constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "error: Python 3.11 or newer is needed, and there is no python3 on the PATH"; exit 1; }

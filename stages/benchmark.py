@@ -2,20 +2,22 @@
 
 import sys
 
+from r2plus1d.config.schema import BenchmarkedRow
 from r2plus1d.model import checkpoint
-from r2plus1d.results import provenance
 from r2plus1d.system import paths
 from r2plus1d.system.files import write_json
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import benchmark
+from r2plus1d.zoo import benchmark, records
 from r2plus1d.zoo.rows import Row, open_row
 
 
 def main(name: str) -> None:
-    measure(open_row(name))
+    row = open_row(name, BenchmarkedRow)
+    if not records.gives_back("benchmark", row):
+        measure(row)
 
 
-@provenance.recorded("benchmark")
+@records.recorded("benchmark")
 def measure(row: Row) -> None:
     name = row.config.row
     model = checkpoint.restore(paths.weights(name))

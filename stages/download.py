@@ -3,21 +3,26 @@
 import sys
 
 from r2plus1d.config import files
-from r2plus1d.datasets import dispatch, manifest
-from r2plus1d.system import paths
+from r2plus1d.datasets import dispatch
+from r2plus1d.datasets.manifest import Entry, SetAside, write_table
+from r2plus1d.system import kept, paths, records
 from r2plus1d.system.files import digest, write_text
 from r2plus1d.system.stage import run
 
 
 def main() -> None:
+    if kept.gives_back("download", records.SHARED):
+        return
     data = files.read_data(paths.DATA_CONFIG)
-    work = paths.work(f"download-{data.dataset}", digest([paths.DATA_CONFIG]))
-    videos = paths.data(data.dataset) / "videos"
-    params = files.read_params(paths.PARAMS)
-    rows, aside, classes = dispatch.bring(data, work, videos, files.workers(params), files.connections(params))
-    manifest.write_table(paths.manifest(data.dataset), rows, manifest.Entry)
-    manifest.write_table(paths.set_aside(data.dataset), aside, manifest.SetAside)
-    write_text(paths.classes(data.dataset), "".join(f"{name}\n" for name in classes))
+    name, inputs = data.dataset, [paths.DATA_CONFIG, paths.scan(data.dataset)]
+    tables = [paths.manifest(name), paths.set_aside(name), paths.classes(name)]
+    machine = files.machine(files.read_params(paths.PARAMS))
+    with records.recorded("download", records.SHARED, inputs, tables):
+        work = paths.work(f"download-{name}", digest([paths.DATA_CONFIG]))
+        rows, aside, classes = dispatch.bring(data, work, paths.data(name) / "videos", machine)
+        write_table(paths.manifest(name), rows, Entry)
+        write_table(paths.set_aside(name), aside, SetAside)
+        write_text(paths.classes(name), "".join(f"{label}\n" for label in classes))
     print(f"{len(rows)} videos, {sum(row.bytes for row in rows) / 1e6:.1f} MB; {len(aside)} files set aside")
 
 

@@ -4,21 +4,23 @@ import sys
 
 import pandas as pd
 
+from r2plus1d.config.schema import TestedRow
 from r2plus1d.model import checkpoint
-from r2plus1d.results import provenance
 from r2plus1d.system import paths, processes
 from r2plus1d.system.files import sha256, write_json, write_text
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import evaluation
+from r2plus1d.zoo import evaluation, records
 from r2plus1d.zoo.rows import Row, open_row
 
 
 def main(name: str) -> None:
-    row = open_row(name)
+    row = open_row(name, TestedRow)
+    if records.gives_back("test", row):
+        return
     processes.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
 
 
-@provenance.recorded("test")
+@records.recorded("test")
 def test(row: Row) -> None:
     name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
     result = evaluation.test(row.config, model, row.splits["val"], row.reader, row.workers)

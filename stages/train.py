@@ -7,33 +7,40 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch.hub
+
+from r2plus1d.config.schema import RowConfig
 from r2plus1d.datasets.fetch import FetchError, fetch
 from r2plus1d.model import checkpoint
-from r2plus1d.results import provenance
 from r2plus1d.system import paths, processes
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import training
+from r2plus1d.zoo import records
+from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
+from r2plus1d.zoo.training import train
+from r2plus1d.zoo.update import build_arguments
 
 
 def main(name: str) -> None:
-    row = open_row(name)
+    row = open_row(name, RowConfig)
+    if records.gives_back("train", row):
+        return
     if row.config.checkpoint is None:
         processes.run(lambda: make(row), row.config.runtime, row.key)
     elif processes.first():  # where several processes were started, one adopts the weights
         make(row)
 
 
-@provenance.recorded("train")
+@records.recorded("train")
 def make(row: Row) -> None:
     name, config, classes = row.config.row, row.config, len(row.classes)
-    arguments, work = training.build_arguments(config, classes), paths.work(name, row.key())
+    arguments, work = build_arguments(config, classes), records.unfinished(row)
     if config.checkpoint is None:
-        model, log = training.train(config, row.splits, row.reader, classes, work, row.workers, say)
+        model, log = train(config, row.splits, row.reader, classes, work, row.workers, say)
         iterations = -(-len(row.splits["train"]) // config.videos_per_step)
-        lines = [training.format_entry(entry, iterations) for entry in log.entries]
+        lines = [format_entry(entry, iterations) for entry in log.entries]
     else:
-        model, log = checkpoint.adopt(weights_file(config.checkpoint), arguments), training.Log()
+        model, log = checkpoint.adopt(weights_file(config.checkpoint), arguments), Log()
         lines = [f"Not trained: these are the weights of {config.checkpoint}"]
         say(lines[0])
     if processes.first():
@@ -46,8 +53,6 @@ def weights_file(source: str) -> Path:
     """A fetched file stays in torch's own cache, where MMAction keeps the same files under the same names."""
     if "://" not in source:
         return Path(source)
-    import torch.hub  # noqa: PLC0415  (at the top it would stand before the package, which fixes what torch reads)
-
     try:
         return fetch(source, Path(torch.hub.get_dir(), "checkpoints"))
     except FetchError as error:

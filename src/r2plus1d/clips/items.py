@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from r2plus1d.clips.loader import AUGMENTATION, stacked
 from r2plus1d.clips.sampling import test_indices, train_indices
-from r2plus1d.config.resolve import RowConfig
+from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.system.processes import cores_each
 from r2plus1d.video import views
@@ -108,23 +108,25 @@ class TestVideo:
         """With its frames on `device`, where fewer bytes go than its crops have."""
         return replace(self, frames=self.frames.to(device, non_blocking=True))
 
-    def crops(self, config: RowConfig) -> torch.Tensor:
+    def crops(self, config: TestedRow) -> torch.Tensor:
         """uint8 [crops * U, crop, crop, 3]: every frame's first crop, then every frame's second one, and so on."""
         size, (h, w) = config.test.crop, self.frames.shape[1:3]
         boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
         return torch.cat([views.crop(self.frames, box) for box in boxes])
 
-    def places(self, config: RowConfig) -> torch.Tensor:
+    def places(self, config: TestedRow) -> torch.Tensor:
         """int64 [crops * clips, T]: which of `crops` make up each view; view number = crop * clips + clip."""
         return torch.cat([self.indices + crop * len(self.frames) for crop in range(config.test.crops)])
 
-    def views(self, config: RowConfig) -> torch.Tensor:
+    def views(self, config: TestedRow) -> torch.Tensor:
         """uint8 [crops * clips, T, crop, crop, 3]"""
         return self.crops(config)[self.places(config)]
 
 
 class TestVideos(Clips):
     """index -> TestVideo."""
+
+    config: TestedRow
 
     def __getitem__(self, index: int) -> TestVideo:
         clip, test, sample = self.config.clip, self.config.test, self.samples[index]

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from r2plus1d.config import strict_yaml
-from r2plus1d.config.messages import check_mapping, short
-from r2plus1d.config.schema import DataConfig, RowConfig, Section
+from r2plus1d.config.messages import check_keys, check_mapping, short
+from r2plus1d.config.schema import ROW_FILES, DataConfig, Machine, Section
 from r2plus1d.system.errors import ConfigError
+
+R = TypeVar("R", bound=Section)
 
 
 def read_params(path: Path) -> dict:
@@ -26,39 +28,27 @@ def read_params(path: Path) -> dict:
     return params
 
 
-def connections(params: Mapping[str, Any]) -> int:
-    """To the server that the dataset in use comes from."""
-    return _runtime(params).get("connections", 1)
-
-
-def workers(params: Mapping[str, Any]) -> int | None:
-    """Reader processes for the dataset in use; None stands for `auto`."""
-    value = _runtime(params).get("workers")
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise ConfigError(f"runtime.workers is {short(value)}: expected a number of processes, 0 or more, or auto")
-    return None if value == "auto" else value
-
-
-def scheduler(params: Mapping[str, Any]) -> str | None:
-    """Address of the Dask cluster that extracts the frames of the dataset in use; None: this machine does."""
-    return _runtime(params).get("scheduler")
-
-
-def _runtime(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of the dataset in use; params.yaml may have changed since `resolve` checked it."""
+def machine(params: Mapping[str, Any]) -> Machine:
+    """How many processes, connections and machines work, which changes no result. Raises ConfigError."""
+    values = params.get("machine")
+    check_mapping("machine", values)
+    check_keys("machine", values, Machine.model_fields)
     try:
-        runtime = params["datasets"][params["dataset"]]["runtime"]
-    except (LookupError, TypeError) as error:
-        raise ConfigError(
-            f"params.yaml has changed: no datasets.<dataset>.runtime ({error}); run `dvc repro`"
-        ) from error
-    check_mapping("runtime", runtime)
-    return runtime
+        return Machine.model_validate(values)
+    except ValidationError as error:
+        key = str(error.errors()[0]["loc"][0])
+        raise ConfigError(f"machine.{key} is {short(values[key])}: expected {Machine.expected(key)}") from error
 
 
-def read_row(path: Path) -> RowConfig:
-    """Raises ConfigError for a file that `resolve` did not write so."""
-    return _read(path, RowConfig)
+def read_row(folder: Path, row: str, kind: type[R]) -> R:
+    """What the stage that reads this `kind` needs of a row. Raises ConfigError for a row without a configuration, and
+    for a file that `resolve` did not write so."""
+    path = folder / row / f"{ROW_FILES[kind]}.json"
+    if not path.is_file():
+        known = sorted(file.parent.name for file in folder.glob(f"*/{path.name}"))
+        hint = f"there are {', '.join(known)}" if known else "run `dvc repro resolve` first"
+        raise ConfigError(f"{path} is missing: no row {row!r}; {hint}")
+    return _read(path, kind)
 
 
 def read_data(path: Path) -> DataConfig:

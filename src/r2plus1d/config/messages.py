@@ -8,8 +8,8 @@ from typing import Any
 
 from r2plus1d.system.errors import ConfigError
 
-# The row that the section `model` describes, and files and folders beside those of the rows.
-TAKEN = ("custom", "data", "report", "coverage.json", "published.json")
+# The row that the section `model` describes, and the records of the stages that all rows share.
+TAKEN = ("custom", "data")
 
 
 _REPR = reprlib.Repr()
@@ -21,13 +21,15 @@ def check_mapping(where: str, value: Any) -> None:
         raise ConfigError(f"{where} is {short(value)}: expected keys with values below it")
 
 
-def check_keys(where: str, values: Mapping, known: Iterable[str], complete: bool = True) -> None:
-    known = list(known)
+def check_keys(
+    where: str, values: Mapping, known: Iterable[str], complete: bool = True, optional: Iterable[str] = ()
+) -> None:
+    known, optional = list(known), list(optional)
     for key in values:
         if key not in known:
             raise ConfigError(f"{where}: unknown key {short(key)}: " + nearest(key, known, "key"))
     for key in known if complete else ():
-        if key not in values:
+        if key not in values and key not in optional:
             raise ConfigError(f"{where}.{key} is missing; give it a value in params.yaml")
 
 

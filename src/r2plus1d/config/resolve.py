@@ -1,31 +1,35 @@
 """From params.yaml to one validated configuration per row: what is inherited, what `scale` shrinks, what is refused.
 
 A row's configuration is complete: with the data, it decides every byte of the row's results. How many processes and
-machines work is not in it, because that changes none of them.
+machines work is not in it, because that changes none of them. Each stage of a row gets a part of its own, so that
+nothing runs again for a value that it does not read.
 """
 
 import math
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
+from r2plus1d.config.files import machine
 from r2plus1d.config.messages import check_keys, check_mapping, check_name, nearest, short
 from r2plus1d.config.schema import (
     CUSTOM,
+    ROW_FILES,
     BenchmarkConfig,
+    BenchmarkedRow,
     ClipConfig,
     DataConfig,
     FolderSource,
+    FramesConfig,
     KineticsSource,
     Limit,
     ListsSource,
     ModelConfig,
     MotionSource,
     OfficialSource,
-    RowConfig,
     Runtime,
     Scale,
     Section,
@@ -34,6 +38,7 @@ from r2plus1d.config.schema import (
 )
 from r2plus1d.system.errors import ConfigError
 
+SECTIONS = {"scale": Scale, "runtime": Runtime, "train": TrainConfig, "benchmark": BenchmarkConfig}
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
 SOURCES = {
     "motion": MotionSource,
@@ -46,89 +51,138 @@ SOURCES = {
 
 
 Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and the values given there
+ROW_SECTIONS = ("model", "train", "test", "benchmark")
+SHARED_SECTIONS = ("runtime", "machine", "scale", "limit")
+MODEL = "model"  # what the row `custom` says of itself: that the sections above describe it
 
 
-def resolve(
-    params: Mapping[str, Any], published: Mapping[str, str] = MappingProxyType({})
-) -> tuple[DataConfig, list[RowConfig]]:
-    """The data configuration and one configuration for each zoo row and for `custom`, in the order of the tables.
+@dataclass(frozen=True)
+class Resolved:
+    """The configurations that follow from params.yaml."""
+
+    data: DataConfig
+    rows: list[BenchmarkedRow]  # complete, in the order of the tables
+
+    def files(self) -> dict[str, Section]:
+        """By their paths below configs/: data.json, and for each row what each of its stages reads."""
+        found: dict[str, Section] = {"data.json": self.data}
+        for row in self.rows:
+            values = row.model_dump()
+            frames = values | {"input": row.clip.input, "short_side": row.clip.short_side}
+            for section, stage in ROW_FILES.items():
+                known = frames if section is FramesConfig else values
+                part = section.model_validate({key: known[key] for key in section.model_fields})
+                found[f"{row.row}/{stage}.json"] = part
+            # The table's accuracy is by `test`; its speed by the benchmark's own number of views of the same size.
+            crop = row.test.crop
+            views = {"clips": row.benchmark.clips, "crops": row.benchmark.crops, "resize": crop, "crop": crop}
+            timed = row.model_copy(update={"test": row.test.model_copy(update=views)})
+            found[f"{row.row}/benchmark.json"] = timed
+        return found
+
+
+def resolve(params: Mapping[str, Any], published: Mapping[str, str] = MappingProxyType({})) -> Resolved:
+    """The data configuration and one configuration for each row of the zoo.
 
     `published` are the addresses of the published weights, by row. Raises ConfigError for a key that does not exist
     (with the nearest that does), a missing key, or a value of a wrong type or out of range.
     """
-    sections = ("dataset", "seed", "model", "train", "test", "benchmark", "datasets", "recipe", "zoo")
-    check_keys("params.yaml", params, sections)
-    for name in sections[2:]:
+    check_keys("params.yaml", params, ("dataset", "seed", *ROW_SECTIONS, *SHARED_SECTIONS, "datasets", "recipe", "zoo"))
+    for name in (*ROW_SECTIONS, *SHARED_SECTIONS, "datasets", "recipe", "zoo"):
         check_mapping(name, params[name])
     seed = params["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise ConfigError(f"seed is {short(seed)}: expected a whole number from 0 to {2**31 - 1}")
-    datasets = params["datasets"]
-    for name in datasets:
+    for name in params["datasets"]:
         check_name("datasets", name)
-    for name in params["zoo"]:
-        check_name("zoo", name)
-    if not isinstance(params["dataset"], str) or params["dataset"] not in datasets:
-        raise ConfigError(f"dataset is {short(params['dataset'])}: " + nearest(params["dataset"], datasets, "entry"))
-    check_keys("recipe", params["recipe"], ("model", "train", "test", "benchmark"))
-    parts = {name: _dataset(f"datasets.{name}", entry) for name, entry in datasets.items()}
-    source, scale, runtime = parts[params["dataset"]]
-    path = datasets[params["dataset"]]["path"]
-    shared = {"dataset": params["dataset"], "seed": seed, "in_place": None, "loose_frames": None}
+    for name, row in params["zoo"].items():
+        if not (name == CUSTOM and row == MODEL):
+            check_name("zoo", name)
+    chosen = params["dataset"]
+    if not isinstance(chosen, str) or chosen not in params["datasets"]:
+        raise ConfigError(f"dataset is {short(chosen)}: " + nearest(chosen, params["datasets"], "entry"))
+    check_keys("recipe", params["recipe"], ROW_SECTIONS)
+    machine(params)
+    limit = _merge(Limit, [("limit", params["limit"])])
+    sources = {name: _source(f"datasets.{name}", entry, limit) for name, entry in params["datasets"].items()}
+    dataset, source = params["datasets"][chosen], sources[chosen]
+    scale = _merge(Scale, [_layer(FULL_SIZE), *_both(params, "scale")], nullable=("depth",))
+    runtime = _merge(Runtime, [_layer(ANY_MACHINE), *_both(params, "runtime")], nullable=("threads",))
+    shared = {"dataset": chosen, "seed": seed, **_in_place(chosen, source, dataset.get("path"))}
+    rows = [_row(params, name, scale, runtime, shared, published) for name in params["zoo"]]
+    if isinstance(source, MotionSource):
+        pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
+        source = source.model_copy(update={"short_side": pixels})
+    if limit != Limit(splits=["train", "val"]) and not hasattr(source, "limit"):
+        raise ConfigError(f"limit: dataset {chosen} is not downloaded; it is taken whole, so leave `limit` as it was")
+    return Resolved(DataConfig(**shared, source=source, path=dataset.get("path")), rows)
+
+
+FULL_SIZE = {"resolution": 1.0, "width": 1.0}
+ANY_MACHINE = {"device": "auto", "gpus": 1, "lowered": "auto"}
+
+
+def _layer(defaults: Mapping[str, Any]) -> Layer:
+    return "params.yaml", defaults
+
+
+def _both(params: Mapping[str, Any], section: str) -> list[Layer]:
+    """What the dataset in use says of a section, and what the section itself says, which has the last word."""
+    name = params["dataset"]
+    return [(f"datasets.{name}.{section}", params["datasets"][name].get(section, {})), (section, params[section])]
+
+
+def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | None]:
+    """Where files are used that stay outside the project, and the name of their frames if they are loose."""
+    where = f"datasets.{name}"
     if isinstance(source, ListsSource):
-        where = f"datasets.{params['dataset']}"
         if path is None:
             raise ConfigError(f"{where}.path is null: give it the folder that the lists' paths start from")
         if source.val is None:
             raise ConfigError(f"{where}.source.val is null: give it the path of the validation list")
-        shared["in_place"] = path
-        shared["loose_frames"] = source.frame_name if source.content == "frames" else None
+        return {"in_place": path, "loose_frames": source.frame_name if source.content == "frames" else None}
     if isinstance(source, KineticsSource | OfficialSource):
-        shared["in_place"] = f"{path or 'downloads/' + params['dataset']}/videos"
-    rows = [_row(params, name, scale, runtime, shared, published) for name in (*params["zoo"], CUSTOM)]
-    short_sides = dict(sorted({row.frames: row.clip.short_side for row in rows}.items()))
-    if isinstance(source, MotionSource):
-        pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
-        source = source.model_copy(update={"short_side": pixels})
-    return DataConfig(**shared, source=source, path=path, short_sides=short_sides), rows
+        return {"in_place": f"{path or 'downloads/' + name}/videos", "loose_frames": None}
+    return {"in_place": None, "loose_frames": None}
 
 
 def _row(
     params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dict, published: Mapping[str, str]
-) -> RowConfig:
-    recipe, dataset = params["recipe"], f"datasets.{shared['dataset']}"
-    layers = {key: [(f"recipe.{key}", recipe[key])] for key in ("model", "train", "test", "benchmark")}
-    defaults = {key: (f"{dataset}.{key}", params["datasets"][shared["dataset"]][key]) for key in ("train", "benchmark")}
+) -> BenchmarkedRow:
+    dataset = params["datasets"][shared["dataset"]]
+    layers = {key: [(f"recipe.{key}", params["recipe"][key])] for key in ROW_SECTIONS}
+    defaults = {key: (f"datasets.{shared['dataset']}.{key}", dataset.get(key, {})) for key in ("train", "benchmark")}
     if name == CUSTOM:
         where, own = "model", params["model"]
         check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields, "checkpoint"))
-        layers["model"].append((where, _only(own, ModelConfig)))
         for key in ("train", "test", "benchmark"):
             layers[key] += [defaults[key]] if key in defaults else []
             layers[key].append((key, params[key]))
     else:
         where, own = f"zoo.{name}", params["zoo"][name]
         check_mapping(where, own)
-        check_keys(where, own, (*ClipConfig.model_fields, "videos_per_gpu", "checkpoint"))
+        optional = (*ModelConfig.model_fields, "videos_per_gpu", "checkpoint")
+        check_keys(where, own, (*ClipConfig.model_fields, *optional), optional=optional)
         layers["train"] += [(where, _only(own, TrainConfig)), defaults["train"]]
         layers["benchmark"].append(defaults["benchmark"])
+    layers["model"].append((where, _only(own, ModelConfig)))
     clip = _only(own, ClipConfig)
     if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
         clip["frame_interval"] = max(1, SPAN // clip["frames"])
     unscaled = _merge(ClipConfig, [(where, clip)])
     model = _merge(ModelConfig, layers["model"])
-    chosen = own.get("depth")  # a depth that `custom` asks for is meant as it is
+    chosen = own.get("depth")  # a depth that a row asks for is meant as it is
     depth = chosen if chosen is not None else scale.depth or model.depth
     scaled_model = {"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth}
     pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
-    return RowConfig(
+    return BenchmarkedRow(
         row=name,
         **shared,
         scale=scale,
         model=model.model_copy(update=scaled_model),
         clip=unscaled.model_copy(update=pixels),
-        frames=f"{unscaled.short_side}p",
-        checkpoint=_checkpoint(where, own["checkpoint"], published.get(name)),
+        resolution=f"{unscaled.short_side}p",
+        checkpoint=_checkpoint(where, own.get("checkpoint"), published.get(name)),
         train=_shrink(_merge(TrainConfig, layers["train"]), scale),
         test=_shrink(_merge(TestConfig, layers["test"]), scale),
         benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
@@ -149,38 +203,26 @@ def _checkpoint(where: str, value: Any, published: str | None) -> str | None:
     )
 
 
-def _dataset(where: str, entry: Any) -> tuple[Section, Scale, Runtime]:
+def _source(where: str, entry: Any, limit: Limit) -> Any:
+    """The validated source of a dataset, of which all else is looked at too."""
     check_mapping(where, entry)
-    check_keys(where, entry, ("source", "path", "scale", "runtime", "train", "benchmark"))
-    for key in ("source", "scale", "runtime", "train", "benchmark"):
+    optional = ("path", "scale", "runtime", "train", "benchmark")
+    check_keys(where, entry, ("source", *optional), optional=optional)
+    for key in entry.keys() - {"path"}:
         check_mapping(f"{where}.{key}", entry[key])
     kind = entry["source"].get("kind")
     if not isinstance(kind, str) or kind not in SOURCES:
         raise ConfigError(f"{where}.source.kind is {short(kind)}: " + nearest(kind, SOURCES, "kind"))
-    if not (entry["path"] is None or isinstance(entry["path"], str)):
+    if not (entry.get("path") is None or isinstance(entry["path"], str)):
         raise ConfigError(f"{where}.path is {short(entry['path'])}: expected the path of a folder, or null")
-    check_keys(f"{where}.train", entry["train"], TrainConfig.model_fields, complete=False)
-    check_keys(f"{where}.benchmark", entry["benchmark"], BenchmarkConfig.model_fields, complete=False)
-    runtime = dict(entry["runtime"])
-    count = runtime.pop("workers", None)
-    if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise ConfigError(
-            f"{where}.runtime.workers is {short(count)}: expected a number of processes, 0 or more, or auto"
-        )
-    address = runtime.pop("scheduler", None)
-    if address is not None and not (isinstance(address, str) and re.fullmatch(r"[a-z]+://\S+:[0-9]+", address)):
-        raise ConfigError(f"{where}.runtime.scheduler is {short(address)}: expected such as tcp://host:8786, or null")
-    if "limit" in SOURCES[kind].model_fields:
-        count = runtime.pop("connections", None)
-        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 16:
-            raise ConfigError(f"{where}.runtime.connections is {short(count)}: expected a number from 1 to 16")
-        check_mapping(f"{where}.source.limit", entry["source"].get("limit"))
-        _merge(Limit, [(f"{where}.source.limit", entry["source"]["limit"])])
-    return (
-        _merge(SOURCES[kind], [(f"{where}.source", entry["source"])]),
-        _merge(Scale, [(f"{where}.scale", entry["scale"])], nullable=("depth",)),
-        _merge(Runtime, [(f"{where}.runtime", runtime)], nullable=("threads",)),
-    )
+    for key, section in SECTIONS.items():
+        check_keys(f"{where}.{key}", entry.get(key, {}), section.model_fields, complete=False)
+    section, values = SOURCES[kind], dict(entry["source"])
+    if "limit" in section.model_fields:
+        if "limit" in values:
+            raise ConfigError(f"{where}.source.limit: a limit stands once, in the section `limit`")
+        values["limit"] = limit.model_dump()
+    return _merge(section, [(f"{where}.source", values)])
 
 
 def _merge(section: type[Section], layers: list[Layer], nullable: Iterable[str] = ()) -> Any:

@@ -83,6 +83,8 @@ class BenchmarkConfig(Section):
     warmup_videos: Annotated[int, Field(ge=0)]
     videos: Count
     train_steps: Count
+    clips: Count  # of the timed views
+    crops: Literal[1, 3]
 
 
 class Scale(Section):
@@ -96,6 +98,27 @@ class Runtime(Section):
     gpus: Count  # processes, over all machines; on the CPU too
     threads: Count | None
     lowered: Literal["auto", True, False]  # the network rewritten to run faster, or the plain one
+
+
+class Machine(Section):
+    """What changes no result: how many at a time, and where."""
+
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"]
+    scheduler: Annotated[str, Field(pattern=r"^[a-z]+://[^\s/]+:[0-9]+$")] | None
+    connections: Annotated[int, Field(ge=1, le=16)]
+
+    @property
+    def readers(self) -> int | None:
+        """Processes that read clips or decode videos; None: one a core."""
+        return None if self.workers == "auto" else self.workers
+
+    @staticmethod
+    def expected(key: str) -> str:
+        return {
+            "workers": "a number of processes, 0 or more, or auto",
+            "scheduler": "an address such as tcp://host:8786, or null",
+            "connections": "a number from 1 to 16",
+        }[key]
 
 
 class MotionSource(Section):
@@ -176,11 +199,21 @@ class DataConfig(Section):
     path: str | None
     in_place: str | None = None  # folder of the user's own videos or frames, used where they lie
     loose_frames: str | None = None  # name of those frames, such as img_{:05}.jpg; None: videos
-    short_sides: dict[str, int]  # folder of the packed frames ("256p") -> short side in pixels
+
+
+class FramesConfig(Section):
+    """What `extract_frames` needs for one row."""
+
+    row: str
+    dataset: str
+    input: Literal["frames", "video"]
+    short_side: Annotated[int, Field(ge=1)]  # pixels after scaling
+    in_place: str | None
+    loose_frames: str | None
 
 
 class RowConfig(Section):
-    """What one row needs; `clip.short_side`, `train.resize`, ... are pixels after scaling."""
+    """What the training of one row needs; `clip.short_side`, `train.resize`, ... are pixels after scaling."""
 
     row: str
     dataset: str
@@ -188,13 +221,11 @@ class RowConfig(Section):
     scale: Scale
     model: ModelConfig
     clip: ClipConfig
-    frames: str  # folder of the packed frames, under data/<dataset>/frames
+    resolution: str  # "256p": the short side before scaling
     in_place: str | None
     loose_frames: str | None  # name of the frames in loose files below `in_place`; None: packed frames or videos
     checkpoint: str | None  # URL or path of weights that are tested instead of training
     train: TrainConfig
-    test: TestConfig
-    benchmark: BenchmarkConfig
     runtime: Runtime
 
     @property
@@ -206,6 +237,27 @@ class RowConfig(Section):
     def learning_rate(self) -> float:
         """Of the first epoch, by the linear scaling rule."""
         return self.train.lr * self.videos_per_step / self.train.lr_batch
+
+
+class TestedRow(RowConfig):
+    """What the test of one row needs."""
+
+    test: TestConfig
+
+
+class BenchmarkedRow(TestedRow):
+    """What the benchmark of one row needs; its `test` holds the views that are timed."""
+
+    benchmark: BenchmarkConfig
+
+
+# By the stage that reads them: configs/<row>/<stage>.json.
+ROW_FILES: dict[type[Section], str] = {
+    FramesConfig: "extract_frames",
+    RowConfig: "train",
+    TestedRow: "test",
+    BenchmarkedRow: "benchmark",
+}
 
 
 def _check_crop(crop: int, resize: int) -> None:

@@ -1,16 +1,25 @@
 """Where videos come from: brings those of a dataset to one folder, or finds them where they lie, with a manifest."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from r2plus1d.config.schema import DataConfig, FolderSource, KineticsSource, ListsSource, MotionSource
-from r2plus1d.datasets import downloads, folder, kinetics, motion, ucf_hmdb
-from r2plus1d.datasets.existing import find
+from r2plus1d.config.schema import (
+    DataConfig,
+    FolderSource,
+    KineticsSource,
+    ListsSource,
+    Machine,
+    MotionSource,
+    OfficialSource,
+)
+from r2plus1d.datasets.catalogue import Catalogue
 from r2plus1d.datasets.manifest import Entry, SetAside
 from r2plus1d.system.files import held, remove_partials, replace_folder
 
 
 def bring(
-    config: DataConfig, work: Path, videos: Path, workers: int | None, connections: int = 1
+    config: DataConfig, work: Path, videos: Path, machine: Machine
 ) -> tuple[list[Entry], list[SetAside], list[str]]:
     """Fills `videos` and returns the rows of the manifest, those of the files set aside, and the class names.
 
@@ -20,23 +29,44 @@ def bring(
     """
     work.mkdir(parents=True, exist_ok=True)
     remove_partials(work)
-    if isinstance(config.source, MotionSource):
-        rows, aside = motion.generate(config.source, config.seed, work, workers), []
-        classes = sorted(motion.CLASSES)
-    elif isinstance(config.source, FolderSource):
-        rows, aside, classes = folder.copy(config.source, config.seed, config.path, work)
-    elif isinstance(config.source, ListsSource):
-        rows, aside, classes = find(config.source, Path(config.path), workers)
-    else:
-        rows, aside, classes = _download(config, connections)
+    rows, aside, classes = _brought(config, work, machine)
     replace_folder(work, videos)
     return rows, aside, classes
 
 
-def _download(config: DataConfig, connections: int) -> tuple[list[Entry], list[SetAside], list[str]]:
-    source, store = config.source, Path(config.in_place).parent
-    layout = kinetics if isinstance(source, KineticsSource) else ucf_hmdb
+def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Entry], list[SetAside], list[str]]:
+    """By the kind of source, of whose modules only the one that is needed is loaded: a change of another one is then
+    no change of this dataset's code."""
+    # ruff: noqa: PLC0415
+    if isinstance(config.source, MotionSource):
+        from r2plus1d.datasets import motion
+
+        return motion.generate(config.source, config.seed, work, machine.readers), [], sorted(motion.CLASSES)
+    if isinstance(config.source, FolderSource):
+        from r2plus1d.datasets import folder
+
+        return folder.copy(config.source, config.seed, config.path, work)
+    if isinstance(config.source, ListsSource):
+        from r2plus1d.datasets import existing
+
+        return existing.find(config.source, Path(str(config.path)), machine.readers)
+    if isinstance(config.source, KineticsSource):
+        from r2plus1d.datasets import kinetics
+
+        return _download(config, kinetics.catalogue, machine.connections)
+    from r2plus1d.datasets import ucf_hmdb
+
+    return _download(config, ucf_hmdb.catalogue, machine.connections)
+
+
+def _download(
+    config: DataConfig, catalogue_of: Callable[[Any, Path], Catalogue], connections: int
+) -> tuple[list[Entry], list[SetAside], list[str]]:
+    from r2plus1d.datasets import downloads
+
+    source, store = config.source, Path(str(config.in_place)).parent
+    assert isinstance(source, KineticsSource | OfficialSource)
     with held(store / "incoming.lock", f"the download to {store}"):
-        catalogue = layout.catalogue(source, store / "annotations")
+        catalogue = catalogue_of(source, store / "annotations")
         rows, aside = downloads.bring(catalogue, source.limit, source.skip, store, connections)
     return rows, aside, catalogue.classes

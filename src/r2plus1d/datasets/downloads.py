@@ -204,7 +204,7 @@ class _Download:
         if kept + parts > free:
             raise DownloadError(
                 f"{self.store}: {(kept + parts) / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free; set "
-                "datasets.<name>.path to a folder on a larger disk, or datasets.<name>.source.limit"
+                "datasets.<name>.path to a folder on a larger disk, or limit"
             )
         return total
 

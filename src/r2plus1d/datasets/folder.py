@@ -8,8 +8,8 @@ import numpy as np
 
 from r2plus1d.config.schema import FolderSource
 from r2plus1d.datasets.annotations import writable
-from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, DataError, Entry, SetAside, entry
-from r2plus1d.system.files import replacing
+from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, DataError, Entry, Found, SetAside, entry
+from r2plus1d.system.files import replacing, sha256
 from r2plus1d.system.progress import progress
 
 
@@ -49,6 +49,14 @@ def copy(
         aside += repeated
         rows = _split(rows, classes, source.val_share, seed)
     return sorted(rows), sorted(aside), classes
+
+
+def scan(path: str | None) -> list[Found]:
+    """Every file below the folder, with its content, sorted; what `copy` will say of it is for later."""
+    root = Path(str(path))
+    files = sorted(file for file in root.rglob("*") if file.is_file() and os.access(file, os.R_OK))
+    shown = progress(files, len(files), "looking through the folder", "files")
+    return [Found(ascii(str(file.relative_to(root))), sha256(file)) for file in shown]
 
 
 def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[SetAside]]:

@@ -1,7 +1,8 @@
 """The tables that `download` writes and the later stages read.
 
 manifest.csv has one line per video, sorted by path or in the order of existing lists. set_aside.csv has one line per
-file that was found or listed but not taken. unreadable.csv has one line per video that no decoder can read.
+file that was found or listed but not taken. probe.csv has one line per video that decodes whole, unreadable.csv one per
+video that no decoder can read. scan.csv has one line per file in the folder of the user's own videos.
 """
 
 from pathlib import Path
@@ -43,8 +44,26 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-TABLES = (Entry, SetAside, Unreadable)
-TYPES = {"frames": np.int64, "bytes": np.int64} | dict.fromkeys(("path", "label", "split", "sha256", "reason"), str)
+class Probed(NamedTuple):
+    """A video that decodes whole."""
+
+    path: str
+    frames: int
+    height: int
+    width: int
+
+
+class Found(NamedTuple):
+    """A file in the folder of the user's own videos."""
+
+    path: str
+    sha256: str
+
+
+TABLES = (Entry, SetAside, Unreadable, Probed, Found)
+TYPES = dict.fromkeys(("frames", "bytes", "height", "width"), np.int64) | dict.fromkeys(
+    ("path", "label", "split", "sha256", "reason"), str
+)
 
 
 class DataError(UserError):

@@ -4,7 +4,8 @@ Shapes: N clips, C channels, T frames, H x W pixels, F distinct frames, K classe
 """
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
 
 Where = bool | Literal["auto"]
+
+
+@runtime_checkable
+class MakesSteps(Protocol):
+    """A network that makes its own training steps, as those for GPUs do."""
+
+    def steps(self, optimizer: torch.optim.SGD, max_norm: float) -> Callable[[Tensor, Tensor], dict]: ...
 
 
 def for_inference(model: Recognizer, device: torch.device, lowered: Where = "auto") -> "Plain | Lowered | Inference":

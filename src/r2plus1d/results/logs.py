@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from r2plus1d.results.plots import save_figure
+from r2plus1d.results.plots import save_figure, styled
 from r2plus1d.system.errors import UserError
 
 SHARES = {  # column: its names in 0.x and in 1.x
@@ -150,6 +150,7 @@ def comparison(ours: TrainingLog, theirs: TrainingLog) -> str:
     return "\n".join(lines)
 
 
+@styled
 def plot_comparison(ours: TrainingLog, theirs: TrainingLog, path: Path) -> None:
     """A PNG of training loss, training and validation top-1 of both.
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from r2plus1d.system.files import write_text
 
 
-def into_readme(readme: Path, name: str, content: str) -> None:
+def into_document(document: Path, name: str, content: str) -> None:
     """Replaces what stands between two markers of the file, as `between_markers` does."""
-    write_text(readme, between_markers(readme.read_text(encoding="utf-8"), name, content))
+    before = document.read_text(encoding="utf-8")
+    after = between_markers(before, name, content)
+    if after != before:
+        write_text(document, after)
 
 
 def between_markers(text: str, name: str, content: str) -> str:

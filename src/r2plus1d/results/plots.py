@@ -1,8 +1,10 @@
 """The plots of the report."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +13,21 @@ from matplotlib.ticker import MaxNLocator
 from r2plus1d.results.report import RowFigures, chance
 from r2plus1d.system.files import replacing
 
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
+
+def styled(plot: Callable) -> Callable:
+    """Decorates a function that plots: its figure has the style, and matplotlib's own stays as it is."""
+
+    @functools.wraps(plot)
+    def in_style(*arguments: object) -> None:
+        with mpl.rc_context(STYLE):
+            plot(*arguments)
+
+    return in_style
+
+
+@styled
 def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
     """Training loss and validation accuracy by epoch of all rows that were trained."""
     figure = Figure((9, 3.6), layout="constrained")
@@ -32,6 +48,7 @@ def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
     save_figure(figure, path)
 
 
+@styled
 def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     """Top-1 of every row beside its static control, with chance."""
     figure = Figure((8, 3.6), layout="constrained")
@@ -53,6 +70,7 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     save_figure(figure, path)
 
 
+@styled
 def plot_confusion(row: RowFigures, path: Path) -> None:
     """Share of each class's videos that were taken for each class; numbers only where there is room."""
     table = row.confusion

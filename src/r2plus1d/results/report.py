@@ -1,29 +1,16 @@
-"""The README's tables and the plots, from the rows' configurations and metric files."""
+"""The tables of the README and of docs/results.md, from the rows' configurations and metric files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import pandas as pd
 
-from r2plus1d.config.resolve import RowConfig
+from r2plus1d.config.schema import RowConfig
 from r2plus1d.results.markdown import markdown_table
 
-COLUMNS = (
-    "config",
-    "resolution",
-    "gpus",
-    "backbone",
-    "pretrain",
-    "top1 acc",
-    "top5 acc",
-    "inference_time(video/s)",
-    "gpu_mem(M)",
-    "ckpt",
-    "log",
-    "json",
-)
-mpl.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+FILES = ("ckpt", "log", "json")
+SPLITS = {"train": "Training", "val": "Validation"}
+COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
 
 
 @dataclass(frozen=True)
@@ -31,7 +18,7 @@ class RowFigures:
     """What the stages measured for one row."""
 
     config: RowConfig
-    test: dict  # metrics/<row>/test.json
+    test: dict  # metrics/rows/<row>/test.json
     benchmark: dict
     machine: dict
     curve: pd.DataFrame
@@ -40,63 +27,91 @@ class RowFigures:
     @property
     def label(self) -> str:
         clip = self.config.clip
-        kind = "video" if clip.input == "video" else self.config.frames
+        kind = "video" if clip.input == "video" else self.config.resolution
         name = "custom " if self.config.row == "custom" else ""
         return f"{name}{clip.frames}x{clip.frame_interval} {kind}"
 
 
 def published_table(published: dict) -> str:
-    """The published rows in the columns of their source."""
-    rows = []
-    for row in published["rows"].values():
-        rate = "x" if row["videos_per_second"] is None else f"{row['videos_per_second']} ({row['frames']} frames)"
-        links = [f"[{name}]({row[name]})" for name in ("ckpt", "log", "json")]
-        cells = [row["config"], row["resolution"], row["gpus"], row["backbone"], row["pretrain"]]
-        rows.append([*cells, f"{row['top1']:.2f}", f"{row['top5']:.2f}", rate, row["memory_mib"], *links])
-    head = f"Published: {published['dataset']}. Source: {published['source']}."
-    return f"{head}\n\n{markdown_table(COLUMNS, rows)}"
+    """The published rows in the columns of their source, the last three in one; links and full names below."""
+    rows, links, names = [], [], []
+    for name, row in published["rows"].items():
+        short = row["short"]
+        side = row["resolution"].removeprefix("short-side ")
+        rate = "x" if row["videos_per_second"] is None else f"{row['videos_per_second']} ({row['frames']})"
+        files = " ".join(f"[{kind}][{short} {kind}]" for kind in FILES)
+        accuracies = (f"{row['top1']:.2f}", f"{row['top5']:.2f}")
+        cells = (
+            short,
+            side,
+            row["gpus"],
+            row["backbone"],
+            row["pretrain"],
+            *accuracies,
+            rate,
+            row["memory_mib"],
+            files,
+        )
+        rows.append(cells)
+        links += [f"[{short} {kind}]: {row[kind]}" for kind in FILES]
+        names.append(f"`{short}` is `{name}`")
+    head = f"Published: Kinetics-400, {published['videos']:,} validation videos. Source: {published['source']}."
+    told = f"Rows in full: {', '.join(names)}. `video/s` in brackets: frames x crops of a video."
+    return "\n".join([head, "", markdown_table(COLUMNS, rows), "", told, "", *links])
 
 
-def measured_table(rows: Sequence[RowFigures], coverage: dict) -> str:
-    """The same columns as measured, headed by dataset, scale and device, and the accuracies beside the protocol."""
-    first = rows[0]
-    measured, beside = [], []
+def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict) -> str:
+    """The figures measured here, headed by dataset, scale and device."""
+    first, cells = rows[0], []
     for row in rows:
         config, test = row.config, row.test
-        rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']} frames)"
-        device = config.runtime.gpus if _on_gpu(row) else "CPU"
-        files = ["`model.safetensors`", "`train.log`", "`train.log.json`"]
-        if config.checkpoint:
-            files = [f"[not trained here]({config.checkpoint})", "x", "x"]
-        cells = [config.row, f"short-side {config.clip.short_side}", device, f"ResNet{config.model.depth}", "None"]
-        tested = f"{test['videos']} of {coverage['val']['listed']}"
-        accuracies = [tested, f"{test['top1']:.2f}", f"{test['top5']:.2f}"]
-        measured.append([*cells, *accuracies, rate, row.benchmark["memory_mib"], *files])
-        single = test["single_clip"]
-        accuracies = [test["top1"], test["mean_class_accuracy"], single["top1"], test["static"]["top1"]]
+        rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']})"
+        single, static = test["single_clip"]["top1"], test["static"]["top1"]
+        accuracies = (test["top1"], test["top5"], test["mean_class_accuracy"], single, static)
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
-        costs = [f"{row.benchmark['parameters'] / 1e6:.3f}", f"{row.benchmark['macs'] / 1e9:.4g}"]
-        beside.append([config.row, clip, *costs, tested, *(f"{value:.2f}" for value in accuracies)])
-    columns = ("config", "clip", "parameters (M)", "MACs per clip (G)", "val videos")
-    columns += ("top1 acc", "mean class acc", "single clip top1", "static control top1")
-    return "\n".join(
-        [
-            f"Measured here: dataset `{first.config.dataset}`, {scale_text(first.config)}, on {device_text(first)}.",
-            f"{coverage['train']['readable']} training and {coverage['val']['readable']} validation videos of "
-            f"{coverage['classes']} classes. Training: {coverage_text(coverage['train'])}. Validation: "
-            f"{coverage_text(coverage['val'])}; beside each accuracy stand the videos it was measured on, of those "
-            "listed. "
-            f"Chance is {chance(coverage):.1f}% top-1. The files of a row lie in `models/<config>/`.",
-            "",
-            markdown_table((*COLUMNS[:5], "val videos", *COLUMNS[5:]), measured),
-            "",
-            "Beside the protocol of 10 clips x 3 crops: the validation view (one clip, centre crop), and the static "
-            "control (the same view of the clip's middle frame, repeated: what appearance alone scores). MACs are the "
-            "multiply-accumulates of the convolutions and the last layer for one clip of the test views.",
-            "",
-            markdown_table(columns, beside),
-        ]
+        mark = "" if config.checkpoint is None else " (not trained here)"
+        figures = [f"{value:.2f}" for value in accuracies]
+        cells.append([names[config.row] + mark, clip, *figures, rate, row.benchmark["memory_mib"]])
+    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "static", "video/s", "MiB")
+    head = (
+        f"Measured here: dataset `{first.config.dataset}`, {coverage['classes']} classes, "
+        f"{coverage['train']['readable']} training and {coverage['val']['readable']} validation videos, "
+        f"{scale_text(first.config)}, on {device_text(first)}. Chance is {chance(coverage):.1f}% top-1."
     )
+    told = (
+        "Top-1 and top-5: 10 clips x 3 crops, the published protocol. Single clip: one centre clip. Static: the same "
+        "clip with its middle frame repeated, what appearance alone scores."
+    )
+    return "\n".join([head, "", markdown_table(columns, cells), "", told])
+
+
+def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict) -> str:
+    """What the measured rows are made of: for docs/results.md."""
+    cells = []
+    for row in rows:
+        config, test = row.config, row.test
+        device = config.runtime.gpus if _on_gpu(row) else "CPU"
+        costs = [f"{row.benchmark['parameters'] / 1e6:.3f}", f"{row.benchmark['macs'] / 1e9:.4g}"]
+        tested = f"{test['videos']} of {coverage['val']['listed']}"
+        pretrain = "None" if config.checkpoint is None else f"[weights]({config.checkpoint})"
+        name, side = names[config.row], config.clip.short_side
+        cells.append([name, config.row, side, device, f"ResNet{config.model.depth}", pretrain, *costs, tested])
+    columns = (
+        "row",
+        "in params.yaml",
+        "short side",
+        "gpus",
+        "backbone",
+        "pretrain",
+        "parameters (M)",
+        "MACs per clip (G)",
+    )
+    covered = ". ".join(f"{title}: {coverage_text(coverage[key])}" for key, title in SPLITS.items())
+    told = (
+        f"{covered}. MACs are the multiply-accumulates of the convolutions and the last layer for one clip of the test "
+        "views. A row's weights and logs lie in `models/<row>/`."
+    )
+    return f"{markdown_table((*columns, 'val videos'), cells)}\n\n{told}"
 
 
 def coverage_text(counts: dict) -> str:

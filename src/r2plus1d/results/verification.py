@@ -1,4 +1,4 @@
-"""What was made anew beside what is committed: which outputs and figures are the same, and by which tolerance.
+"""What was made again, compared with what is committed: which outputs and figures are the same, and by which tolerance.
 
 Bytes are equal or not. Where another machine cannot make the same bytes, training is another draw, and its accuracies
 may differ by as much as those of two independent samples of the same number of videos.
@@ -13,9 +13,9 @@ from typing import Any
 SIGMAS = 3
 ACCURACIES = ("top1", "top5", "mean_class_accuracy")
 TIMINGS = ("videos_per_second", "memory_mib")
-TIMED_FILES = ("/benchmark_machine.json", "/measured.md")
+TIMED_FILES = ("/benchmark_machine.json", "/measured.md", "metrics/summary.json")
 FIGURES_OF_A_TIMED_STAGE = "/benchmark.json"  # of which only the counts can be the same, so not the file
-EXACT_STAGES = ("sources", "resolve", "build_lists")  # copy names, count and hash; no arithmetic
+EXACT_STAGES = ("resolve", "scan", "build_lists")  # copy names, count and hash; no arithmetic
 SAME, WITHIN, DIFFERENT, NOT_COMPARED = "identical", "within tolerance", "DIFFERENT", "not comparable"
 HOW = (
     f"Accuracies were compared by tolerance: {SIGMAS} standard deviations of the difference of two accuracies, each "

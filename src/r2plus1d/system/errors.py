@@ -16,7 +16,7 @@ WAYS_OUT = {
 READER_LOST = (
     "a worker process was killed, most likely by the system because memory ran out (dmesg may say so), or in a "
     "container /dev/shm (docker run --shm-size=2g gives it more); what is finished is kept: lower "
-    "datasets.<name>.runtime.workers in params.yaml and run the same command again"
+    "machine.workers in params.yaml and run the same command again"
 )
 
 
@@ -43,7 +43,7 @@ def explained(error: BaseException) -> str | None:
         first_line = f" ({text.strip().splitlines()[0][:200]})" if text.strip() else ""
         return (
             f"memory ran out{first_line}; in params.yaml lower train.videos_per_gpu for a training or benchmark, "
-            "test.clips or test.crops for a test, or runtime.workers; what is finished is kept"
+            "test.clips or test.crops for a test, or machine.workers; what is finished is kept"
         )
     return None
 

@@ -74,6 +74,14 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def must_read_json(path: Path) -> Any:
+    """Raises UserError, with the way out, for a file that is missing or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or 'no JSON'}; run `dvc repro`") from error
+
+
 def remove_partials(folder: Path) -> None:
     """Clears what writers that were killed in a `replacing` block left below `folder`."""
     for partial in folder.rglob(".*.part"):

@@ -15,20 +15,20 @@ class Located(Protocol):
 
 PARAMS = Path("params.yaml")
 README = Path("README.md")
-DATA_CONFIG = Path("configs/data.json")
+RESULTS = Path("docs/results.md")
+CONFIGS = Path("configs")
+DATA_CONFIG = CONFIGS / "data.json"
 PUBLISHED = Path("metrics/published.json")
 COVERAGE = Path("metrics/coverage.json")
+SUMMARY = Path("metrics/summary.json")
 REPORT = Path("metrics/report")
+RECORDS = Path("metrics/records")
 PROFILE = Path("metrics/profile.json")
 
 
-def sources(stage: str) -> Path:
-    """The files of the stage's code."""
-    return Path("sources") / f"{stage}.txt"
-
-
-def row_config(row: str) -> Path:
-    return Path("configs") / f"{row}.json"
+def row_config(row: str, stage: str) -> Path:
+    """What a stage of the row reads."""
+    return CONFIGS / row / f"{stage}.json"
 
 
 def data(dataset: str) -> Path:
@@ -54,12 +54,23 @@ def set_aside(dataset: str) -> Path:
     return data(dataset) / "set_aside.csv"
 
 
-def frames(dataset: str) -> Path:
-    return data(dataset) / "frames"
+def scan(dataset: str) -> Path:
+    """What lies in the folder of the user's own videos."""
+    return data(dataset) / "scan.csv"
+
+
+def probe(dataset: str) -> Path:
+    """The videos that can be read, with their number of frames and size."""
+    return data(dataset) / "probe.csv"
+
+
+def frames(dataset: str, row: str) -> Path:
+    """The row's packed frames."""
+    return data(dataset) / "frames" / row
 
 
 def unreadable(dataset: str) -> Path:
-    """Videos that `extract_frames` set aside."""
+    """Videos that `probe` set aside."""
     return data(dataset) / "unreadable.csv"
 
 
@@ -84,12 +95,13 @@ def scores(row: str) -> Path:
 
 
 def metrics(row: str, name: str) -> Path:
-    return Path("metrics") / row / name
+    return Path("metrics/rows") / row / name
 
 
 def made_by(row: str, stage: str) -> Path:
-    """What made the row's results: beside the metrics, but not an output, since it differs from machine to machine."""
-    return metrics(row, f"made_by_{stage}.json")
+    """What made the row's results: not an output, since it differs from machine to machine. `data` stands for the
+    stages that all rows share."""
+    return RECORDS / row / f"made_by_{stage}.json"
 
 
 def timed_log(row: str) -> Path:

@@ -97,7 +97,7 @@ def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], add
         client = distributed.Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"scheduler {address}: {error}; start `dask scheduler` there, or set datasets.<name>.runtime.scheduler to "
+            f"scheduler {address}: {error}; start `dask scheduler` there, or set machine.scheduler to "
             "its address or to null"
         ) from error
     with client:

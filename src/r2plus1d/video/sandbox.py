@@ -1,10 +1,10 @@
 """Decoding in a process of its own, within limits of memory and time: what FFmpeg makes of a hostile file, a crash or a
 hang included, is that one video's end.
 
-`decode` is `video.decode` with such a process behind it: one for each thread that decodes, kept from video to video. It
-gets a path as a line of JSON and answers with messages: HEADER, then the text of a reason. Frames lie in shared memory,
-in SLOTS places in turn; for each that is free again it gets a byte, FREED at a time. It ends when its input closes, so
-with the process that started it.
+`decode` is `decoding.decode` with such a process behind it: one for each thread that decodes, kept from video to video.
+It gets a path as a line of JSON, and whether pixels are wanted, and answers with messages: HEADER, then the text of a
+reason. Frames lie in shared memory, in SLOTS places in turn; for each that is free again it gets a byte, FREED at a
+time. It ends when its input closes, so with the process that started it.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ SILENCE = 600  # seconds on the clock without a frame, of a process that neither
 START = 300  # seconds on the clock for it to begin
 TRIES = 2  # the last in a fresh process: what came before, or whoever killed it by hand, decides nothing
 HEADER = struct.Struct("<cIII")  # kind, height and width of a frame, bytes of text that follow
-READY, FRAME, END, REASON, NO_MEMORY = b"R", b"F", b"E", b"V", b"M"
+READY, FRAME, LOOKED, END, REASON, NO_MEMORY = b"R", b"F", b"L", b"E", b"V", b"M"
 LONGEST_TEXT = 2000  # bytes
 SLOTS = 8  # frames decoded ahead; sent through a pipe, one of 340 x 256 took 0.2 ms longer
 SHARED = SLOTS * 3 * decoding.MAX_PIXELS  # bytes; they exist from when they are used
@@ -62,13 +62,30 @@ class _LostError(Exception):
 def decode(path: Path) -> Iterator[np.ndarray]:
     """All frames in order, uint8 RGB [H, W, 3] of one size; each is valid until the next one is asked for.
 
-    Raises VideoError as `video.decode` does, and where the decoder crashes, hangs or needs more than the limits, twice;
-    DecoderError where its process does not start, or is killed from outside each time. One video at a time in a thread.
+    Raises VideoError as `decoding.decode` does, and where the decoder crashes, hangs or needs more than the limits,
+    twice; DecoderError where its process does not start, or is killed from outside each time. One video at a time in a
+    thread.
     """
+    for image in _decoded(path, pixels=True):
+        assert image is not None
+        yield image
+
+
+def measure(path: Path) -> tuple[int, int, int]:
+    """(number of frames, height, width) of a video that decodes whole. Raises as `decode` does."""
+    count, size = 0, (0, 0)
+    for image in _decoded(path, pixels=False):
+        size = size if image is None else image.shape[:2]
+        count += 1
+    return count, *size
+
+
+def _decoded(path: Path, pixels: bool) -> Iterator[np.ndarray | None]:
+    """The frames; without `pixels`, all but the first are decoded but not converted, and come as None."""
     given = 0
     for attempt in range(TRIES):
         try:
-            for number, image in enumerate(_process().frames(path)):
+            for number, image in enumerate(_process().frames(path, pixels)):
                 if number == given:
                     given += 1
                     yield image
@@ -84,7 +101,7 @@ def _verdict(path: Path, lost: _LostError) -> UserError:
     if -lost.status in FROM_OUTSIDE:
         return DecoderError(
             f"{path}: the process that decodes it was killed {TRIES} times ({signal.Signals(-lost.status).name}), as a "
-            "machine out of memory does; run it again with fewer datasets.<name>.runtime.workers"
+            "machine out of memory does; run it again with fewer machine.workers"
         )
     return VideoError(str(lost))
 
@@ -131,14 +148,17 @@ class _Process:
             raise DecoderError(f"the process that decodes videos does not start: {error}; see above") from error
         self.busy = False
 
-    def frames(self, path: Path) -> Iterator[np.ndarray]:
+    def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | None]:
         self.busy, used = True, 0
         with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
-            self._popen.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+            self._popen.stdin.write(json.dumps([str(path.absolute()), pixels]).encode() + b"\n")
         while True:
-            kind, height, width, text = self._message(FRAME + END + REASON + NO_MEMORY)
+            kind, height, width, text = self._message(FRAME + LOOKED + END + REASON + NO_MEMORY)
             if kind == NO_MEMORY:
                 raise _LostError(f"decoding it takes more than {MEMORY / 2**30:g} GiB of memory")
+            if kind == LOOKED:
+                yield None
+                continue
             if kind != FRAME:
                 break
             used = SLOTS * height * width * 3
@@ -227,21 +247,24 @@ def main() -> None:
         (resource.RLIMIT_FSIZE, 0),
     ):
         _limit(kind, most)
-    paths: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(paths,), daemon=True).start()
+    asked: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     _send(answers, READY)
     number, freed = 0, 0
     while True:
-        path = Path(paths.get())
+        path, pixels = asked.get()
         budget = time.process_time() + SECONDS
         _limit(resource.RLIMIT_CPU, int(budget))
         try:
-            for image in decoding.decode(path):
-                while number - freed == SLOTS:
-                    freed += len(os.read(free, SLOTS))
-                _slot(frames, number, *image.shape[:2])[:] = image
-                _send(answers, FRAME, *image.shape[:2])
-                number += 1
+            for image in decoding.decode(Path(path), None if pixels else {0}):
+                if image is None:
+                    _send(answers, LOOKED)
+                else:
+                    while number - freed == SLOTS:
+                        freed += len(os.read(free, SLOTS))
+                    _slot(frames, number, *image.shape[:2])[:] = image
+                    _send(answers, FRAME, *image.shape[:2])
+                    number += 1
                 budget += SECONDS_A_FRAME
                 _limit(resource.RLIMIT_CPU, int(budget))
         except VideoError as error:
@@ -252,10 +275,10 @@ def main() -> None:
             _send(answers, END)
 
 
-def _listen(paths: queue.SimpleQueue) -> None:
+def _listen(asked: queue.SimpleQueue) -> None:
     with open(0, "rb", buffering=0, closefd=False) as lines:  # a buffer's lock would abort an exit with a traceback
         for line in lines:
-            paths.put(json.loads(line))
+            asked.put(json.loads(line))
     os._exit(0)  # whatever the decoder does
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from r2plus1d.clips.items import Reader, TestVideos, TrainClips
 from r2plus1d.clips.loader import Schedule, loader, single
-from r2plus1d.config.resolve import RowConfig
+from r2plus1d.config.schema import BenchmarkedRow
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.cost import cost
 from r2plus1d.model.lowered import for_inference, for_training
@@ -23,11 +23,11 @@ from r2plus1d.system.device import describe, peak_memory_mib, prepare, reset_pea
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo.evaluation import logits
-from r2plus1d.zoo.training import build_model, optimizer_for, updates
+from r2plus1d.zoo.update import build_model, optimizer_for, updates
 
 
 def benchmark(
-    config: RowConfig, model: nn.Module, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
+    config: BenchmarkedRow, model: nn.Module, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
 ) -> tuple[dict[str, float], dict[str, str | int]]:
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
@@ -41,7 +41,7 @@ def benchmark(
 
 
 def training_memory(
-    config: RowConfig, samples: list[Sample], reader: Reader, num_classes: int, device: torch.device
+    config: BenchmarkedRow, samples: list[Sample], reader: Reader, num_classes: int, device: torch.device
 ) -> int:
     """MiB. On the CPU, of the whole process."""
     model = build_model(config, num_classes).to(device)
@@ -58,7 +58,7 @@ def training_memory(
 
 
 def inference_rate(
-    config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, device: torch.device
+    config: BenchmarkedRow, model: nn.Module, samples: list[Sample], reader: Reader, device: torch.device
 ) -> tuple[float, int]:
     """(videos per second, number of videos timed); a list shorter than asked for is gone through once."""
     warmup = min(config.benchmark.warmup_videos, len(samples) - 1)

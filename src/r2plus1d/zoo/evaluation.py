@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from r2plus1d.clips.items import Reader, TestVideos
 from r2plus1d.clips.loader import loader, single
-from r2plus1d.config.resolve import RowConfig
+from r2plus1d.config.schema import TestedRow
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.system import processes
@@ -19,7 +19,7 @@ from r2plus1d.system.device import prepare
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo import accuracy
-from r2plus1d.zoo.training import validate
+from r2plus1d.zoo.validation import validate
 
 VIEWS_AT_ONCE = 30
 
@@ -36,7 +36,7 @@ class Result:
         return np.argsort(self.scores, axis=1, kind="stable")[:, -1]
 
 
-def test(config: RowConfig, model: nn.Module, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
+def test(config: TestedRow, model: nn.Module, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
     """Scores and accuracies of a trained network.
 
     Reported beside the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from r2plus1d.clips.items import Reader
 from r2plus1d.clips.lists import read_samples
-from r2plus1d.config import files, schema
+from r2plus1d.config.files import machine, read_params, read_row
+from r2plus1d.config.schema import CUSTOM, ROW_FILES, RowConfig
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
@@ -14,10 +16,12 @@ from r2plus1d.video.decoding import VideoReader
 from r2plus1d.video.loose import LooseFrameReader
 from r2plus1d.video.shards import FrameReader
 
+C = TypeVar("C", bound=RowConfig)
+
 
 @dataclass(frozen=True)
-class Row:
-    config: schema.RowConfig
+class Row(Generic[C]):
+    config: C
     classes: list[str]
     splits: dict[str, list[Sample]]
     reader: Reader
@@ -29,46 +33,39 @@ class Row:
 
     def sources(self) -> list[Path]:
         """The configuration, and the files that name the data by content."""
-        dataset = self.config.dataset
+        dataset, row = self.config.dataset, self.config.row
         return [
-            paths.row_config(self.config.row),
+            paths.row_config(row, ROW_FILES[type(self.config)]),
             paths.manifest(dataset),
-            packed(self.config) / "index.csv",
+            paths.frames(dataset, row) / "index.csv",
             *sorted(paths.lists(dataset).iterdir()),
         ]
 
 
-def open_row(name: str) -> Row:
-    """Raises ConfigError for a row without a configuration, and the errors of the lists and frames."""
-    path = paths.row_config(name)
-    if not path.is_file():
-        known = sorted(p.stem for p in path.parent.glob("*.json") if p != paths.DATA_CONFIG)
-        hint = f"there are {', '.join(known)}" if known else "run `dvc repro resolve` first"
-        raise ConfigError(f"{path} is missing: no row {name!r}; {hint}")
-    row = files.read_row(path)
-    dataset = row.dataset
+def open_row(name: str, kind: type[C]) -> Row[C]:
+    """A row for the stage that reads this `kind` of configuration.
+
+    Raises ConfigError for a row without one, and the errors of the lists and frames.
+    """
+    config = read_row(paths.CONFIGS, name, kind)
+    dataset = config.dataset
     return Row(
-        config=row,
+        config=config,
         splits={split: read_samples(paths.lists(dataset), dataset, split) for split in ("train", "val")},
         classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
-        reader=_reader(row),
-        workers=files.workers(files.read_params(paths.PARAMS)),
+        reader=_reader(config),
+        workers=machine(read_params(paths.PARAMS)).readers,
     )
 
 
-def _reader(row: schema.RowConfig) -> Reader:
-    if row.clip.input == "frames" and row.loose_frames is None:
-        return FrameReader(packed(row))
-    if row.clip.input == "frames":
-        return LooseFrameReader(paths.videos(row), row.loose_frames)
-    if row.loose_frames:
-        section = "model" if row.row == schema.CUSTOM else f"zoo.{row.row}"
+def _reader(config: RowConfig) -> Reader:
+    if config.clip.input == "frames" and config.loose_frames is None:
+        return FrameReader(paths.frames(config.dataset, config.row))
+    if config.clip.input == "frames":
+        return LooseFrameReader(paths.videos(config), config.loose_frames)
+    if config.loose_frames:
+        section = "model" if config.row == CUSTOM else f"zoo.{config.row}"
         raise ConfigError(
-            f"{section}.input is 'video', but dataset {row.dataset} holds frames; use -S {section}.input=frames"
+            f"{section}.input is 'video', but dataset {config.dataset} holds frames; use -S {section}.input=frames"
         )
-    return VideoReader(paths.videos(row))
-
-
-def packed(row: schema.RowConfig) -> Path:
-    """The folder of the row's packed frames."""
-    return paths.frames(row.dataset) / row.frames
+    return VideoReader(paths.videos(config))

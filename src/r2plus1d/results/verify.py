@@ -1,7 +1,4 @@
-"""Makes everything anew in a clone of HEAD and compares it with what is committed: python stages/verify.py [ROW].
-
-Not a stage; `make verify` runs it. Exits with 1 where an output or a figure differs. KEEP=1 keeps the clone.
-"""
+"""Makes everything again in a clone of HEAD and compares it with what is committed."""
 
 import json
 import os
@@ -14,29 +11,34 @@ from pathlib import Path
 
 import yaml
 
-from r2plus1d.config import schema
-from r2plus1d.results import provenance, verification
+from r2plus1d.config import strict_yaml
+from r2plus1d.config.resolve import resolve
+from r2plus1d.config.schema import CUSTOM
+from r2plus1d.results import verification
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.system import paths
+from r2plus1d.system import paths, records
 from r2plus1d.system.errors import UserError
-from r2plus1d.system.stage import run
+from r2plus1d.system.git import git
+from r2plus1d.zoo.records import differences
 
 LOCK = "dvc.lock"
 
 
 class VerificationError(UserError):
-    """What is committed could not be made anew, or came out different."""
+    """What is committed could not be made again, or came out different."""
 
 
-def main(row: str | None = None) -> None:
+def verify(row: str | None = None) -> None:
+    """The whole pipeline, or one row; prints what was compared. Raises VerificationError where an output or a figure
+    differs. With KEEP=1 in the environment the clone is kept."""
     committed = locked(row)
-    if changes := git("status", "--porcelain", "--", *provenance.CODE, LOCK, "metrics").splitlines():
+    if changes := git("status", "--porcelain", "--", *records.CODE, LOCK, "metrics").splitlines():
         say(f"Not verified: {len(changes)} uncommitted changes ({', '.join(line[3:] for line in changes[:5])})")
-    for reason in (reasons := another_machine(row or schema.CUSTOM)):
+    for reason in (reasons := another_machine(row or CUSTOM)):
         say(f"Not the same bytes here: {reason}")
     folder, keep = Path(tempfile.mkdtemp(prefix="r2plus1d-verify-")), bool(os.environ.get("KEEP"))
     try:
-        say(f"Making commit {git('rev-parse', '--short', 'HEAD').strip()} anew in {folder}")
+        say(f"Making commit {git('rev-parse', '--short', 'HEAD').strip()} again in {folder}")
         git("clone", "--quiet", ".", str(folder))
         (folder / LOCK).unlink()  # so that the new one names what was made, and no more
         repro(folder, [f"test@{row}", f"benchmark@{row}"] if row else [])
@@ -99,15 +101,20 @@ def _in_git(file: Path) -> str:
 
 def another_machine(row: str) -> list[str]:
     """Why the bytes cannot be those that the row's committed records describe."""
-    params = yaml.safe_load(git("show", f"HEAD:{paths.PARAMS}"))
-    runtime = params["datasets"][params["dataset"]]["runtime"]
-    reasons = {}  # in order, once each
+    params = strict_yaml.load(git("show", f"HEAD:{paths.PARAMS}"))
+    config = next(config for config in resolve(params, _weights()).rows if config.row == row)
+    reasons: dict[str, None] = {}  # in order, once each
     for stage in ("train", "test"):
         if git("ls-tree", "HEAD", name := paths.made_by(row, stage).as_posix()):
-            reasons |= dict.fromkeys(provenance.differences(json.loads(git("show", f"HEAD:{name}")), runtime))
+            reasons |= dict.fromkeys(differences(json.loads(git("show", f"HEAD:{name}")), config.runtime))
         else:
             say(f"{name} is not committed: expecting the same bytes")
     return list(reasons)
+
+
+def _weights() -> dict[str, str]:
+    rows = json.loads(git("show", f"HEAD:{paths.PUBLISHED}"))["rows"]
+    return {name: row["ckpt"] for name, row in rows.items()}
 
 
 def repro(folder: Path, targets: list[str]) -> None:
@@ -129,18 +136,5 @@ def repro(folder: Path, targets: list[str]) -> None:
         raise VerificationError(f"dvc repro failed ({code}, see above)")
 
 
-def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise VerificationError(f"git {arguments[0]} failed; this needs a git clone: {done.stderr.strip()}")
-    return done.stdout
-
-
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit("usage: python stages/verify.py [ROW]")
-    run(lambda: main(*sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""What made a stage's outputs: a record for each run of the stages that take long, kept in git.
+
+DVC does not hash the records, since commit and processor vary where the bytes must not. Each is tied to the files that
+it describes by their SHA-256, and is written again only if what it records has changed.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from r2plus1d.system import arithmetic, code, paths
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import read_json, sha256, write_json
+from r2plus1d.system.git import git
+
+CODE = ("src", "stages", "params.yaml", "dvc.yaml", "constraints.txt", "pyproject.toml")
+SHARED = "data"  # stands in the place of a row for the stages that all rows share
+VARIES = ("commit", "machine")  # from machine to machine and from day to day, with the same result
+
+
+@contextlib.contextmanager
+def recorded(
+    stage: str, row: str, inputs: list[Path], outputs: list[Path], facts: Callable[[], dict[str, Any]] = dict
+) -> Iterator[None]:
+    """Writes the record when the block ends without an error.
+
+    Commit and inputs are those of the start, so that editing during a long run does not enter its record. `facts` are
+    asked for at the end.
+    """
+    record = {"row": row, "stage": stage, "commit": commit()}
+    record["inputs"] = hashes([file for file in inputs if os.access(file, os.R_OK)])  # another is the work's own error
+    yield
+    record |= {"outputs": hashes(outputs), "code": code.running(), "libraries": code.libraries(), **facts()}
+    record["environment"] = {key: os.environ.get(key) for key in arithmetic.PINNED}
+    file = paths.made_by(row, stage)
+    if _lasting(read_json(file)) != _lasting(record):
+        write_json(file, record)
+
+
+def same(stage: str, inputs: list[Path], facts: dict[str, Any], row: str) -> str | None:
+    """Another row whose stage was run on the same inputs by the same code, with the same facts, and whose outputs are
+    still there; else None."""
+    now = hashes(inputs)
+    for file in sorted(paths.made_by(row, stage).parents[1].glob(f"*/made_by_{stage}.json")):
+        record = read_json(file)
+        if file.parent.name == row or not isinstance(record, dict) or record.get("inputs") != now:
+            continue
+        if any(record.get(key) != value for key, value in facts.items()) or code.changed(record["code"]):
+            continue
+        if record["libraries"] == code.libraries() and all(
+            map(_unchanged, *zip(*record["outputs"].items(), strict=True))
+        ):
+            return file.parent.name
+    return None
+
+
+def _unchanged(path: str, digest: str) -> bool:
+    return Path(path).is_file() and sha256(Path(path)) == digest
+
+
+def hashes(files: list[Path]) -> dict[str, str]:
+    """SHA-256 by path."""
+    return {file.as_posix(): sha256(file) for file in files}
+
+
+def commit() -> dict | None:
+    """{"id", "changed", "package"}: changed files of the project's code, and the folder that the package was loaded
+    from. None where the project is no git clone."""
+    try:
+        git("ls-files", "--error-unmatch", "dvc.yaml")  # a clone around the project says nothing of its code
+        found, status = git("rev-parse", "HEAD").strip(), git("status", "--porcelain", "--no-renames", "--", *CODE)
+    except UserError:
+        return None
+    package, root = code.ROOT / code.PACKAGE, Path.cwd().resolve()
+    inside = package.is_relative_to(root)
+    return {
+        "id": found,
+        "changed": [line[3:] for line in status.splitlines()],
+        "package": (package.relative_to(root) if inside else package).as_posix(),
+    }
+
+
+def _lasting(record: Any) -> Any:
+    return {key: value for key, value in record.items() if key not in VARIES} if isinstance(record, dict) else None

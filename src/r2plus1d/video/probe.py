@@ -1,0 +1,51 @@
+"""Which videos can be read, how many frames each has, and how large they are: every one is decoded once, whole."""
+
+import functools
+from pathlib import Path
+
+from r2plus1d.datasets.manifest import Probed, Unreadable
+from r2plus1d.system.errors import FrameError
+from r2plus1d.system.progress import progress
+from r2plus1d.video import sandbox
+from r2plus1d.video.decoding import VideoError
+from r2plus1d.video.groups import Listed, Machines, check_content, forget, in_groups
+from r2plus1d.video.loose import frame_size
+
+
+def probe(videos: Path, listed: list[Listed], work: Path, machines: Machines) -> tuple[list[Probed], list[Unreadable]]:
+    """(what was found of those below `videos`, those that are set aside: unreadable, cut off or without frames).
+
+    What an interrupted run noted in `work` is kept: it must differ where the code or the videos differ.
+    """
+    look = functools.partial(_look, videos=videos.absolute())
+    found = list(in_groups(look, _always, sorted(listed), work, machines, "looking at videos"))
+    forget(work)
+    readable = [Probed(*row) for group in found for row in group["readable"]]
+    return readable, [Unreadable(*row) for group in found for row in group["unreadable"]]
+
+
+def probe_loose(root: Path, counts: dict[str, int], frame_name: str) -> tuple[list[Probed], list[Unreadable]]:
+    """The same for frames in loose files below `root`, whose number by path is `counts`: the first one is opened."""
+    readable, unreadable = [], []
+    for path in progress(sorted(counts), len(counts), "looking at frames", "videos"):
+        try:
+            readable.append(Probed(path, counts[path], *frame_size(root / path, frame_name)))
+        except FrameError as error:
+            unreadable.append(Unreadable(path, str(error)))
+    return readable, unreadable
+
+
+def _look(_: int, group: list[Listed], videos: Path) -> dict:
+    readable, unreadable = [], []
+    for video in group:
+        try:
+            check_content(videos / video.path, video)
+            readable.append((video.path, *sandbox.measure(videos / video.path)))
+        except VideoError as error:
+            unreadable.append((video.path, str(error)))
+    return {"readable": readable, "unreadable": unreadable}
+
+
+def _always(_: int) -> bool:
+    """Nothing is left behind but the note."""
+    return True

@@ -1,0 +1,87 @@
+"""The records of a row's training, test and benchmark: with the device that they ran on."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from r2plus1d.system import code, kept, paths, processes, records
+from r2plus1d.system.device import Runtime, cpu_kernels, describe, prepare
+from r2plus1d.system.files import digest
+from r2plus1d.zoo.rows import Row
+
+OUTPUTS: dict[str, Callable[[str], list[Path]]] = {
+    "train": lambda row: [paths.weights(row)],
+    "test": lambda row: [paths.metrics(row, "test.json"), paths.scores(row)],
+    "benchmark": lambda row: [paths.metrics(row, "benchmark.json")],
+}
+
+
+def recorded(stage: str) -> Callable:
+    """Decorates what a stage does with a row: when it ends without an error, the first process writes the record."""
+
+    def decorate(work: Callable[[Row], None]) -> Callable[[Row], None]:
+        @functools.wraps(work)
+        def with_record(row: Row) -> None:
+            if not processes.first():
+                return work(row)
+            name, taken = row.config.row, row.config.checkpoint if stage == "train" else None
+            inputs = row.sources() if stage == "train" else [*row.sources(), paths.weights(name)]
+
+            def facts() -> dict:
+                device = None if taken else machine(prepare(row.config.runtime))
+                return {"seed": row.config.seed, "weights_of": taken, "machine": device}
+
+            with records.recorded(stage, name, inputs, OUTPUTS[stage](name), facts):
+                return work(row)
+
+        return with_record
+
+    return decorate
+
+
+def unfinished(row: Row) -> Path:
+    """The folder of a training that is not finished: another for other data, configuration, code, versions or device,
+    since only what began a training may go on with it."""
+    place = _place(row.config.runtime)
+    trees = code.running() | (code.below("model/cuda") if place["type"] == "cuda" else {})
+    texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(place))
+    return paths.work(row.config.row, digest(row.sources(), *texts))
+
+
+def gives_back(stage: str, row: Row) -> bool:
+    """See `kept.gives_back`."""
+
+    def elsewhere(record: dict) -> bool:
+        then = record.get("machine")
+        return then is not None and any(then[key] != value for key, value in _place(row.config.runtime).items())
+
+    return kept.gives_back(stage, row.config.row, elsewhere)
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    described = describe(device)
+    kept_facts = {key: described[key] for key in ("device", "threads", "cuda")}
+    return kept_facts | {"type": device.type, "cpu_kernels": cpu_kernels(), "processes": processes.processes()}
+
+
+def _place(runtime: Runtime) -> dict:
+    """What decides the bytes of a machine: the GPU, or the kernels on the CPU."""
+    now = machine(prepare(runtime))
+    return {key: now[key] for key in ("type", "cuda", "device" if now["type"] == "cuda" else "cpu_kernels")}
+
+
+def differences(record: dict, runtime: Runtime) -> list[str]:
+    """Why this machine, with this `runtime`, cannot make the bytes of a record's outputs, if so."""
+    here, there = code.libraries(), record["libraries"]
+    found = [f"{n} {here.get(n)} here, {v} there" for n, v in there.items() if n != "python" and here.get(n) != v]
+    if (then := record["machine"]) is None:
+        return found
+    if (kernels := cpu_kernels()) != then["cpu_kernels"]:
+        found.append(f"torch's {kernels} kernels on this processor, {then['cpu_kernels']} there")
+    if "cuda" in (then["type"], runtime.device) or (runtime.device == "auto" and torch.cuda.is_available()):
+        found.append("a CUDA device computes, where it is not shown that bytes repeat")
+    elif runtime.threads is None and torch.get_num_threads() != then["threads"]:
+        found.append(f"{torch.get_num_threads()} threads here, {then['threads']} there, and params.yaml sets none")
+    return found

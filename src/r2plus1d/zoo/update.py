@@ -1,0 +1,84 @@
+"""One update of a row's weights: the seeded network, its optimizer, its learning rate, the step.
+
+Source: the published recipe (see params.yaml, `recipe.train`).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from r2plus1d.config.schema import RowConfig
+from r2plus1d.model.lowered import MakesSteps
+from r2plus1d.model.network import Recognizer, build
+from r2plus1d.system.device import seed_everything
+from r2plus1d.video.views import to_input
+
+MODEL_STREAM = 2  # separates torch's random numbers from those of `clips`
+
+
+def learning_rate(config: RowConfig, epoch: int) -> float:
+    """Cosine by epoch, from the linearly scaled rate to 0 after the last epoch."""
+    return config.learning_rate * (1 + math.cos(math.pi * epoch / config.train.epochs)) / 2
+
+
+def build_arguments(config: RowConfig, num_classes: int) -> dict:
+    """What `model.build` is called with for this row."""
+    rest = {"num_classes": num_classes, "dropout": config.train.dropout, "frames": config.clip.frames}
+    return config.model.model_dump() | rest
+
+
+def build_model(config: RowConfig, num_classes: int) -> Recognizer:
+    """The row's network with seeded weights."""
+    seed_everything(config.seed, MODEL_STREAM)
+    return build(**build_arguments(config, num_classes))
+
+
+def optimizer_for(model: nn.Module, config: RowConfig) -> torch.optim.SGD:
+    train = config.train
+    return torch.optim.SGD(
+        model.parameters(), lr=config.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay
+    )
+
+
+def step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    labels: Tensor,
+    max_norm: float,
+    clips: float | None = None,
+) -> dict:
+    """One update from normalised clips [N, 3, T, H, W]. Returns loss, grad_norm (before clipping) and logits [N, K].
+
+    Where loss or grad_norm is not finite there is no update, which would spoil the weights.
+
+    With several processes, `clips` is the mean of their N. The loss is the sum over this process's clips divided by it,
+    so that the mean of the losses, and of the gradients, over the processes is that over all clips, whatever each
+    one's N (0 too).
+    """
+    optimizer.zero_grad()
+    logits = model(x)
+    loss = functional.cross_entropy(logits, labels, reduction="sum") / (clips or len(labels))
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    result = {"loss": loss.item(), "grad_norm": norm.item(), "logits": logits.detach()}
+    if math.isfinite(result["loss"]) and math.isfinite(result["grad_norm"]):
+        optimizer.step()
+    return result
+
+
+def updates(network: nn.Module, optimizer: torch.optim.SGD, max_norm: float) -> Callable[[Tensor, Tensor, float], dict]:
+    """A function of uint8 clips [N, T, H, W, 3] and labels on the network's device, and of the mean number of clips of
+    a process: an update of `network`, as `step` makes it. A network that `for_training` made for a GPU makes its own.
+    """
+    if isinstance(network, MakesSteps):
+        steps = network.steps(optimizer, max_norm)
+        return lambda clips, labels, _: steps(clips, labels)
+
+    def update(clips: Tensor, labels: Tensor, count: float) -> dict:
+        return step(network, optimizer, to_input(clips, clips.device).contiguous(), labels, max_norm, count)
+
+    return update
