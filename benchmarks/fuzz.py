@@ -1,7 +1,8 @@
 """Feeds mutated files to all that reads files from outside: nice python benchmarks/fuzz.py [MINUTES] [SEED] [TARGET...]
 
-The targets are those of tests/test_fuzz.py; each runs in a process of its own, so that a crash is a finding too, and
-all for the same share of the minutes. Writes the targets' lines in metrics/fuzz.json, metrics/fuzz.md and the README.
+The targets are those of tests/robustness/test_fuzz.py; each runs in a process of its own, so that a crash is a finding
+too, and all for the same share of the minutes. Writes the targets' lines in metrics/fuzz.json, metrics/fuzz.md and the
+README.
 """
 
 import json
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 from r2plus1d.results import markdown  # noqa: E402
 from r2plus1d.system.files import read_json, write_json, write_text  # noqa: E402
-from tests.fuzz_targets import TARGETS  # noqa: E402
+from tests.support.fuzz_targets import TARGETS  # noqa: E402
 
 MEMORY = 8 << 30  # bytes of data that a target may ask for
 ROUND = 200  # inputs under one seed

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 READERS = ["archives", "tarfile", "zipfile", "config", "plain_yaml", "yaml", "lists", "kinetics", "logs", "datasets"]
 
 with atheris.instrument_imports(include=[*READERS, *(f"r2plus1d.{name}" for name in READERS)]):
-    from tests import fuzz_targets as targets
+    from tests.support import fuzz_targets as targets
 
 CHECKS = {
     "archives": (targets.check_archive, [*targets.KINDS, targets._plain_tar()]),

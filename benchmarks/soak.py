@@ -31,7 +31,7 @@ from r2plus1d.system.errors import UserError  # noqa: E402
 from r2plus1d.system.files import write_json, write_text  # noqa: E402
 from r2plus1d.system.progress import progress  # noqa: E402
 from r2plus1d.system.stage import run  # noqa: E402
-from tests.conftest import Project, smaller_params  # noqa: E402
+from tests.support.project import Project, smaller_params  # noqa: E402
 
 STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
 OF_ROWS = ("train", "test", "benchmark")

@@ -2,13 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than cores would wait for each other in busy loops
 os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs are tested without one; read when torch loads Triton
@@ -17,13 +14,10 @@ from r2plus1d.config import files, schema
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.system import arithmetic
-from r2plus1d.system.files import sha256
+from tests.support.golden import find_golden
+from tests.support.project import ROOT, Project, smaller_params, tiny_params
 
 arithmetic.pin()
-
-ROOT = Path(__file__).parent.parent
-OFFLINE = ROOT / "tests" / "offline"  # on the PYTHONPATH, it ends what uses the network
-GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")  # committed extracts, and all there are
 
 
 @pytest.fixture(scope="session")
@@ -31,13 +25,6 @@ def golden():
     """Path of a file of reference vectors; one that is neither committed nor beside the clone skips the test."""
 
     return find_golden
-
-
-def find_golden(name: str) -> Path:
-    for folder in GOLDEN:
-        if (folder / name).is_file():
-            return folder / name
-    pytest.skip(f"{name} of the original's reference vectors is too large to commit and not beside this clone")
 
 
 @pytest.fixture
@@ -52,107 +39,6 @@ def clip_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "falling.mp4"
     write_h264(path, motion.render(0, 0, 1, 0, 64)[:40], motion.FPS)
     return path
-
-
-def tiny_params() -> dict:
-    """The project's parameters, shrunk until the whole pipeline takes seconds."""
-    params = files.read_params(ROOT / "params.yaml")
-    motion_set = params["datasets"]["motion"]
-    motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
-    motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
-    motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "lr": 0.1, "log_interval": 2, "dropout": 0.5}
-    motion_set["benchmark"] |= {"warmup_videos": 1, "videos": 2}
-    motion_set["runtime"] |= {"threads": 1, "workers": 0}  # two tests run beside each other on two cores
-    return params
-
-
-def smaller_params() -> dict:
-    """Smaller still: a row trains in a second beside the start of Python, for four epochs."""
-    params = tiny_params()
-    motion_set = params["datasets"]["motion"]
-    motion_set["scale"]["depth"] = 10
-    motion_set["train"] |= {"epochs": 4, "val_interval": 2}
-    params["model"]["frames"] = 8
-    params["recipe"]["test"] |= {"clips": 1, "crops": 1}
-    return params
-
-
-class Project:
-    """A copy of the project in a folder of its own; `run` calls a stage there."""
-
-    def __init__(self, folder: Path, params: dict):
-        self.folder = folder
-        folder.mkdir(exist_ok=True)
-        # The committed records are of results that are not here.
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*.json")
-        for name in ("stages", "src", "dvc.yaml", "README.md", "metrics", "my_videos"):
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=ignored)
-            else:
-                shutil.copy(source, folder / name)
-        self.set(params)
-
-    @classmethod
-    def at(cls, folder: Path) -> "Project":
-        """One that is there already."""
-        project = cls.__new__(cls)
-        project.folder = folder
-        return project
-
-    def clear(self, stage: str, row: str) -> None:
-        """Removes the stage's outputs, as DVC does before it runs it."""
-        stages = yaml.safe_load((self.folder / "dvc.yaml").read_text())["stages"]
-        described = stages[stage].get("do", stages[stage])
-        for entry in [*described["outs"], *described.get("metrics", []), *described.get("plots", [])]:
-            name = entry if isinstance(entry, str) else next(iter(entry))
-            path = self.folder / name.replace("${dataset}", "motion").replace("${key}", row)
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-    def results(self) -> dict[str, str]:
-        """The SHA-256 of every file below the folders of results, by its path: what was not meant to stay there too."""
-        folders = [self.folder / name for name in ("configs", "data", "metrics", "models", "results")]
-        files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.folder)): sha256(path) for path in sorted(files)}
-
-    def whole(self) -> dict[str, str]:
-        """`results` without the files that are plainly unfinished by their name."""
-        return {name: digest for name, digest in self.results().items() if not name.endswith(".part")}
-
-    def set(self, params: dict) -> None:
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-    def run(self, stage: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-        """Without network; OFFLINE="but-this-machine" leaves it servers on this machine."""
-        return subprocess.run(
-            [sys.executable, f"stages/{stage}.py", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": f"{self.folder / 'src'}:{OFFLINE}", **environment},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-
-    def start(self, *command: str, **environment: str) -> subprocess.Popen:
-        """A stage or another command of Python, in a session of its own, as a terminal starts it."""
-        return subprocess.Popen(
-            [sys.executable, *command],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder / "src"), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def must(self, stage: str, *arguments: str, **environment: str) -> str:
-        done = self.run(stage, *arguments, **environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,102 @@
+"""Clips and views: what a training or test item is, whatever reads it."""
+
+import numpy as np
+import pytest
+import torch
+
+from r2plus1d.clips import items, loader, sampling
+from r2plus1d.config import resolve
+from r2plus1d.datasets.annotations import Sample
+
+
+class Numbered:
+    """Frames of 64 x 85 whose pixels hold the frame's number, and the column in green."""
+
+    def read(self, path, indices, count):
+        frames = np.zeros((len(indices), 64, 85, 3), np.uint8)
+        frames[..., 0] = np.asarray(indices)[:, None, None]
+        frames[..., 1] = np.arange(85)
+        return frames
+
+
+SAMPLES = [Sample("a.mp4", 90, 3), Sample("b.mp4", 80, 1)]
+
+
+@pytest.fixture
+def row(params):
+    return resolve.resolve(params)[1][0]
+
+
+def test_training_clip_depends_on_seed_epoch_and_index_alone(row):
+    clips = items.TrainClips(row, SAMPLES, Numbered())
+    first, label = clips[(2, 0)]
+    clips[(0, 1)], clips[(5, 0)]
+    again, _ = items.TrainClips(row, SAMPLES, Numbered())[(2, 0)]
+    assert (first.shape, first.dtype, label) == ((8, 56, 56, 3), torch.uint8, 3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, clips[(3, 0)][0])
+
+
+def test_training_clip_steps_by_the_frame_interval(row):
+    clip, _ = items.TrainClips(row, SAMPLES, Numbered())[(0, 0)]
+    assert np.diff(clip[:, 0, 0, 0].numpy().astype(int)).tolist() == [8] * 7
+
+
+def test_validation_clip_is_the_middle_one_cropped_at_the_centre(row):
+    clip, label = items.ValClips(row, SAMPLES, Numbered())[0]
+    assert (clip.shape, label) == ((8, 56, 56, 3), 3)
+    assert clip[:, 0, 0, 0].tolist() == sampling.test_indices(90, 8, 8, 1)[0].tolist()
+    assert clip[0, 0, :, 1].tolist() == list(range(14, 70))
+
+
+def test_views_of_a_test_video_stand_at_crop_times_clips_plus_clip(row):
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    stack = video.views(row)
+    assert stack.shape == (30, 8, 64, 64, 3)
+    expected = sampling.test_indices(90, 8, 8, 10)
+    for crop, left in enumerate((0, 20, 10)):
+        for clip in range(10):
+            view = stack[crop * 10 + clip]
+            assert view[:, 0, 0, 0].tolist() == expected[clip].tolist()
+            assert view[0, 0, 0, 1] == left
+
+
+def test_static_control_repeats_the_middle_frame(row):
+    (moving, label), (static, same) = (items.ValClips(row, SAMPLES, Numbered(), still)[0] for still in (False, True))
+    assert label == same
+    for t in range(8):
+        assert torch.equal(static[t], moving[4])
+
+
+def test_frames_of_a_test_video_are_read_once_each_in_order(row):
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    numbers = video.frames[:, 0, 0, 0].tolist()
+    assert numbers == sorted(set(numbers))
+
+
+def test_frames_of_a_test_video_are_pinned_for_the_gpu(row, monkeypatch):
+    """A DataLoader pins what has a method of that name, and of other objects nothing."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    pinned = video.pin_memory()
+    assert torch.equal(pinned.frames, video.frames + 1)
+    assert (pinned.indices is video.indices, pinned.label) == (True, video.label)
+
+
+def test_test_video_stays_the_same_on_the_way_to_the_device(row):
+    video = items.TestVideos(row, SAMPLES, Numbered())[0]
+    assert torch.equal(video.to(torch.device("cpu")).views(row), video.views(row))
+    assert video.to(torch.device("meta")).crops(row).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "item", "options"),
+    [(items.TrainClips, (0, 0), {}), (items.ValClips, 0, {}), (items.TestVideos, 0, {"collate_fn": loader.single})],
+)
+def test_clips_reach_the_model_outside_shared_memory(dataset, item, options, row):
+    """Of shared memory a container has 64 MB."""
+    read = dataset(row, SAMPLES, Numbered())
+    (batch,) = loader.loader(read, torch.device("cpu"), 1, batch_sampler=[[item]], **options)
+    tensor = batch.frames if options else batch[0]
+    assert tensor.dtype == torch.uint8
+    assert not tensor.is_shared()

@@ -1,0 +1,49 @@
+"""The order of an epoch, its share of each process, and the processes that read."""
+
+import os
+import sys
+
+import pytest
+import torch
+
+from r2plus1d.clips import items, loader
+from r2plus1d.clips.loader import Schedule
+
+
+def test_epoch_has_every_sample_once_and_the_last_batch_too():
+    schedule = loader.Schedule(count=10, batch=4, seed=1, start=0, epochs=2)
+    batches = list(schedule)
+    assert [len(batch) for batch in batches] == [4, 4, 2] * 2
+    assert len(schedule) == 6
+    for epoch in range(2):
+        seen = [item for batch in batches[3 * epoch : 3 * epoch + 3] for item in batch]
+        assert sorted(seen) == [(epoch, i) for i in range(10)]
+    assert list(loader.Schedule(10, 4, 1, start=1, epochs=2)) == batches[3:]
+
+
+class Priority(items.Clips):
+    """Of the process that reads."""
+
+    def __init__(self):
+        pass
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        return os.nice(0)
+
+
+@pytest.mark.parametrize("workers", [None, 0, 1])
+def test_readers_leave_the_cores_to_the_model_on_the_cpu(workers):
+    (found,) = loader.loader(Priority(), torch.device("cpu"), workers, batch_size=1, collate_fn=loader.single)
+    none = workers == 0 or (workers is None and sys.platform != "linux")
+    assert found == os.nice(0) + (0 if none else loader.MODESTY)
+
+
+def test_batch_is_shared_out_whole_and_evenly():
+    whole = list(Schedule(11, 4, seed=3, start=0, epochs=1))
+    shares = [list(Schedule(11, 4, seed=3, start=0, epochs=1, rank=rank, processes=3)) for rank in range(3)]
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        assert [item for part in parts for item in part] == batch
+        assert 0 <= len(parts[0]) - len(parts[2]) <= 1

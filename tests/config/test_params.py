@@ -1,0 +1,233 @@
+"""params.yaml: what is inherited, what is scaled, what is refused and in which words."""
+
+import copy
+import datetime
+import time
+
+import pytest
+
+from r2plus1d.config import files, resolve, schema
+
+RATES = (0.1, 0.2, 0.1, 0.075)  # of the published rows, on 8 GPUs
+
+
+def rows(params) -> dict:
+    return {row.row: row for row in resolve.resolve(params)[1]}
+
+
+def changed(params: dict, path: str, value) -> dict:
+    params = copy.deepcopy(params)
+    *parents, last = path.split(".")
+    place = params
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return params
+
+
+def test_the_user_s_own_sections_shape_the_custom_row_alone(params):
+    before = rows(params)
+    params = changed(params, "model.frames", 32)
+    params = changed(params, "train.lr", 0.5)
+    params = changed(params, "test.clips", 1)
+    after = rows(params)
+    assert {name for name in before if before[name] != after[name]} == {schema.CUSTOM}
+
+
+def test_custom_row_spans_64_frames(params):
+    for frames, interval in ((8, 8), (16, 4), (32, 2), (64, 1), (128, 1)):
+        clip = rows(changed(params, "model.frames", frames))[schema.CUSTOM].clip
+        assert (clip.frames, clip.frame_interval) == (frames, interval)
+
+
+def test_depth_asked_for_outranks_the_scale(params):
+    params = changed(params, "datasets.motion.scale.depth", 10)
+    assert {row.model.depth for row in rows(params).values()} == {10}
+    asked = rows(changed(params, "model.depth", 50))
+    assert asked.pop(schema.CUSTOM).model.depth == 50
+    assert {row.model.depth for row in asked.values()} == {10}
+
+
+def test_learning_rates_follow_the_linear_scaling_rule(params):
+    params = changed(params, "dataset", "kinetics400")
+    for gpus in (1, 8):
+        params = changed(params, "datasets.kinetics400.runtime.gpus", gpus)
+        zoo = resolve.resolve(params)[1][:4]
+        assert [row.learning_rate for row in zoo] == pytest.approx([rate * gpus / 8 for rate in RATES], rel=1e-12)
+        assert [row.videos_per_step for row in zoo] == [videos * gpus for videos in (8, 16, 8, 6)]
+
+
+def test_full_scale_is_the_published_model(params):
+    row = rows(changed(params, "dataset", "kinetics400"))["r2plus1d_r34_32x2x1_180e_kinetics400_rgb"]
+    assert (row.model.depth, row.model.width, row.clip.short_side) == (34, 64, 320)
+    assert (row.train.resize, row.train.crop, row.test.resize, row.test.crop) == (256, 224, 256, 256)
+    assert (row.train.epochs, row.train.dropout, row.train.crop_area) == (180, 0.5, [0.08, 1.0])
+
+
+def test_quarter_scale_shrinks_every_row_alike(params):
+    for row in rows(params).values():
+        assert (row.train.resize, row.train.crop, row.test.crop) == (64, 56, 64)
+        assert row.model.width == 8
+        assert row.clip.short_side == {"256p": 64, "320p": 80}[row.frames]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("model.framse", 8, "did you mean 'frames'"),
+        ("trian", {}, "did you mean 'train'"),
+        ("dataset", "moton", "did you mean 'motion'"),
+        ("datasets.motion.runtime.devise", "cpu", "did you mean 'device'"),
+        ("model.frames", 0, "model.frames is 0"),
+        ("model.frames", "many", "model.frames is 'many'"),
+        ("model.depth", 33, "10, 18, 34, 50, 101 or 152"),
+        ("model.input", "pictures", "'frames' or 'video'"),
+        ("test.crop", 300, "crop 300 is larger than the short side"),
+        ("test.crop", 224, "crop = resize"),
+        ("train.epochs", -1, "train.epochs is -1"),
+        ("train.crop_area", [0.9, 0.1], "crop_area must be [least, largest]"),
+        ("seed", -1, "seed is -1"),
+        ("seed", True, "seed is True"),
+        ("datasets.motion.scale.width", 2.0, "datasets.motion.scale.width is 2.0"),
+        ("datasets.motion.runtime.gpus", 0, "datasets.motion.runtime.gpus is 0"),
+        ("datasets.kinetics400.train.gpus", 8, "unknown key 'gpus'"),
+        ("datasets.motion.runtime.workers", -1, "number of processes, 0 or more, or auto"),
+        ("datasets.motion.runtime.scheduler", "host:8786", "expected such as tcp://host:8786, or null"),
+        ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics, ucf101, hmdb51"),
+        ("zoo.custom", {}, "choose one of letters"),
+        ("model", None, "expected keys with values"),
+        ("dataset", ["motion"], "dataset is ['motion']"),
+        ("datasets.motion.source.kind", {}, "source.kind is {}"),
+        ("train.lr", float("inf"), "train.lr is inf: input should be a finite number"),
+        ("train.lr", float("nan"), "train.lr is nan"),
+        ("recipe.train.weight_decay", float("nan"), "weight_decay is nan"),
+        ("datasets.motion.scale.width", float("nan"), "scale.width is nan"),
+        ("model.frames", datetime.date(2020, 1, 1), "model.frames is datetime.date(2020, 1, 1)"),
+        ("model.7", 1, "unknown key '7'"),
+        ("zoo.a/b", {}, "the name 'a/b' cannot be used"),
+        ("zoo.data", {}, "the name 'data' cannot be used"),
+        ("zoo.report", {}, "the name 'report' cannot be used"),
+        ("zoo.a b", {}, "the name 'a b' cannot be used"),
+        ("datasets./tmp/x", {}, "the name '/tmp/x' cannot be used"),
+        ("datasets.lists.source.frame_name", "../img_{:05}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{:999999999d}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{0.__class__}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_%05d.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{}_{}.jpg", "expected a name with a number"),
+        ("datasets.lists.source.frame_name", "img_{}\n.jpg", "expected a name with a number"),
+    ],
+)
+def test_wrong_parameter_is_refused_with_the_way_out(params, path, value, words):
+    with pytest.raises(resolve.ConfigError) as error:
+        resolve.resolve(changed(params, path, value))
+    assert words in str(error.value)
+
+
+def test_missing_parameter_is_named(params):
+    del params["model"]["frames"]
+    with pytest.raises(resolve.ConfigError, match=r"model\.frames is missing"):
+        resolve.resolve(params)
+
+
+def test_yaml_tags_in_params_are_refused_and_run_nothing(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(f"seed: !!python/object/apply:os.mkdir ['{tmp_path}/hit']\n")
+    with pytest.raises(resolve.ConfigError, match=r"params\.yaml"):
+        files.read_params(path)
+    assert not (tmp_path / "hit").exists()
+
+
+def loaded(tmp_path, content: str | bytes):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return files.read_params(path)
+
+
+LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("seed: 0\nmodel: {}\nseed: 1\n", "the key 'seed' stands there twice"),
+        ("model: {frames: 8, frames: 16}\n", "the key 'frames' stands there twice"),
+        (LAUGHS, "more than 100000 values"),
+        ("a: &a [*a]\n", "nested"),
+        ("a: &a {b: *a}\n", "nested"),
+        ("a: " + "[" * 100_000, "RecursionError"),
+        ("a: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
+        ("? [1, 2]\n: 3\n", "or is none"),
+        ("a: " + "9" * 5000, "write whole numbers plainly"),
+        ("seed: 010\n", "'010': write whole numbers plainly"),
+        ("seed: 0x10\n", "'0x10': write whole numbers plainly"),
+        ("seed: 1_000\n", "'1_000': write whole numbers plainly"),
+        ("seed: 1:30\n", "'1:30': write whole numbers plainly"),
+        ("a: 2020-99-99\n", "month must be in 1..12"),
+        ("a: !!int x\n", "write whole numbers plainly"),
+        ("a: !!timestamp x\n", "params.yaml"),
+        ("a: !!python/name:os.system\n", "could not determine a constructor"),
+        ("a: !!python/object/new:os.system [id]\n", "could not determine a constructor"),
+        ("a: \0\n", "unacceptable character"),
+        ("a: 1\n".encode("utf-16"), "can't decode byte"),
+        (b"a: \xff\n", "can't decode byte"),
+        ("- 1\n", "found list"),
+        ("", "found NoneType"),
+        ("a: 1\n---\nb: 2\n", "expected a single document"),
+    ],
+)
+def test_yaml_that_means_two_things_or_has_no_end_is_refused(tmp_path, content, words):
+    began = time.monotonic()
+    with pytest.raises(resolve.ConfigError, match=r"params\.yaml") as error:
+        loaded(tmp_path, content)
+    assert words in str(error.value)
+    assert len(str(error.value)) < 1000
+    assert time.monotonic() - began < 3
+
+
+def test_number_that_dvc_writes_is_read_as_a_number(tmp_path):
+    assert loaded(tmp_path, "\ufefflr: 1e-05\na: 1e5\nb: -2.5E+3\nc: 0\nd: &d [1]\ne: *d\nf: .5\n") == {
+        **{"lr": 1e-05, "a": 1e5, "b": -2500.0, "c": 0, "d": [1], "e": [1], "f": 0.5}
+    }
+
+
+def test_error_stays_short_whatever_aliases_stand_for(params, tmp_path):
+    laughs = loaded(tmp_path, "".join(LAUGHS.splitlines(keepends=True)[:5]))
+    for path in ("model", "model.frames", "dataset", "zoo", "train.crop_area", "datasets.motion.runtime.workers"):
+        with pytest.raises(resolve.ConfigError) as error:
+            resolve.resolve(changed(params, path, laughs["a4"]))
+        assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t[: len(t) // 2], lambda t: t.replace('"seed": 0', '"seed": "0"'), lambda _: ""]
+)
+def test_configuration_spoilt_by_hand_is_named_with_the_way_out(params, tmp_path, spoil):
+    data, rows = resolve.resolve(params)
+    for read, written in ((files.read_row, rows[0]), (files.read_data, data)):
+        (tmp_path / "row.json").write_text(spoil(files.dump(written)))
+        with pytest.raises(resolve.ConfigError, match=r"row\.json: .*; run `dvc repro --force resolve`"):
+            read(tmp_path / "row.json")
+
+
+def test_parameters_spoilt_between_two_stages_are_refused(params):
+    for path, value in (("dataset", "gone"), ("dataset", []), ("datasets", 1), ("datasets.motion.runtime", None)):
+        for read in (files.workers, files.connections, files.scheduler):
+            with pytest.raises(resolve.ConfigError):
+                read(changed(params, path, value))
+    with pytest.raises(resolve.ConfigError, match="workers is 'many'"):
+        files.workers(changed(params, "datasets.motion.runtime.workers", "many"))
+
+
+def test_configuration_is_the_same_after_its_way_through_the_file(params, tmp_path):
+    for row in resolve.resolve(params)[1]:
+        (tmp_path / "row.json").write_text(files.dump(row))
+        assert files.read_row(tmp_path / "row.json") == row
+
+
+def test_row_s_configuration_is_free_of_workers_and_machines(params):
+    before = resolve.resolve(params)
+    elsewhere = changed(params, "datasets.motion.runtime.scheduler", "tcp://host:8786")
+    assert resolve.resolve(elsewhere) == before
+    assert (files.scheduler(params), files.scheduler(elsewhere)) == (None, "tcp://host:8786")
+    assert resolve.resolve(changed(params, "datasets.motion.runtime.workers", 7)) == before
+    assert files.workers(changed(params, "datasets.motion.runtime.workers", 7)) == 7

@@ -1,0 +1,234 @@
+"""A user's own folder of videos: splits, exclusions, and errors that say what to do."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from r2plus1d.clips import lists
+from r2plus1d.config.resolve import DataConfig, FolderSource
+from r2plus1d.datasets import dispatch, manifest, motion
+from r2plus1d.datasets.encode import write_h264
+from tests.support.project import ROOT, Project, tiny_params
+
+ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+
+
+@pytest.fixture
+def folder(tmp_path, clip_path):
+    """Three classes of four different files that look like videos; `bring` does not decode."""
+    root = tmp_path / "mine"
+    for label in ("dips", "pull ups", "squats"):
+        (root / label).mkdir(parents=True)
+        for i in range(4):
+            (root / label / f"{label}_{i}.mp4").write_bytes(clip_path.read_bytes() + f"{label}{i}".encode())
+    return root
+
+
+def bring(folder, tmp_path, seed=0, val_share=0.3):
+    source = FolderSource(kind="folder", val_share=val_share)
+    config = DataConfig(dataset="folder", seed=seed, source=source, path=str(folder), short_sides={"256p": 64})
+    return dispatch.bring(config, tmp_path / "work", tmp_path / "videos", 0)[:2]
+
+
+def test_split_is_seeded_and_has_every_class(folder, tmp_path):
+    rows, aside = bring(folder, tmp_path)
+    assert aside == []
+    for label in ("dips", "pull ups", "squats"):
+        assert sorted(row[2] for row in rows if row[1] == label) == ["train"] * 3 + ["val"]
+    assert bring(folder, tmp_path)[0] == rows
+    assert any(bring(folder, tmp_path, seed=seed)[0] != rows for seed in range(1, 5))
+
+
+def test_given_train_and_val_folders_are_the_split(folder, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "both" / split)
+    rows, _ = bring(tmp_path / "both", tmp_path)
+    assert all(path.startswith(f"{split}/{label}/") for path, label, split, *_ in rows)
+    shutil.rmtree(tmp_path / "both" / "val")
+    with pytest.raises(manifest.DataError, match="no val/ beside it"):
+        bring(tmp_path / "both", tmp_path)
+
+
+def test_user_s_own_files_are_copied_and_stay_as_they_are(folder, tmp_path):
+    before = {f: (f.stat().st_ino, f.stat().st_mode, f.read_bytes()) for f in folder.rglob("*.mp4")}
+    bring(folder, tmp_path)
+    assert {f: (f.stat().st_ino, f.stat().st_mode, f.read_bytes()) for f in folder.rglob("*.mp4")} == before
+    copies = {f.stat().st_ino for f in (tmp_path / "videos").rglob("*.mp4")}
+    assert len(copies) == 12
+    assert copies.isdisjoint(inode for inode, _, _ in before.values())
+
+
+def test_repeated_content_is_set_aside(folder, tmp_path):
+    shutil.copy(folder / "dips" / "dips_0.mp4", folder / "squats" / "again.mp4")
+    rows, aside = bring(folder, tmp_path)
+    assert aside == [("squats/again.mp4", "", "same content as dips/dips_0.mp4")]
+    assert len(rows) == 12
+
+
+def test_files_that_are_no_videos_are_reported(folder, tmp_path):
+    (folder / "README.md").write_text("beside the classes")
+    (folder / "dips" / "notes.txt").write_text("not a video")
+    (folder / "dips" / ".hidden.mp4").write_bytes(b"")
+    (folder / "dips" / "gone.mp4").symlink_to("nowhere")
+    (folder / "dips" / "new\nline.mp4").write_bytes(b"x")
+    (folder / "dips" / "loop").symlink_to(folder)
+    (folder / "linked class").symlink_to(folder / "squats")
+    rows, aside = bring(folder, tmp_path)
+    assert len(rows) == 12
+    files = {"dips/notes.txt", "dips/gone.mp4", repr("dips/new\nline.mp4")}
+    assert {path for path, *_ in aside} == {*files, "dips/loop", "linked class"}
+
+
+def test_pipe_or_socket_is_set_aside_unread(folder, tmp_path, monkeypatch):
+    os.mkfifo(folder / "dips" / "pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as bound:
+        monkeypatch.chdir(folder / "dips")  # a socket's path has 100 bytes at most
+        bound.bind("socket.mp4")
+    (folder / "dips" / "zero.mp4").symlink_to("/dev/zero")
+    (folder / "dips" / "loop.mp4").symlink_to("loop.mp4")
+    (folder / "dips" / "folder.mp4").mkdir()
+    rows, aside = bring(folder, tmp_path)
+    assert len(rows) == 12
+    assert [path for path, *_ in aside] == [f"dips/{name}.mp4" for name in ("loop", "pipe", "socket", "zero")]
+    assert {reason for *_, reason in aside} == {"not a file, or a link to nowhere"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_set_aside_and_reported(folder, tmp_path):
+    (folder / "dips" / "dips_0.mp4").chmod(0)
+    (folder / "squats").chmod(0)
+    try:
+        rows, aside = bring(folder, tmp_path)
+    finally:
+        (folder / "squats").chmod(0o700)
+    assert len(rows) == 7
+    assert aside == [
+        ("dips/dips_0.mp4", "", "may not be read"),
+        ("squats", "", "a folder that cannot be read: Permission denied"),
+    ]
+
+
+def test_folder_that_cannot_be_read_is_reported(folder, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def failing(path):
+        if str(path).endswith("squats"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    assert ("squats", "", "a folder that cannot be read: Permission denied") in bring(folder, tmp_path)[1]
+
+
+def test_classes_that_differ_in_a_blank_are_numbered_the_same_in_every_process(folder, tmp_path, clip_path):
+    """Sorted as if `_` were a blank, they are equal, and the order of a set is another in every process."""
+    (folder / "pull_ups").mkdir()
+    for i in range(2):
+        (folder / "pull_ups" / f"{i}.mp4").write_bytes(clip_path.read_bytes() + bytes([i]))
+    source = FolderSource(kind="folder", val_share=0.3)
+    config = DataConfig(dataset="folder", seed=0, source=source, path=str(folder), short_sides={"256p": 64})
+    code = (
+        "import sys; from pathlib import Path; from r2plus1d.config.schema import DataConfig; "
+        "from r2plus1d.datasets import dispatch; "
+        "data = DataConfig.model_validate_json(sys.argv[1]); "
+        "print(dispatch.bring(data, Path(sys.argv[2]), Path(sys.argv[3]), 0)[2])"
+    )
+    found = set()
+    for number in range(3):
+        folders = [str(tmp_path / f"{name}{number}") for name in ("work", "videos")]
+        command = [sys.executable, "-c", code, config.model_dump_json(), *folders]
+        environment = {**os.environ, "PYTHONHASHSEED": str(number), "PYTHONPATH": str(ROOT / "src")}
+        found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert found == {"['dips', 'pull ups', 'pull_ups', 'squats']\n"}
+
+
+LEGAL = [
+    "two  blanks and one at the end .mp4",
+    "-rf.mp4",
+    "--help.mp4",
+    "quotes ' \" `.mp4",
+    "a, b, 3.mp4",
+    "# 100% $HOME {} *.mp4",
+    "caf\u00e9.mp4",
+    "cafe\u0301.mp4",
+    "A.mp4",
+    "a.mp4",
+    "1 2 3.MP4",
+    "back\\slash.mp4",
+    "x" * 251 + ".mp4",
+    "\u8df3" * 83 + ".mp4",
+    "NA.mp4",
+    "=1+1.mp4",
+]
+NOT_IN_LISTS = [
+    "new\nline.mp4",
+    "carriage\rreturn.mp4",
+    "tab\t.mp4",
+    "bidi\u202etxt.mp4",
+    "no\u200bwidth.mp4",
+    "nel\x85.mp4",
+    b"\xff\xfe.mp4",
+]
+CLASSES = ["-v", "NA", "q\"u,o'te", "\u00e9", "e\u0301", "#1 "]
+
+
+def test_videos_of_all_legal_names_reach_a_training(tmp_path):
+    """Through the manifest, the index, the tar, the lists and the label map, into a training."""
+    root, number = tmp_path / "mine", 0
+    for label in CLASSES:
+        for name in LEGAL if label == "-v" else ["1.mp4", "2.mp4"]:
+            (root / label).mkdir(parents=True, exist_ok=True)
+            write_h264(root / label / name, motion.render(0, 0, 1, number, 32)[: 8 + number % 3], motion.FPS)
+            number += 1
+    video = (root / "-v" / "a.mp4").read_bytes()
+    for name in NOT_IN_LISTS:
+        with open(os.path.join(os.fsencode(root / "NA"), os.fsencode(name)), "wb") as file:
+            file.write(video)
+    (root / " blank").mkdir()
+    (root / " blank" / "1.mp4").write_bytes(video)
+    (root / "-v" / "empty.mp4").touch()
+    with open(os.fsencode(root / "NA") + b"/\xff.txt", "wb"):
+        pass
+    params = tiny_params()
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", str(root)
+    copied = {key: params["datasets"]["motion"][key] for key in ("scale", "runtime", "train", "benchmark")}
+    params["datasets"]["folder"] |= copied | {"train": {**copied["train"], "epochs": 1, "videos_per_gpu": 17}}
+    project = Project(tmp_path / "project", params)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        project.must(stage, LC_ALL="C")
+    project.must("train", ROW)
+    data = project.folder / "data" / "folder"
+    read = {s.path for split in ("train", "val") for s in lists.read_samples(data / "lists", "folder", split)}
+    assert read == {f"-v/{name}" for name in LEGAL} | {f"{label}/{n}.mp4" for label in CLASSES[1:] for n in (1, 2)}
+    labels = (data / "lists" / "label_map.txt").read_text(encoding="utf-8").splitlines()
+    assert sorted(labels) == sorted(CLASSES)
+    aside = manifest.read_table(data / "set_aside.csv")
+    assert len(aside) == len(NOT_IN_LISTS) + 2
+    assert all(path.isprintable() for path in aside["path"])
+    assert manifest.read_table(data / "unreadable.csv")["path"].tolist() == ["-v/empty.mp4"]
+
+
+def test_leftovers_of_an_interrupted_run_stay_out_of_the_dataset(folder, tmp_path):
+    (tmp_path / "work" / "dips").mkdir(parents=True)
+    (tmp_path / "work" / "dips" / "deleted_since.mp4").write_bytes(b"old")
+    bring(folder, tmp_path)
+    assert not (tmp_path / "videos" / "dips" / "deleted_since.mp4").exists()
+
+
+@pytest.mark.parametrize(("keep", "words"), [(["dips"], "1 class (dips)"), ([], "0 classes (none)")])
+def test_folder_with_too_few_classes_is_refused(folder, tmp_path, keep, words):
+    for label in ("dips", "pull ups", "squats"):
+        if label not in keep:
+            shutil.rmtree(folder / label)
+    with pytest.raises(manifest.DataError) as error:
+        bring(folder, tmp_path)
+    assert words in str(error.value)
+
+
+def test_missing_folder_is_refused(tmp_path):
+    with pytest.raises(manifest.DataError, match="there is no such folder"):
+        bring(tmp_path / "nowhere", tmp_path)

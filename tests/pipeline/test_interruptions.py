@@ -1,0 +1,209 @@
+"""Stages that are ended, or whose disk or memory runs out: the same bytes afterwards, and one line with the way out."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from r2plus1d.config import schema
+from r2plus1d.system import files, paths, pool, stage
+from r2plus1d.zoo import training
+from tests.support.commands import dvc
+from tests.support.project import ROOT, Project
+
+ROW = schema.CUSTOM
+STAGES = {"download": (), "extract_frames": (), "build_lists": (), "train": (ROW,), "test": (ROW,)}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+REPRO = ("-m", "dvc", "repro", "train@custom")
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(STAGES)))
+def test_killed_stage_leaves_only_whole_files_and_ends_with_the_same_bytes(number, name, finished, copied):
+    sign = SIGNALS[number % 3]
+    copied.clear(name, ROW)
+    process = copied.start(f"stages/{name}.py", *STAGES[name])
+    time.sleep(random.Random(number).uniform(0.2, 0.9) * finished.seconds[name])
+    os.killpg(process.pid, sign) if sign == signal.SIGINT else process.send_signal(sign)
+    process.communicate()
+    assert copied.whole().items() <= finished.results().items()
+    copied.must(name, *STAGES[name])
+    assert copied.results() == finished.results()
+
+
+def test_running_stage_is_started_once_and_its_holder_named(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
+    with files.held(paths.lock("train", ROW), "this test"):
+        second = copied.run("train", ROW)
+        copied.must("build_lists")
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"error: stage train of custom is busy: process {os.getpid()} on ")
+    assert second.stderr.endswith(f"; wait for it, or end it there with: kill {os.getpid()}\n")
+    copied.must("build_lists")
+    assert copied.results()[f"models/{ROW}/model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "held"),
+    [
+        ({}, True),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "1"}, True),
+        ({"RANK": "1", "TORCHELASTIC_RUN_ID": "1"}, False),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "1", stage.ALONE: "7"}, False),
+        ({stage.TORCHRUN: "--nnodes=2"}, False),
+        ({"RANK": "0", "TORCHELASTIC_RUN_ID": "1", stage.TORCHRUN: "--nnodes=2"}, True),
+    ],
+)
+def test_machines_that_work_together_share_one_lock(environment, held, tmp_path, monkeypatch):
+    """Of all processes that torchrun started, here and elsewhere, one holds the lock, or the one before them did."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "TORCHELASTIC_RUN_ID", stage.ALONE, stage.TORCHRUN, "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with stage._alone("stages/train.py", ROW):
+        if held:
+            with pytest.raises(files.BusyError), files.held(paths.lock("train", ROW), "it"):
+                pass
+        else:
+            assert not paths.lock("train", ROW).exists()
+    os.environ.pop(stage.ALONE, None)
+
+
+@pytest.fixture
+def tracked(copied) -> Project:
+    """The finished project as DVC knows it, but for its training."""
+    dvc(copied, "init", "--quiet", "--no-scm")
+    dvc(copied, "commit", "--quiet", "--force", "sources", "resolve", "download", "extract_frames", "build_lists")
+    copied.clear("train", ROW)
+    return copied
+
+
+def path() -> dict[str, str]:
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+
+
+def after_an_epoch(project: Project) -> subprocess.Popen:
+    """`dvc repro` of a training, when the state of an epoch more is there; stopped: what is left takes a blink."""
+    states = {path: path.stat().st_mtime_ns for path in project.folder.glob(f"runs/*/{training.STATE}")}
+    process = project.start(*REPRO, **path())
+    while {p: p.stat().st_mtime_ns for p in project.folder.glob(f"runs/*/{training.STATE}")} == states:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGSTOP)
+    return process
+
+
+@pytest.mark.slow
+def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracked, finished):
+    process = after_an_epoch(tracked)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    os.killpg(process.pid, signal.SIGCONT)
+    said, _ = process.communicate(timeout=60)
+    assert f"interrupted (the training of {ROW} is saved after epoch " in said
+    assert f" of 4, in runs/{ROW}-" in said
+    assert "what is finished is kept, run the same command again to go on" in said
+    assert "Traceback" not in said
+    process = after_an_epoch(tracked)
+    process.kill()  # DVC alone: its child has no reader for its result
+    time.sleep(0.6)  # longer than the child waits before it looks for DVC again
+    os.killpg(process.pid, signal.SIGCONT)
+    said, _ = process.communicate(timeout=60)  # ends with the child, which holds the other end of the pipe
+    assert "resuming after epoch" in said
+    with files.held(tracked.folder / paths.lock("train", ROW), "nobody"):
+        refused = tracked.start(*REPRO, **path()).communicate(timeout=60)[0]
+    assert f"stage train of {ROW} is busy: process {os.getpid()} on " in refused
+    assert "Traceback" not in refused
+    tracked.start(*REPRO, **path()).communicate(timeout=120)  # goes on, or begins anew if the orphan came to its end
+    assert tracked.results() == finished.results()
+
+
+@pytest.fixture
+def with_readers(copied):
+    """A training with reader processes, after its first epoch, in a session of its own."""
+    params = yaml.safe_load((copied.folder / "params.yaml").read_text())
+    params["datasets"]["motion"]["runtime"]["workers"] = 2
+    copied.set(params)
+    copied.clear("train", ROW)
+    process = copied.start("stages/train.py", ROW)
+    while not list(copied.folder.glob(f"runs/*/{training.STATE}")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)  # its readers have nothing more to do
+    return copied, process
+
+
+def test_readers_of_a_killed_training_give_up_its_lock(with_readers):
+    project, process = with_readers
+    process.kill()
+    process.wait()
+    deadline, free = time.monotonic() + 3, False
+    while not free and time.monotonic() < deadline:
+        with contextlib.suppress(files.BusyError), files.held(project.folder / paths.lock("train", ROW), "nobody"):
+            free = True
+    assert free
+
+
+def test_training_ended_with_its_readers_says_what_it_saved(with_readers):
+    """As systemd, Slurm and timeout end all of a group."""
+    _, process = with_readers
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGCONT)
+    said, _ = process.communicate(timeout=60)
+    assert f"terminated (the training of {ROW} is saved after epoch" in said
+    assert "Traceback" not in said
+
+
+def wait(folder_and_seconds: tuple[Path, float]) -> None:
+    folder, seconds = folder_and_seconds
+    (folder / str(os.getpid())).touch()
+    time.sleep(seconds)
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+POOL = """
+import signal, sys
+from pathlib import Path
+from r2plus1d.system import pool
+from tests.pipeline.test_interruptions import wait
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    list(pool.spread(wait, [(Path(sys.argv[1]), 600), (Path(sys.argv[1]), 0)], 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("sign", "all_processes"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]
+)
+def test_ended_work_takes_its_worker_processes_with_it(sign, all_processes, tmp_path):
+    """One worker is at its task and one waits for the next."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "start.py").write_text(POOL)
+    environment = os.environ | {"PYTHONPATH": f"{Path(pool.__file__).parents[2]}:{ROOT}"}
+    command = [sys.executable, str(tmp_path / "start.py"), str(tmp_path / "work")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while len(list((tmp_path / "work").iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.2)  # the second one is done
+    workers = [int(file.name) for file in (tmp_path / "work").iterdir()]
+    os.killpg(process.pid, sign) if all_processes else process.send_signal(sign)
+    _, said = process.communicate(timeout=20)
+    assert said.count("Traceback") == (1 if all_processes else 0)  # the script's own; none of a worker
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, workers))

@@ -1,0 +1,143 @@
+"""The stages one after the other on a tiny dataset: same bytes whatever happens, nothing lost, clear errors."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.support.project import Project, content, tiny_params
+
+ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory):
+    """The prepared project with one row trained, tested and benchmarked; tests only look at it."""
+    trained = Project.at(tmp_path_factory.mktemp("trained") / "project")
+    shutil.copytree(prepared.folder, trained.folder)
+    for stage in ("train", "test", "benchmark"):
+        trained.must(stage, ROW)
+    return trained
+
+
+def outputs(project) -> dict:
+    folders = (f"models/{ROW}", f"metrics/{ROW}")
+    files = {name: digest for f in folders for name, digest in content(project.folder / f).items()}
+    return {name: digest for name, digest in files.items() if not name.startswith(("benchmark", "made_by_benchmark"))}
+
+
+def workers(project, count) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["datasets"]["motion"]["runtime"]["workers"] = count
+    project.set(params)
+
+
+def test_videos_and_frames_are_the_same_for_every_number_of_workers(prepared, tmp_path):
+    other = Project(tmp_path / "other", tiny_params())
+    workers(other, 2)
+    for stage in ("resolve", "download", "extract_frames", "build_lists"):
+        other.must(stage, PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
+    assert content(other.folder / "data") == content(prepared.folder / "data")
+
+
+def test_training_and_scores_are_the_same_for_every_number_of_workers(trained, project):
+    for folder in ("models", "results", "metrics"):
+        subprocess.run(["rm", "-rf", str(project.folder / folder / ROW)], check=True)
+    workers(project, 2)
+    project.must("train", ROW)
+    project.must("test", ROW)
+    assert outputs(project) == outputs(trained)
+
+
+def test_log_has_all_fields_and_wall_clock_values_stay_in_another(trained):
+    lines = (trained.folder / "models" / ROW / "train.log.json").read_text().splitlines()
+    train = [entry for entry in map(json.loads, lines) if entry["mode"] == "train"]
+    val = [entry for entry in map(json.loads, lines) if entry["mode"] == "val"]
+    fields = {"mode", "epoch", "iter", "lr", "loss", "top1_acc", "top5_acc", "grad_norm"}
+    assert set(train[0]) == fields
+    assert [entry["epoch"] for entry in val] == [2]
+    timed = json.loads((trained.folder / "logs" / f"{ROW}.log.json").read_text().splitlines()[0])
+    assert set(timed) == fields | {"memory", "data_time", "time"}
+
+
+def test_scores_are_one_list_per_video_in_list_order(trained):
+    scores = np.array(json.loads((trained.folder / "results" / ROW / "result.json").read_text()))
+    lines = (trained.folder / "data/motion/lists/motion_val_list_rawframes.txt").read_text().splitlines()
+    assert scores.shape == (len(lines), 12)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
+    labels = np.array([int(line.split()[-1]) for line in lines])
+    figures = json.loads((trained.folder / "metrics" / ROW / "test.json").read_text())
+    assert figures["top1"] == round(100 * (scores.argmax(axis=1) == labels).mean(), 2)
+    assert set(figures) == {"top1", "top5", "mean_class_accuracy", "single_clip", "static", "videos"}
+
+
+def test_benchmark_says_what_it_was_measured_on(trained):
+    folder = trained.folder / "metrics" / ROW
+    figures = json.loads((folder / "benchmark.json").read_text())
+    assert figures["videos_per_second"] > 0
+    assert figures["memory_mib"] > 0
+    assert figures["parameters"] > 10_000
+    assert figures["macs"] > 1_000_000
+    assert {"device", "threads", "torch", "frames"} <= set(json.loads((folder / "benchmark_machine.json").read_text()))
+
+
+def test_video_row_trains_from_the_videos_alone(project):
+    """Frames of the video row are decoded: without the packed frames of any row it still runs."""
+    subprocess.run(["rm", "-rf", *map(str, project.folder.glob("data/motion/frames/*/*.tar"))], check=True)
+    project.must("train", VIDEO_ROW)
+    failed = project.run("train", ROW)
+    assert failed.returncode != 0
+    assert "extract_frames" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("stage", "spoil", "words"),
+    [
+        ("train", "configs/custom.json", "no row 'custom'; there are r2plus1d_r34"),
+        ("test", "models/custom", "run `dvc repro` to train the row"),
+        ("train", "data/motion/lists", "run `dvc repro build_lists`"),
+    ],
+)
+def test_missing_input_is_named_with_the_way_out(project, stage, spoil, words):
+    subprocess.run(["rm", "-rf", str(project.folder / spoil)], check=True)
+    failed = project.run(stage, "custom")
+    assert failed.returncode == 1
+    assert words in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_wrong_parameter_stops_at_the_first_stage(project):
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["model"]["framse"] = 8
+    project.set(params)
+    failed = project.run("resolve")
+    assert failed.returncode == 1
+    assert failed.stderr == "error: model: unknown key 'framse': did you mean 'frames'?\n"
+
+
+@pytest.mark.parametrize(("path", "words"), [("no/such/place", "give it the folder"), ("~/videos", "without ~")])
+def test_dataset_without_a_folder_stops_at_the_first_stage(project, path, words):
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", path
+    project.set(params)
+    failed = project.run("resolve")
+    assert failed.returncode == 1
+    assert f"datasets.folder.path is '{path}': there is no such folder" in failed.stderr
+    assert words in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_pipe_among_the_videos_is_refused_before_dvc_reads_it(project, tmp_path):
+    (tmp_path / "mine" / "a").mkdir(parents=True)
+    os.mkfifo(tmp_path / "mine" / "a" / "x.mp4")
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", str(tmp_path / "mine")
+    project.set(params)
+    failed = project.run("resolve")
+    assert failed.returncode == 1
+    assert "x.mp4' is a pipe, socket or device, which DVC would read; remove it" in failed.stderr

@@ -1,0 +1,22 @@
+"""Networks for tests, and the comparison of their weights."""
+
+import torch
+
+from r2plus1d.model.network import OuterNorm, build
+
+
+def trained_a_little(**arguments):
+    """Batch norms with statistics and scales other than 0 and 1, as after training."""
+    torch.manual_seed(0)
+    model = build(**arguments)
+    model(torch.randn(4, 3, 8, 32, 32))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d | OuterNorm):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    return model.eval()
+
+
+def same(state, model) -> bool:
+    own = model.state_dict()
+    return set(state) == set(own) and all(torch.equal(state[name], own[name]) for name in own)
