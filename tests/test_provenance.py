@@ -81,7 +81,7 @@ def first_imports(file: Path) -> list[str]:
     return found
 
 
-SCRIPTS = [*sorted((ROOT / "stages").glob("*.py")), ROOT / "tests" / "conftest.py", ROOT / "benchmarks/same_bytes.py"]
+SCRIPTS = [*sorted((ROOT / "stages").glob("*.py")), ROOT / "tests/conftest.py", ROOT / "benchmarks/trust/same_bytes.py"]
 
 
 @pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -51,7 +51,7 @@ def main() -> None:
     command = commands.add_parser(
         "profile",
         help="where the time went",
-        description="Prints what the last run of each stage took, and puts it into metrics/profile.md and the README.",
+        description="Prints what the last run of each stage took, and writes it into docs/results.md.",
     )
     command.set_defaults(call=show_profile)
     arguments = parser.parse_args()

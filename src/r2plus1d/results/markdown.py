@@ -7,9 +7,9 @@ from pathlib import Path
 from r2plus1d.system.files import write_text
 
 
-def into_readme(readme: Path, name: str, content: str) -> None:
+def into_document(document: Path, name: str, content: str) -> None:
     """Replaces what stands between two markers of the file, as `between_markers` does."""
-    write_text(readme, between_markers(readme.read_text(encoding="utf-8"), name, content))
+    write_text(document, between_markers(document.read_text(encoding="utf-8"), name, content))
 
 
 def between_markers(text: str, name: str, content: str) -> str:

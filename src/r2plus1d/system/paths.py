@@ -15,11 +15,12 @@ class Located(Protocol):
 
 PARAMS = Path("params.yaml")
 README = Path("README.md")
+RESULTS = Path("docs/results.md")
 DATA_CONFIG = Path("configs/data.json")
 PUBLISHED = Path("metrics/published.json")
 COVERAGE = Path("metrics/coverage.json")
 REPORT = Path("metrics/report")
-PROFILE = Path("metrics/profile.json")
+PROFILE = Path("benchmarks/results/profile.json")
 
 
 def sources(stage: str) -> Path:
