@@ -1,5 +1,5 @@
 # make repro: the environment, then the whole pipeline. make test: the same environment, then the tests.
-# make gpu: on a machine with an NVIDIA GPU, the README's tables of what it does there.
+# make gpu: on a machine with an NVIDIA GPU, the tables of what it does there, in docs/results.md.
 # make verify [ROW=custom]: everything, or one row, made anew from a clean clone and compared with what is committed.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -21,8 +21,8 @@ verify: $(READY)
 
 gpu: $(READY)
 	@status=0; for script in gpu_inference gpu_training gpu_full_size; do \
-	  python benchmarks/$$script.py || status=1; \
-	done; python benchmarks/data_path.py --report; exit $$status
+	  python benchmarks/speed/$$script.py || status=1; \
+	done; python benchmarks/speed/data_path.py --report; exit $$status
 
 lint: $(READY)
 	@ruff check . && ruff format --check .

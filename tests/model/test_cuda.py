@@ -180,7 +180,7 @@ def gradients_of(network, clips, labels):
 
 @pytest.mark.slow
 def test_script_for_rows_at_full_size_reaches_its_table_and_removes_its_copy(tmp_path):
-    script = ROOT / "benchmarks" / "gpu_full_size.py"
+    script = ROOT / "benchmarks" / "speed" / "gpu_full_size.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
     command = [sys.executable, str(script), "--small"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -12,7 +12,8 @@ from r2plus1d.system import paths, timing
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    paths.README.write_text("before\n<!-- profile -->\n<!-- /profile -->\nafter\n")
+    paths.RESULTS.parent.mkdir()
+    paths.RESULTS.write_text("before\n<!-- profile -->\n<!-- /profile -->\nafter\n")
     return tmp_path
 
 
@@ -42,7 +43,7 @@ def test_stage_that_was_skipped_keeps_its_seconds(folder):
         path.unlink()
     record("train", 300.0, 8.0, "custom")
     assert seconds(profile.profile()) == [("resolve", "1.5"), ("train", "8.0"), ("all", "9.5")]
-    assert paths.README.read_text().startswith("before\n<!-- profile -->\n\n| stage |")
+    assert paths.RESULTS.read_text().startswith("before\n<!-- profile -->\n\n| stage |")
 
 
 def test_stages_of_different_hours_are_told_from_one_run(folder):

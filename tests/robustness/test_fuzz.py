@@ -1,4 +1,4 @@
-"""Mutated files and text, the same ones every time; benchmarks/fuzz.py tries others, for longer."""
+"""Mutated files and text, the same ones every time; benchmarks/trust/fuzz.py tries others, for longer."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings

@@ -1,7 +1,7 @@
 """What reads files or text from outside, each fed with mutated ones: a result, or an error that names what is wrong.
 
 Anything else that a target raises, or lets happen, is a finding. Used by the tests for seconds, and by
-benchmarks/fuzz.py for longer.
+benchmarks/trust/fuzz.py for longer.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.peer_mmaction import SeededTwice
+from benchmarks.original.mmaction import SeededTwice
 from r2plus1d.clips import sampling
 from r2plus1d.config import resolve
 from r2plus1d.model.network import build

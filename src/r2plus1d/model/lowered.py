@@ -89,7 +89,7 @@ def _normalised(x_FHWC: Tensor) -> Tensor:
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
     inside, and wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips share, the
-    stem's spatial convolution once. What that gains: `benchmarks/inference.py`.
+    stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
     """
 
     def __init__(self, model: Recognizer):
@@ -206,7 +206,7 @@ def _all(
 class Trained(nn.Module):
     """The plain network's training step, with its parameters and buffers: each temporal convolution in two dimensions,
     and the pooling with its channels last in memory. In `eval` it is the plain network.
-    What that gains: `benchmarks/training_cpu.py`.
+    What that gains: `benchmarks/speed/training_cpu.py`.
     """
 
     def __init__(self, model: Recognizer):

@@ -1,11 +1,11 @@
 """Where the pipeline's seconds went: the table of all stages' records.
 
-A stage that did not run here since keeps what metrics/profile.json says of it.
+A stage that did not run here since keeps what benchmarks/results/profile.json says of it.
 """
 
 import itertools
 
-from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.results.markdown import into_document, markdown_table
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import read_json, write_json, write_text
@@ -21,7 +21,7 @@ class ProfileError(UserError):
 
 
 def profile() -> str:
-    """The table, also written to metrics/profile.md, with what it is made from beside it, and into the README.
+    """The table, also written to benchmarks/results/profile.md, next to what it is made from, and docs/results.md.
 
     Raises ProfileError."""
     here = [record for path in paths.seconds("", None).parent.glob("*.json") if (record := read_json(path))]
@@ -35,7 +35,7 @@ def profile() -> str:
     write_json(paths.PROFILE, [{k: v for k, v in record.items() if k != "began"} for record in records])
     text = table(records)
     write_text(paths.PROFILE.with_suffix(".md"), text + "\n")
-    into_readme(paths.README, "profile", text)
+    into_document(paths.RESULTS, "profile", text)
     return text
 
 

@@ -1,4 +1,4 @@
-"""git, asked from Python."""
+"""What git knows of the project's clone."""
 
 import os
 import subprocess
@@ -8,18 +8,21 @@ from r2plus1d.system.errors import UserError
 
 
 class GitError(UserError):
-    """What git could not do; its own words."""
+    """git is missing, or refused; the message has its own reason."""
 
 
 def git(*arguments: str, cwd: Path | str | None = None, **environment: str) -> str:
-    """What git prints. It takes no optional locks, since DVC may be at work in the same clone. Raises GitError."""
+    """What the command prints, to the last line break. Raises GitError.
+
+    Looking takes no lock: DVC may be at work in the same clone.
+    """
     command = ["git", "--no-optional-locks", *arguments]
     try:
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=cwd, env=os.environ | environment
+            command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise GitError(f"git cannot be run ({error.strerror}); install it") from error
+        raise GitError(f"git cannot be started: {error}") from error
     if done.returncode:
         raise GitError(f"git {arguments[0]} failed; this needs a git clone: {done.stderr.strip()}")
     return done.stdout

@@ -23,7 +23,7 @@ COVERAGE = Path("metrics/coverage.json")
 SUMMARY = Path("metrics/summary.json")
 REPORT = Path("metrics/report")
 RECORDS = Path("metrics/records")
-PROFILE = Path("metrics/profile.json")
+PROFILE = Path("benchmarks/results/profile.json")
 
 
 def row_config(row: str, stage: str) -> Path:

@@ -1,5 +1,5 @@
-"""The original's side of `data_path.py` and `extraction.py`, which start it in the original's environment:
-python original_data.py JOB
+"""The original's side of `speed/data_path.py` and `speed/extraction.py`, which start it in the original's environment:
+python data.py JOB
 
 Imports MMAction2 and nothing of this project. Pipelines are those of the published configurations and the extraction is
 its own tool's; nothing of them is replaced or patched but the length of a clip. Prints one line of JSON.

@@ -1,49 +1,38 @@
-"""Inference beside the plain network: seconds a video, peak memory, and what it does to the scores.
+"""Inference against the plain network: seconds a video, peak memory, and what it does to the scores.
 
-    python benchmarks/inference.py          # a network and videos of the default dataset's size: some minutes
-    python benchmarks/inference.py --full   # at full size too, the middle crop's views alone: half an hour on two cores
+    python benchmarks/speed/inference.py          # a network and videos of the default dataset's size: some minutes
+    python benchmarks/speed/inference.py --full   # at full size too, of the middle crop: half an hour
 
 Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
-the network as it is trained; `lowered` the one that `lowering.for_inference` makes of it, given every view by itself;
+the network as it is trained; `lowered` the one that `lowered.for_inference` makes of it, given every view by itself;
 `shared` the same, given the video's distinct frames, as the pipeline does. Each of them in the pinned arithmetic of the
 pipeline, and in the processor's own. Then the views of all validation videos, by the trained rows that are there.
 
-Writes metrics/inference.json and .md, and the README's table.
+Writes benchmarks/results/inference.json and .md, and the table in docs/results.md.
 """
 
-import argparse
 import itertools
-import json
-import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from r2plus1d.config.schema import Runtime
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system import arithmetic, paths
-from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import write_json, write_text
-from r2plus1d.system.machine import cores
-from r2plus1d.system.stage import run
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-OUT = Path("metrics/inference.json")
+from benchmarks.common import ARITHMETICS, publish, start, turns
+from r2plus1d.config.schema import Runtime
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.machine import cores
+
 VARIANTS = "plain", "lowered", "shared"
-ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
 FRAMES = 300  # of the video, ten seconds as in Kinetics
 FULL, SCALED = (34, 64, 256, 340, 1), (10, 8, 64, 86, 3)  # depth, width, height and width of the frames, crops
 CLIPS = ((8, 8), (32, 2))
 ROUNDS = {SCALED: 3, FULL: 2}
 WARM_UP, TIMED = 2, 2  # in each process: the memory of the first two times is new to it
-
-
-class BenchmarkError(UserError):
-    """A measurement that did not end."""
 
 
 def main(full: bool) -> None:
@@ -54,60 +43,13 @@ def main(full: bool) -> None:
         print(table(figures), flush=True)
     # Not before: a process's peak memory counts from that of the one which started it.
     figures["scores"] = [agreement(name) for name in trained_rows()]
-    write_json(OUT, figures)
-    write_text(OUT.with_suffix(".md"), table(figures) + "\n")
-    into_readme(paths.README, "inference", table(figures))
-
-
-def start(description: str, main: Callable[[bool], None], measure: Callable[..., dict]) -> None:
-    """A benchmark's command line: `main`, given whether at full size too, or what `call` asks of its process."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--full", action="store_true", help="at full size too")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(**json.loads(arguments.one))))
-    else:
-        main(arguments.full)
-
-
-def turns(task: dict, variants: Sequence[str], rounds: int, script: str) -> dict:
-    """What `script` measures of the task with each variant in each arithmetic: medians over the rounds, by arithmetic
-    and variant; and the machine."""
-    found: dict[str, dict[str, list[dict]]] = {own: {variant: [] for variant in variants} for own in ARITHMETICS}
-    for _ in range(rounds):
-        for own, variant in itertools.product(ARITHMETICS, variants):
-            found[own][variant].append(call({"variant": variant, **task}, own == "pinned", script))
-    first = found["pinned"][variants[0]][0]
-    keys = [key for key in first if key != "machine"]
-    medians = {
-        own: {v: {key: statistics.median(r[key] for r in done) for key in keys} for v, done in by_variant.items()}
-        for own, by_variant in found.items()
-    }
-    return {"machine": first["machine"]} | medians
-
-
-def call(task: dict, pinned: bool, script: str) -> dict:
-    """What `script --one TASK` prints, in a process and an arithmetic of its own."""
-    environment = {**os.environ, "R2PLUS1D_BENCHMARK": "pinned" if pinned else "own"}
-    command = [sys.executable, script, "--one", json.dumps(task)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise BenchmarkError(f"{task} ended with status {done.returncode}; memory may be short")
-    return json.loads(done.stdout)
-
-
-def set_arithmetic() -> None:
-    """Sets what `call` asked for; before the first operation."""
-    if os.environ["R2PLUS1D_BENCHMARK"] == "pinned":
-        arithmetic.pin()
+    publish("inference", figures, table(figures))
 
 
 def measure(variant: str, size: list[int], clip: list[int]) -> dict:
     """Of this process: a video's ten clips of each crop; and how far two clips' logits are from the plain network's, by
     these' standard deviation."""
-    set_arithmetic()
-    import torch  # noqa: PLC0415 (after the environment)
+    import torch  # noqa: PLC0415 (not in the process that starts this one)
 
     from r2plus1d.clips.sampling import test_indices  # noqa: PLC0415
     from r2plus1d.model.lowered import for_inference  # noqa: PLC0415
@@ -206,4 +148,4 @@ def table(figures: dict) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: start("Times inference beside the plain network.", main, measure))
+    start(__doc__, main, measure)

@@ -1,8 +1,10 @@
-"""The targets of benchmarks/fuzz.py that read bytes, driven by what code an input reaches (atheris, a libFuzzer).
+"""The targets of fuzz.py that read bytes, driven by what code an input reaches (atheris, a libFuzzer).
 
-python fuzz_guided.py TARGET CORPUS_FOLDER [libFuzzer options, such as -max_total_time=60], where TARGET is such as
-`archives`; in an environment that has atheris too (it is no dependency: there are wheels for few versions of Python),
-with this project's src and its packages on the PYTHONPATH. Inputs worth keeping go to CORPUS_FOLDER, crashes to files.
+    python benchmarks/trust/fuzz_guided.py TARGET CORPUS_FOLDER [-max_total_time=60 or other options of libFuzzer]
+
+TARGET is such as `archives`. In an environment that has atheris too (it is no dependency: there are wheels for few
+versions of Python), with this project's src and its packages on the PYTHONPATH. Inputs worth keeping go to
+CORPUS_FOLDER, crashes to files; nothing goes to the results.
 """
 
 import sys
@@ -10,10 +12,9 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-READERS = ["archives", "tarfile", "zipfile", "config", "plain_yaml", "yaml", "lists", "kinetics", "logs", "datasets"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-with atheris.instrument_imports(include=[*READERS, *(f"r2plus1d.{name}" for name in READERS)]):
+with atheris.instrument_imports(include=["r2plus1d", "tarfile", "zipfile", "yaml"]):
     from tests.support import fuzz_targets as targets
 
 CHECKS = {
@@ -29,6 +30,8 @@ CHECKS = {
 }
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in CHECKS:
+        sys.exit(f"{__doc__}\nTargets: {', '.join(CHECKS)}")
     name, corpus = sys.argv[1], Path(sys.argv[2])
     check, seeds = CHECKS[name]
     corpus.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,16 @@
-"""Frames per second and core of the extraction, beside the original's (MMAction2 0.24.1 with OpenCV) and the ffmpeg
+"""Frames per second and core of the extraction, against the original's (MMAction2 0.24.1 with OpenCV) and the ffmpeg
 program at equal quality.
 
-    python benchmarks/extraction.py [--videos DIR]
+    python benchmarks/speed/extraction.py [--videos DIR]
 
 Ours is `extract`, as the stage calls it: decoding, resizing to the short side, JPEG and packing, with the decoder in a
 process of its own. The original is its own tool, build_rawframes.py, into loose files. ffmpeg writes loose JPEG files
 too, with the lowest quantiser whose frames are no nearer to the decoded ones than ours (PSNR). It is the program on
-PATH, or that of the wheel imageio-ffmpeg, installed into the original's environment (see peer_mmaction.py). Medians of
-turns, on one core and on two with as many processes. Then the peak memory for a video and for one 30 times as long.
+PATH, or that of the wheel imageio-ffmpeg, installed into the original's environment (see original/mmaction.py). Medians
+of turns, on one core and on two with as many processes. Then the peak memory for a video and for one 30 times as long.
+Some minutes.
 
-Writes metrics/extraction.json and .md, and the README's section; some minutes.
+Writes benchmarks/results/extraction.json and .md, and the table in docs/results.md.
 """
 
 import argparse
@@ -24,24 +25,24 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import data_path
-import peer_mmaction as peer  # before torch: it pins the arithmetic
-
-# isort: split
 import av
 import cv2
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import BenchmarkError, command_line, publish
+from benchmarks.original import environment
+from benchmarks.original.mmaction import CPU, our_versions
+from benchmarks.speed.data_path import generated
 from r2plus1d.config.schema import Runtime
-from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import device
-from r2plus1d.system.files import write_json, write_text
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 from r2plus1d.video import decoding, sandbox, views
 from r2plus1d.video.extraction import extract
 
-OUT = peer.METRICS / "extraction.json"
 FFMPEG = "imageio-ffmpeg==0.8.1"
 SHORT_SIDE = 256
 SIDES = {"ours": "ours", "original": "the original, OpenCV", "ffmpeg": "ffmpeg"}
@@ -52,19 +53,19 @@ EVERY = 10  # frames, of which one is compared
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--videos", type=Path, metavar="DIR", help="a folder of videos; default: three generated ones")
-    peer.ask_environment(parser)
+    environment.ask(parser)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(ours(**json.loads(options.one))))
         return
-    python = peer.environment(options.environment.absolute(), options.python)
+    python = environment.ready(options)
     program = ffmpeg_program(python)
     with tempfile.TemporaryDirectory(prefix="extraction-") as name:
         folder = Path(name)
-        files = sorted(options.videos.glob("*.mp4")) if options.videos else data_path.generated(folder)
+        files = sorted(options.videos.glob("*.mp4")) if options.videos else generated(folder)
         qualities = measure_quality(files, folder, python, program)
         quantiser = next(q for q in QUANTISERS if qualities[f"ffmpeg {q}"]["psnr"] <= qualities["ours"]["psnr"])
         counts = sorted({1, min(2, cores())})
@@ -72,9 +73,9 @@ def main() -> None:
         frames = sum(quality["frames"] for quality in qualities["ours"]["videos"])
         memory = [peak_memory(files[0], folder, loops) for loops in (1, LOOPS)]
         figures = {
-            "device": device.describe(peer.CPU)["device"],
+            "device": device.describe(CPU)["device"],
             "versions": {
-                "ours": peer.our_versions(),
+                "ours": our_versions(),
                 "ffmpeg": version(program),
                 "original": speeds[1].pop("versions"),
             },
@@ -86,9 +87,7 @@ def main() -> None:
             "frames_per_second": {n: {side: n * frames / speed[side] for side in SIDES} for n, speed in speeds.items()},
             "memory": memory,
         }
-    write_json(OUT, figures)
-    write_text(OUT.with_suffix(".md"), report(figures) + "\n")
-    into_readme(peer.ROOT / "README.md", "extraction", report(figures))
+    publish("extraction", figures, report(figures))
 
 
 def ffmpeg_program(python: Path) -> str:
@@ -120,7 +119,7 @@ def ours(videos: list[str], out: str, core: int) -> dict:
         refused = extract(folder, names, {"frames": SHORT_SIDE}, Path(out, "work"), Path(out, "packed"), 0)
         seconds = time.perf_counter() - began
     if refused:
-        raise peer.PeerError(f"{refused[0][0]}: {refused[0][1]}")
+        raise BenchmarkError(f"{refused[0][0]}: {refused[0][1]}")
     memory = {"extraction": peak("self"), "decoder": peak(sandbox._own.process._popen.pid)}
     return {"seconds": seconds, "memory_mib": memory}
 
@@ -133,13 +132,13 @@ def peak(process: int | str) -> int:
 
 def our_process(videos: list[str], out: str, core: int) -> dict:
     job = json.dumps({"videos": videos, "out": out, "core": core})
-    return data_path.called([sys.executable, __file__, "--one", job], "ours")
+    return environment.called([sys.executable, __file__, "--one", job], "ours")
 
 
 def original(videos: list[str], out: str, core: int, python: Path) -> dict:
     job = {"what": "extraction", "videos": videos, "out": out, "short_side": SHORT_SIDE, "core": core}
-    command = [python, "-W", "ignore", Path(__file__).with_name("original_data.py"), json.dumps(job)]
-    found = data_path.called(command, "original")
+    command = [python, "-W", "ignore", environment.THEIRS / "data.py", json.dumps(job)]
+    found = environment.called(command, "original")
     return {"seconds": sum(found["seconds"]), "versions": found["versions"]}
 
 
@@ -152,22 +151,8 @@ def ffmpeg(videos: list[str], out: str, core: int, program: str, quantiser: int)
         folder.mkdir()
         quality = ["-q:v", str(quantiser), "-qmin", "1"]
         scale = f"scale=w='if(gt(iw,ih),-2,{SHORT_SIDE})':h='if(gt(iw,ih),{SHORT_SIDE},-2)'"
-        command = [
-            program,
-            "-nostdin",
-            "-v",
-            "error",
-            "-threads",
-            "1",
-            "-i",
-            path,
-            "-an",
-            "-vf",
-            scale,
-            "-threads",
-            "1",
-        ]
-        command = [*command, "-filter_threads", "1", *quality, folder / "img_%05d.jpg"]
+        source = [program, "-nostdin", "-v", "error", "-threads", "1", "-i", path, "-an"]
+        command = [*source, "-vf", scale, "-threads", "1", "-filter_threads", "1", *quality, folder / "img_%05d.jpg"]
         subprocess.run(command, check=True)
     os.sched_setaffinity(0, before)
     return {"seconds": time.perf_counter() - began}
@@ -216,7 +201,7 @@ def measure_quality(files: list[Path], folder: Path, python: Path, program: str)
         for name, out in outs.items():
             jpegs = sorted((out / (file.name if name == "ours" else file.stem)).iterdir())
             if len(jpegs) != len(images):
-                raise peer.PeerError(f"{name}: {len(jpegs)} frames of {file.name}, which has {len(images)}")
+                raise BenchmarkError(f"{name}: {len(jpegs)} frames of {file.name}, which has {len(images)}")
             for image, jpeg in list(zip(images, jpegs, strict=True))[::EVERY]:
                 written = cv2.cvtColor(cv2.imread(str(jpeg)), cv2.COLOR_BGR2RGB).astype(float)
                 found[name]["errors"].append(float(np.square(written - views.shrink(image, size)).mean()))
@@ -283,4 +268,4 @@ def report(figures: dict) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(main)

@@ -1,29 +1,28 @@
-"""A training step on the CPU beside the plain one: seconds, peak memory, and what the pinned arithmetic costs.
+"""A training step on the CPU against the plain one: seconds, peak memory, and what the pinned arithmetic costs.
 
-    python benchmarks/training_cpu.py          # a network and clips of the default dataset's size: two minutes
-    python benchmarks/training_cpu.py --full   # at full size too: five minutes more
+    python benchmarks/speed/training_cpu.py          # a network and clips of the default dataset's size: two minutes
+    python benchmarks/speed/training_cpu.py --full   # at full size too: five minutes more
 
 A step is forward, backward, clipping and SGD, on random clips. `plain` is the network as the original computes it;
-`lowered` the one that `lowering.for_training` makes of it. Each in the pinned arithmetic of the pipeline and in the
+`lowered` the one that `lowered.for_training` makes of it. Each in the pinned arithmetic of the pipeline and in the
 processor's own; each figure from processes of its own, in turns, so that a slow minute of the machine meets all.
 
-Writes metrics/training_cpu.json and .md, and the README's table.
+Writes benchmarks/results/training_cpu.json and .md, and the table in docs/results.md.
 """
 
 import statistics
+import sys
 import time
 from pathlib import Path
 
-from inference import ARITHMETICS, set_arithmetic, start, turns
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
+from benchmarks.common import ARITHMETICS, publish, start, turns
 from r2plus1d.config.schema import Runtime
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system import paths
-from r2plus1d.system.files import write_json, write_text
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.machine import cores
-from r2plus1d.system.stage import run
 
-OUT, ROUNDS = Path("metrics/training_cpu.json"), 3
+ROUNDS = 3
 VARIANTS = ("plain", "lowered")
 # depth, width, frames of a clip, interval, pixels, clips of a step, steps
 SCALED = ((10, 8, 8, 8, 56, 16, 12), (10, 8, 32, 2, 56, 6, 8))
@@ -33,17 +32,13 @@ FULL = ((34, 64, 8, 8, 224, 1, 2),)
 def main(full: bool) -> None:
     sizes = (*SCALED, *(FULL if full else ()))
     figures = [{"size": size} | turns({"size": size}, VARIANTS, ROUNDS, __file__) for size in sizes]
-    text = table(figures)
-    print(text)
-    write_json(OUT, figures)
-    write_text(OUT.with_suffix(".md"), text + "\n")
-    into_readme(paths.README, "training cpu", text)
+    print(table(figures))
+    publish("training_cpu", figures, table(figures))
 
 
 def measure(variant: str, size: list[int]) -> dict:
     """Of this process: the median of some steps after two to warm up."""
-    set_arithmetic()
-    import torch  # noqa: PLC0415 (after the environment)
+    import torch  # noqa: PLC0415 (not in the process that starts this one)
 
     from r2plus1d.model.lowered import for_training  # noqa: PLC0415
     from r2plus1d.model.network import build  # noqa: PLC0415
@@ -85,4 +80,4 @@ def table(figures: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: start("Times training steps on the CPU beside the plain network.", main, measure))
+    start(__doc__, main, measure)

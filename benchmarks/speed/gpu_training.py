@@ -1,35 +1,38 @@
-"""A training step on an NVIDIA GPU beside the plain one: milliseconds, peak memory, and 200 steps' loss.
+"""A training step on an NVIDIA GPU against the plain one: milliseconds, peak memory, and 200 steps' loss.
 
-    python benchmarks/gpu_training.py     # some minutes
+    python benchmarks/speed/gpu_training.py     # some minutes
 
 A step is forward, backward, clipping and SGD, from clips on the GPU, at full size and the rows' videos per GPU:
-`plain` in float32 as the original computes it, with cuDNN free to choose; `fast` by `cuda_training.Steps`, likewise
+`plain` in float32 as the original computes it, with cuDNN free to choose; `fast` by `model.cuda.training`, likewise
 free; `deterministic` the same in the pipeline's settings. Then the loss over 200 steps on views of 96 generated
 videos, plain, plain with another order of the videos (the noise), and deterministic.
-Writes metrics/gpu_training.json, .md and .png, and the README's table; ends with an error where the loss is further
-from the plain one's than 1.5 times that noise.
+
+Writes benchmarks/results/gpu_training.json, .md and .png, and the table in docs/results.md; ends with an error where
+the loss is further from the plain one's than 1.5 times that noise.
 """
 
 import copy
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
-from gpu_inference import BenchmarkError, gpu, milliseconds, settled
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import RESULTS, BenchmarkError, command_line, gpu, milliseconds, publish, settled
 from r2plus1d.clips.sampling import train_indices
 from r2plus1d.datasets import motion
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system import paths
-from r2plus1d.system.files import replacing, write_json, write_text
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.files import replacing
 from r2plus1d.system.pool import spread
 from r2plus1d.system.stage import run
 from r2plus1d.video import views
 
-OUT = Path("metrics/gpu_training.json")
+PICTURE = RESULTS / "gpu_training.png"
 CLIPS = ((8, 8, 8), (32, 2, 6))  # frames, interval, videos of a step
 PIXELS, SHORT_SIDE = 224, 256
 CURVE, SMOOTH = 200, 20  # steps; steps of the moving average
@@ -39,24 +42,21 @@ LR, MOMENTUM, DECAY, NORM = 0.01, 0.9, 1e-4, 40.0
 
 
 def main() -> None:
+    command_line(__doc__).parse_args()
     figures = [measure(*clip) for clip in CLIPS]
     videos = list(spread(video, list(itertools.product(range(len(motion.CLASSES)), range(EACH))), None))
     for entry, clip in zip(figures, CLIPS, strict=True):
         entry["curves"] = curves(videos, *clip)
-    text = table(figures)
-    print(text)
-    write_json(OUT, {"figures": figures})
-    write_text(OUT.with_suffix(".md"), text + "\n")
+    print(table(figures))
     plot(figures)
-    picture = f"![Loss over {CURVE} steps]({OUT.with_suffix('.png').as_posix()})"
-    into_readme(paths.README, "gpu training", f"{text}\n\n{picture}")
+    publish("gpu_training", {"figures": figures}, table(figures), f"Loss over {CURVE} steps")
     for entry in figures:
         if not distance(entry, "lowered") <= NOISE * distance(entry, "plain, another order"):
             raise BenchmarkError(f"clips of {entry['clip']}: the loss is further from the plain one's than noise is")
 
 
 def measure(frames: int, interval: int, batch: int) -> dict:
-    import torch  # noqa: PLC0415 (after the package)
+    import torch  # noqa: PLC0415
 
     from r2plus1d.system.device import describe, peak_memory_mib, reset_peak_memory  # noqa: PLC0415
 
@@ -176,9 +176,9 @@ def plot(figures: list[dict]) -> None:
             axis.plot(range(SMOOTH, CURVE + 1), smooth(losses), label=name)
         axis.set(title="x".join(map(str, entry["clip"])), xlabel="step", ylabel=f"loss, mean of {SMOOTH} steps")
         axis.legend()
-    with replacing(OUT.with_suffix(".png")) as path:
+    with replacing(PICTURE) as path:
         figure.savefig(path, format="png", dpi=100)
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(main)

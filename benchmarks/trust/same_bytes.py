@@ -1,11 +1,13 @@
-"""The same bytes under other circumstances: one tiny row made again and again, and compared with a plain run.
+"""The same bytes under other circumstances: one tiny row made many times, and compared with a plain run.
 
-    python benchmarks/same_bytes.py
+    python benchmarks/trust/same_bytes.py
 
 Each run makes videos, frames, lists, a model and its scores in a new folder with the real stages. Other processors
 are emulated by qemu-x86_64, where it is installed (Debian: qemu-user); all but the first of them start from the plain
 run's frames, since this is slow. The table's last lines show the opposite: training without the settings of
-src/r2plus1d/__init__.py. Writes metrics/same_bytes.json and .md and the README's section; 40 minutes on two busy cores.
+src/r2plus1d/system/arithmetic.py. 40 minutes on two busy cores.
+
+Writes benchmarks/results/same_bytes.json and .md, and the table in docs/results.md.
 """
 
 import contextlib
@@ -20,21 +22,22 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import ROOT, BenchmarkError, command_line, publish, unpinned
 from r2plus1d.config import files, schema
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system import arithmetic, paths
-from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import read_json, sha256, write_json, write_text
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.files import read_json, sha256, write_text
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 
-ROOT = Path(__file__).resolve().parents[1]
 ROW = schema.CUSTOM
 DATA = (["resolve"], ["download"], ["extract_frames"], ["build_lists"])
 TRAINING = (["train", ROW], ["test", ROW])
 MODELS = ("Haswell", "EPYC", "Skylake-Server")  # with AVX2; qemu 7.2 has no AVX-512
 PLAIN = "plain"
-PIN = "os.environ.update(arithmetic.PINNED)\n"
+PIN = "    os.environ.update(PINNED)\n"  # of arithmetic.pin
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def conditions() -> Iterator[Condition]:
 
 
 def main() -> None:
+    command_line(__doc__).parse_args()
     compared = []
     with tempfile.TemporaryDirectory() as base:
         os.chmod(base, 0o755)
@@ -93,14 +97,11 @@ def main() -> None:
         compared.append(report("without the settings, this processor", plain, native))
         if shutil.which("qemu-x86_64"):
             emulated = Condition("emulated", wrapper=("qemu-x86_64", "-cpu", MODELS[0]), pinned=False, data=False)
-            name = f"without the settings, emulated {MODELS[0]} beside this processor"
+            name = f"without the settings, emulated {MODELS[0]} against this processor"
             compared.append(report(name, native, make(Path(base), emulated)))
     figures = {"machine": record["machine"] | {"libraries": record["libraries"]}, "conditions": compared}
-    text = table(figures)
-    write_json(ROOT / "metrics" / "same_bytes.json", figures)
-    write_text(ROOT / "metrics" / "same_bytes.md", text + "\n")
-    into_readme(ROOT / "README.md", "same bytes", text)
-    print(text)
+    print(table(figures))
+    publish("same_bytes", figures, table(figures))
 
 
 def make(base: Path, condition: Condition) -> dict[str, str]:
@@ -113,16 +114,16 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
     for name in () if condition.data else ("configs", "data"):
         shutil.copytree(base / PLAIN / name, project / name)
     if not condition.pinned:
-        pins = project / "src" / "r2plus1d" / "__init__.py"
-        write_text(pins, pins.read_text().replace(PIN, ""))
+        pins = project / "src" / "r2plus1d" / "system" / "arithmetic.py"
+        if PIN not in (code := pins.read_text(encoding="utf-8")):
+            raise BenchmarkError(f"{pins} no longer has the line that this takes out: {PIN.strip()}")
+        write_text(pins, code.replace(PIN, ""))
     (project / "params.yaml").write_text(yaml.safe_dump(tiny(condition.workers), sort_keys=False), encoding="utf-8")
     if condition.wrapper[:1] == ("setpriv",):
         for path in (project, *project.rglob("*")):
             os.chown(path, 65534, 65534)
-    inherited = {k: v for k, v in os.environ.items() if k not in arithmetic.PINNED}  # those of this process
-    environment = (
-        inherited | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"} | condition.environment
-    )
+    environment = unpinned() | {"PYTHONPATH": str(project / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= condition.environment
     with load(2 * cores() if condition.busy else 0):
         for stage, *arguments in (DATA if condition.data else ()) + TRAINING:
             command = [*condition.wrapper, sys.executable, f"stages/{stage}.py", *arguments]
@@ -136,7 +137,7 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
                 umask=condition.umask,
             )
             if done.returncode:
-                raise UserError(f"{condition.name}: {stage} failed: {done.stderr[-2000:]}")
+                raise BenchmarkError(f"{condition.name}: {stage} failed: {done.stderr[-2000:]}")
     written = [
         f for name in ("configs", "data", "models", "results", f"metrics/{ROW}") for f in (project / name).rglob("*")
     ]
@@ -162,7 +163,7 @@ def tiny(workers: int | str) -> dict:
 
 @contextlib.contextmanager
 def load(count: int) -> Iterator[None]:
-    """So many processes that compute without end beside the block."""
+    """So many processes that compute while the block runs."""
     others = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield

@@ -1,29 +1,26 @@
-"""Our R(2+1)D beside the original's, MMAction2 0.24.1: the same weights and the same videos through both, step by step.
+"""R(2+1)D against the original, MMAction2 0.24.1: the same weights and the same videos through both, step by step.
 
-    python benchmarks/peer_mmaction.py [--videos FILE ...] [--rows ROW ...]
+    python benchmarks/original/mmaction.py [--videos FILE ...] [--rows ROW ...]
 
-Makes an environment for the original at its first run (benchmarks/.peer: 6 GB, some minutes, PyPI, Python 3.11). Then,
+Makes an environment for the original at its first run (6 GB, some minutes, PyPI, Python 3.11). Then,
 for every published row at full size on the CPU, compares the frames sampled, the decoded pixels, the 30 test views,
-their logits, the averaged scores, and training views drawn from the same seeds. Writes metrics/peer_mmaction.md and
-.json, and the README's table. Four rows on three videos take 15 minutes on two idle cores, 5 GB of memory
-and 3 GB in TMPDIR. The exit status is 1 if frames, boxes or pixels differ, or logits by more than rounding explains.
+their logits, the averaged scores, and training views drawn from the same seeds. Four rows on three videos take 15
+minutes on two idle cores, 5 GB of memory and 3 GB in TMPDIR.
+
+Writes benchmarks/results/mmaction.json and .md, and the table in docs/results.md. The exit status is 1 if frames, boxes
+or pixels differ, or logits by more than rounding explains.
 
 Expect: the same frames, boxes, pixels and top-1, and logits equal to 1e-3 of their spread.
 
 Weights are random (see `random_weights`); the comparison needs no published ones.
-
-Why 0.24.1: its wheel holds the published rows' own configurations. The wheel of 1.2.0 lacks the folder
-mmaction/models/localizers/drn and cannot be imported; 1.1.0 runs, but knows none of the three rows with frames.
 
 Shapes: D clips, V views, T frames, H x W pixels, K classes, S seeds; pixels are uint8 RGB.
 """
 
 import argparse
 import json
-import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -38,6 +35,10 @@ import simplejpeg
 import torch
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import ROOT, BenchmarkError, command_line, publish
+from benchmarks.original import environment
 from r2plus1d.clips import sampling
 from r2plus1d.clips.items import Reader, TestVideos, training_clip
 from r2plus1d.config import files, resolve
@@ -45,9 +46,8 @@ from r2plus1d.datasets import annotations, encode, motion
 from r2plus1d.model import checkpoint
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.model.network import OuterNorm, Recognizer, build
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system import arithmetic, device
-from r2plus1d.system.errors import UserError
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system import device
 from r2plus1d.system.files import write_json, write_text
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
@@ -57,8 +57,6 @@ from r2plus1d.video.shards import FrameReader, read_index
 from r2plus1d.video.views import to_input
 from r2plus1d.zoo import accuracy, evaluation
 
-ROOT = Path(__file__).resolve().parents[1]
-METRICS = ROOT / "metrics"
 SEED = 0
 TRAINING_SEEDS = tuple(range(8))
 VIEWS_AT_ONCE = 2
@@ -68,18 +66,6 @@ ROUNDING = 1e-3
 CALIBRATION = 6  # clips that the random network is fitted to
 SPREAD = 3.0  # standard deviation of its logits on them
 CPU = torch.device("cpu")
-
-# numpy 1.23 is the last with np.int, which MMAction2 0.24.1 uses, and Python 3.11 the last that it runs on. mmcv's
-# setup needs pkg_resources (setuptools below 81), and MMAction2 refuses an mmcv after 1.7.0.
-PACKAGES = (
-    "setuptools==80.9.0 wheel==0.48.0 torch==2.14.1 torchvision==0.29.1 numpy==1.23.5 opencv-python-headless==4.8.1.78 "
-    "decord==0.6.0 einops==0.8.2 scipy==1.11.4 pillow==13.0.0 addict==2.4.0 packaging==26.3 pyyaml==6.0.3 yapf==0.43.0"
-)
-ORIGINAL = "mmcv==1.7.0 mmaction2==0.24.1"  # without what they ask for: an OpenCV with another numpy
-
-
-class PeerError(UserError):
-    """The comparison cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -130,45 +116,6 @@ class Recorder:
         return self.frames
 
 
-# ---- The original's environment ----
-
-
-def environment(folder: Path, python: str) -> Path:
-    """The environment's python, after installing the pinned packages where they are not there yet."""
-    ready, interpreter = folder / "ready", folder / "bin" / "python"
-    if ready.is_file() and ready.read_text() == PACKAGES + ORIGINAL:
-        return interpreter
-    if folder.exists() and any(folder.iterdir()) and not (folder / "install.log").is_file():
-        raise PeerError(f"{folder} holds something else than the original; choose another --environment")
-    if run_quietly([python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"], subprocess.DEVNULL):
-        raise PeerError(f"the original runs on Python 3.11, and {python} is not one; give one with --python")
-    print(f"installing the original into {folder}: about 6 GB, some minutes", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    install = [interpreter, "-m", "pip", "install", "--retries", "2", "--disable-pip-version-check"]
-    steps = (
-        [python, "-m", "venv", folder],
-        [*install, *PACKAGES.split()],
-        [*install, "--no-deps", "--no-build-isolation", *ORIGINAL.split()],
-    )
-    with open(folder / "install.log", "w") as log:
-        if any(run_quietly(step, log) for step in steps):
-            raise PeerError(f"the original could not be installed; is there a network? What pip says: {log.name}")
-    ready.write_text(PACKAGES + ORIGINAL)
-    return interpreter
-
-
-def run_quietly(command: list, output) -> int:
-    """The exit status; what the command says goes to `output`."""
-    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
-
-
-def unpinned() -> dict[str, str]:
-    """The variables of this process without those that pin our arithmetic."""
-    dropped = {*arithmetic.PINNED, "PYTHONPATH"}
-    return {key: value for key, value in os.environ.items() if key not in dropped}
-
-
 # ---- Inputs ----
 
 
@@ -182,15 +129,15 @@ def generated(folder: Path) -> list[Path]:
 
 
 def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inputs:
-    """Packs the videos' frames once, with the project's extraction, and unpacks the same JPEG files beside them."""
+    """Packs the videos' frames once, with the project's extraction, and unpacks the same JPEG files next to them."""
     names = [f"{number:04d}{file.suffix}" for number, file in enumerate(files)]  # the original's lists bear no blanks
     (folder / "videos").mkdir()
     for name, file in zip(names, files, strict=True):
         if not file.is_file():
-            raise PeerError(f"{file}: no such video")
+            raise BenchmarkError(f"{file}: no such video")
         (folder / "videos" / name).symlink_to(file.resolve())
     if refused := extract(folder / "videos", names, short_sides, folder / "work", folder / "frames", 0):
-        raise PeerError(f"{files[names.index(refused[0][0])]}: {refused[0][1]}")
+        raise BenchmarkError(f"{files[names.index(refused[0][0])]}: {refused[0][1]}")
     for shard in sorted((folder / "frames").glob("*/shard-*.tar")):
         with tarfile.open(shard) as tar:
             tar.extractall(folder / "loose" / shard.parent.name, filter="data")
@@ -240,7 +187,7 @@ def random_weights(row: resolve.RowConfig, inputs: Inputs, path: Path) -> Recogn
 
 
 def ours(row: resolve.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
-    """What `peer_original.py` writes for a video, from our side; its functions say the shapes."""
+    """What `theirs/views.py` writes for a video, from our side; its functions say the shapes."""
     sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
     item = TestVideos(row, [sample], reader)[0]
     indices = reader.indices[item.indices.numpy()]
@@ -269,8 +216,7 @@ def _training_view(row: resolve.RowConfig, sample: annotations.Sample, reader: R
 
 
 def theirs(row: resolve.RowConfig, inputs: Inputs, python: Path, folder: Path) -> dict:
-    """Runs the original on the row's videos and returns its versions. It runs as its users run it: without the
-    variables that pin our arithmetic."""
+    """Runs the original on the row's videos and returns its versions."""
     frames = row.clip.input == "frames"
     job = {
         "config": re.sub("_[0-9]+p$", "", row.row),  # 256p and 320p share a configuration
@@ -283,12 +229,11 @@ def theirs(row: resolve.RowConfig, inputs: Inputs, python: Path, folder: Path) -
         "theirs": str(folder / "theirs"),
     }
     write_json(folder / "job.json", job)
-    script = Path(__file__).with_name("peer_original.py")
-    command = [python, "-W", "ignore", script, folder / "job.json"]
+    command = [python, "-W", "ignore", environment.THEIRS / "views.py", folder / "job.json"]
     with open(folder / "original.log", "w+") as log:
-        if subprocess.run(command, stderr=log, env=unpinned(), check=False).returncode:
+        if subprocess.run(command, stderr=log, env=environment.their_variables(), check=False).returncode:
             log.seek(0)
-            raise PeerError(f"the original failed on {row.row}:\n{log.read()[-3000:]}")
+            raise BenchmarkError(f"the original failed on {row.row}:\n{log.read()[-3000:]}")
     return json.loads(Path(job["versions"]).read_text())
 
 
@@ -323,7 +268,7 @@ def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
     """(largest difference in grey levels, share of the values that differ) of uint8 arrays."""
     if a.shape != b.shape:
-        raise PeerError(f"our pixels are {a.shape}, the original's {b.shape}")
+        raise BenchmarkError(f"our pixels are {a.shape}, the original's {b.shape}")
     apart = np.maximum(a, b) - np.minimum(a, b)
     return int(apart.max()), float((apart > 0).mean())
 
@@ -383,7 +328,7 @@ COLUMNS = {
 EXPLANATION = """\
 Largest differences over the videos. Pixels: grey levels of 0-255, with the largest share of values that differ at all.
 Logits: also as a share of their standard deviation over views and classes. Scores: the mean of the softmax over the 30
-views, beside the highest one. Training views: {seeds} for each video, from the same seeds.
+views, next to the highest one. Training views: {seeds} for each video, from the same seeds.
 
 What remains is the rounding of sums in another order (batch norms folded, convolutions in tiles, other instructions).
 The weights are random, and the last layer leaves out what the clips' features have in common: the spread counts only
@@ -404,9 +349,7 @@ def report(result: dict) -> str:
     ]
     videos = [f"{v['name']} ({v['width']}x{v['height']}, {v['frames']} frames)" for v in result["videos"]]
     setting = f"- {result['device']}, {result['threads']} threads; {', '.join(videos)}; {result['minutes']} minutes"
-    title = "# Beside the original: MMAction2 " + result["versions"]["original"]["mmaction2"]
-    lines = [title, "", *about, setting, "", table, "", EXPLANATION.format(seeds=len(TRAINING_SEEDS))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*about, setting, "", table, "", EXPLANATION.format(seeds=len(TRAINING_SEEDS))])
 
 
 def yes_no(value):
@@ -429,31 +372,25 @@ def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[resol
     data, rows = resolve.resolve(params)
     for name in wanted or ():
         if name not in params["zoo"]:
-            raise PeerError(f"no row {name!r}; there are {', '.join(params['zoo'])}")
+            raise BenchmarkError(f"no row {name!r}; there are {', '.join(params['zoo'])}")
     return data.short_sides, [row for row in rows if row.row in (wanted or params["zoo"])]
 
 
-def ask_environment(parser: argparse.ArgumentParser) -> None:
-    """Adds the two options that `environment` is called with."""
-    parser.add_argument("--environment", type=Path, default=ROOT / "benchmarks" / ".peer", metavar="DIR")
-    help_ = "a Python 3.11 to make the original's environment from"
-    parser.add_argument("--python", default=sys.executable, help=help_)
-
-
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--videos", nargs="+", type=Path, metavar="FILE", help="videos; default: three generated ones")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows of params.yaml; default: the published four")
-    ask_environment(parser)
-    parser.add_argument("--out", type=Path, default=METRICS, metavar="DIR", help="where the results go")
+    environment.ask(parser)
+    help_ = "where the results go; default: benchmarks/results and docs/results.md"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=help_)
     return parser.parse_args()
 
 
 def main() -> None:
     options, start = arguments(), time.monotonic()
     short_sides, rows = published_rows(options.rows)
-    python = environment(options.environment.absolute(), options.python)
-    with tempfile.TemporaryDirectory(prefix="peer-") as name:
+    python = environment.ready(options)
+    with tempfile.TemporaryDirectory(prefix="mmaction-") as name:
         folder = Path(name)
         inputs = gather(options.videos or generated(folder), folder, short_sides)
         # The extraction left one thread.
@@ -466,12 +403,12 @@ def main() -> None:
     versions = {"ours": our_versions(), "original": original}
     minutes = round((time.monotonic() - start) / 60)
     result = {"versions": versions, **setting, "minutes": minutes, "videos": inputs.described, "rows": found}
-    write_json(options.out / "peer_mmaction.json", result)
-    text = report(result)
-    write_text(options.out / "peer_mmaction.md", text)
-    if options.out == METRICS:
-        into_readme(ROOT / "README.md", "peer", text.split("\n", 2)[2].strip())
-    print(text)
+    print(report(result))
+    if options.out:
+        write_json(options.out / "mmaction.json", result)
+        write_text(options.out / "mmaction.md", report(result) + "\n")
+    else:
+        publish("mmaction", result, report(result))
     if wrong := [line for row, figures in found.items() for line in failures(row, figures)]:
         sys.exit("\n".join(wrong))
 

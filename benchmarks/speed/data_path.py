@@ -1,16 +1,17 @@
-"""Clips per second and core beside the original, MMAction2 0.24.1: from packed frames and from videos, for training and
-for the test's 30 views.
+"""Clips per second and core against the original, MMAction2 0.24.1: from packed frames and from videos, for training
+and for the test's 30 views.
 
-    python benchmarks/data_path.py [--videos DIR]
+    python benchmarks/speed/data_path.py [--videos DIR]
 
-Makes the original's environment at its first run (see peer_mmaction.py). Each figure is the median of turns, ours and
-the original's one after the other, each in a process of its own on one processor core, in the processor time that it
-took; from the same seeds both read the same frames, crops and flips. Writes metrics/data_path.json and .md, and the
-README's section; ten minutes. The generated videos are noise in motion, 340x256, 300 frames, in h264 as x264 encodes
-by itself.
+Makes the original's environment at its first run (see original/mmaction.py). Each figure is the median of turns, ours
+and the original's one after the other, each in a process of its own on one processor core, in the processor time that
+it took; from the same seeds both read the same frames, crops and flips. Ten minutes. The generated videos are noise in
+motion, 340x256, 300 frames, in h264 as x264 encodes by itself.
 
-How many cores feed a GPU follows from metrics/gpu_training.json, where that is: the rates of its training steps.
-With --report, nothing is measured, and that file read again.
+How many cores feed a GPU follows from benchmarks/results/gpu_training.json, where that is: the rates of its training
+steps. With --report, nothing is measured, and that file read again.
+
+Writes benchmarks/results/data_path.json and .md, and the table in docs/results.md.
 """
 
 import argparse
@@ -18,31 +19,32 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import peer_mmaction as peer  # before torch: it pins the arithmetic
-
-# isort: split
 import av
 import cv2
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import RESULTS, command_line, publish
+from benchmarks.original import environment
+from benchmarks.original.mmaction import CPU, Inputs, SeededTwice, gather, our_versions, published_rows
 from r2plus1d.clips.items import TestVideos, TrainClips, training_clip
 from r2plus1d.config.schema import Runtime
 from r2plus1d.datasets.annotations import parse
-from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import device
-from r2plus1d.system.files import read_json, write_json, write_text
+from r2plus1d.system.files import read_json
 from r2plus1d.system.stage import run
 from r2plus1d.video.views import to_input
 
-OUT = peer.METRICS / "data_path.json"
-GPU = peer.METRICS / "gpu_training.json"
+OUT = RESULTS / "data_path.json"
+GPU = RESULTS / "gpu_training.json"
 CELLS = list(itertools.product(("training", "test"), ("frames", "video"), ((8, 8), (32, 2))))
 VIEWS = 30  # of a video, in the test
 BATCH = 8
@@ -51,39 +53,37 @@ ROUNDS = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--videos", type=Path, metavar="DIR", help="a folder of videos; default: three generated ones")
-    peer.ask_environment(parser)
-    parser.add_argument("--report", action="store_true", help="only write the tables anew, with the GPU's rates")
+    environment.ask(parser)
+    parser.add_argument("--report", action="store_true", help="only write the table, with the GPU's rates")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(ours(json.loads(options.one))))
         return
     if options.report:
-        publish(json.loads(OUT.read_text()))
+        finish(json.loads(OUT.read_text()))
         return
-    python = peer.environment(options.environment.absolute(), options.python)
+    python = environment.ready(options)
     with tempfile.TemporaryDirectory(prefix="data-") as name:
         folder = Path(name)
         files = sorted(options.videos.glob("*.mp4")) if options.videos else generated(folder)
-        inputs = peer.gather(files, folder, {"256p": 256})
+        inputs = gather(files, folder, {"256p": 256})
         cells = [measure(*cell, inputs, python) for cell in CELLS]
     figures = {
-        "device": device.describe(peer.CPU)["device"],
-        "versions": {"ours": peer.our_versions() | {"opencv": cv2.__version__}, "original": cells[0].pop("versions")},
+        "device": device.describe(CPU)["device"],
+        "versions": {"ours": our_versions() | {"opencv": cv2.__version__}, "original": cells[0].pop("versions")},
         "generated": options.videos is None,
         "videos": inputs.described,
         "cells": [{key: value for key, value in cell.items() if key != "versions"} for cell in cells],
     }
-    publish(figures)
+    finish(figures)
 
 
-def publish(figures: dict) -> None:
+def finish(figures: dict) -> None:
     figures["feeding"] = feeding(figures["cells"])
-    write_json(OUT, figures)
-    write_text(OUT.with_suffix(".md"), report(figures) + "\n")
-    into_readme(peer.ROOT / "README.md", "data path", report(figures))
+    publish("data_path", figures, report(figures))
 
 
 def generated(folder: Path) -> list[Path]:
@@ -104,33 +104,19 @@ def generated(folder: Path) -> list[Path]:
     return files
 
 
-def measure(use: str, source: str, clip: tuple[int, int], inputs: peer.Inputs, python: Path) -> dict:
+def measure(use: str, source: str, clip: tuple[int, int], inputs: Inputs, python: Path) -> dict:
     """Medians over the rounds of the clips or views per second, of all videos and of each."""
     job = {"what": "clips", "use": use, "input": source, "clip": clip, "seeds": SEEDS if use == "training" else 1}
     job |= {"list": str(inputs.folder / f"{source}.txt"), "core": sorted(os.sched_getaffinity(0))[-1]}
     loose = str(inputs.folder / ("loose/256p" if source == "frames" else "videos"))
+    own = job | {"folder": str(inputs.folder)}
+    command, theirs = [sys.executable, __file__, "--one"], [python, "-W", "ignore", environment.THEIRS / "data.py"]
     sides = {
-        "ours": [
-            sys.executable,
-            __file__,
-            "--one",
-            json.dumps(job | {"folder": str(inputs.folder), "normalise": False}),
-        ],
-        "normalised": [
-            sys.executable,
-            __file__,
-            "--one",
-            json.dumps(job | {"folder": str(inputs.folder), "normalise": True}),
-        ],
-        "original": [
-            python,
-            "-W",
-            "ignore",
-            Path(__file__).with_name("original_data.py"),
-            json.dumps(job | {"prefix": loose}),
-        ],
+        "ours": [*command, json.dumps(own | {"normalise": False})],
+        "normalised": [*command, json.dumps(own | {"normalise": True})],
+        "original": [*theirs, json.dumps(job | {"prefix": loose})],
     }
-    rounds = [{side: called(command, side) for side, command in sides.items()} for _ in range(ROUNDS)]
+    rounds = [{side: environment.called(command, side) for side, command in sides.items()} for _ in range(ROUNDS)]
     count = SEEDS if use == "training" else VIEWS
     found = {"use": use, "input": source, "clip": clip, "versions": rounds[0]["original"]["versions"]}
     for side in sides:
@@ -144,38 +130,30 @@ def measure(use: str, source: str, clip: tuple[int, int], inputs: peer.Inputs, p
     return found
 
 
-def called(command: list, side: str) -> dict:
-    environment = peer.unpinned() if side == "original" else os.environ
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise peer.PeerError(f"{side} failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def ours(job: dict) -> dict:
     """Seconds of each video, in this process: up to the batch of uint8 that the device gets, or `normalise`d here."""
     os.sched_setaffinity(0, {job["core"]})
     device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))  # as the stages do
     samples = parse((Path(job["folder"]) / "frames.txt").read_text(), "frames.txt")
-    row = peer.published_rows(None)[1][0]
+    row = published_rows(None)[1][0]
     length, interval = job["clip"]
     clip = row.clip.model_copy(update={"input": job["input"], "frames": length, "frame_interval": interval})
     row = row.model_copy(update={"clip": clip, "frames": "256p"})
-    reader = peer.Inputs(Path(job["folder"]), samples, []).reader(row)
+    reader = Inputs(Path(job["folder"]), samples, []).reader(row)
 
     def training(number: int) -> None:
         clips = TrainClips(row, samples, reader)
         for first in range(0, job["seeds"], BATCH):
-            drawn = (training_clip(row, samples[number], reader, peer.SeededTwice(first + n)) for n in range(BATCH))
+            drawn = (training_clip(row, samples[number], reader, SeededTwice(first + n)) for n in range(BATCH))
             batch, _ = clips.collate([(torch.from_numpy(clip), 0) for clip in drawn])
             if job["normalise"]:
-                to_input(batch, peer.CPU)
+                to_input(batch, CPU)
 
     def test(number: int) -> None:
         video = TestVideos(row, samples, reader)[number]
         crops = video.crops(row)
         if job["normalise"]:
-            to_input(crops[video.places(row)], peer.CPU)
+            to_input(crops[video.places(row)], CPU)
 
     read = {"training": training, "test": test}[job["use"]]
     read(0)
@@ -248,10 +226,10 @@ def report(figures: dict) -> str:
         lines += [
             "",
             f"- {entry['cores']:.1f} cores feed the {entry['gpu_clips_per_second']:.0f} clips per second that one GPU "
-            f"trains on (`metrics/gpu_training.json`), of {'x'.join(map(str, entry['clip']))} from {kind}.",
+            f"trains on (`benchmarks/results/gpu_training.json`), of {'x'.join(map(str, entry['clip']))} from {kind}.",
         ]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(main)

@@ -1,4 +1,4 @@
-"""The original's side of `peer_mmaction.py`, which starts it in the original's environment: python peer_original.py JOB
+"""The original's side of `mmaction.py`, which starts it in the original's environment: python views.py JOB
 
 Imports MMAction2 and nothing of this project. Everything is the original's as published: the row's own config file, its
 dataset, pipelines, network, strict loading and averaging. Nothing of it is replaced or patched.

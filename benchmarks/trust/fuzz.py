@@ -1,8 +1,11 @@
-"""Feeds mutated files to all that reads files from outside: nice python benchmarks/fuzz.py [MINUTES] [SEED] [TARGET...]
+"""Feeds mutated files to all that reads files from outside.
 
-The targets are those of tests/robustness/test_fuzz.py; each runs in a process of its own, so that a crash is a finding
-too, and all for the same share of the minutes. Writes the targets' lines in metrics/fuzz.json, metrics/fuzz.md and the
-README.
+    nice python benchmarks/trust/fuzz.py [MINUTES] [SEED] [TARGET ...]
+
+The targets are those of tests/robustness/test_fuzz.py; each runs in a process of its own, so that a crash is a finding too, and
+all for the same share of the minutes.
+
+Writes the targets' lines in benchmarks/results/fuzz.json and .md, and in docs/results.md.
 """
 
 import json
@@ -13,14 +16,14 @@ import time
 import warnings
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from r2plus1d.results import markdown  # noqa: E402
-from r2plus1d.system.files import read_json, write_json, write_text  # noqa: E402
-from tests.support.fuzz_targets import TARGETS  # noqa: E402
+from benchmarks.common import RESULTS, command_line, publish
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.files import read_json
+from tests.support.fuzz_targets import TARGETS
 
 MEMORY = 8 << 30  # bytes of data that a target may ask for
 ROUND = 200  # inputs under one seed
@@ -49,7 +52,7 @@ def child(name: str, first: int, seconds: float) -> None:
 
 
 def main(minutes: float, first: int, names: list[str]) -> None:
-    earlier = read_json(ROOT / "metrics/fuzz.json") or {}
+    earlier = read_json(RESULTS / "fuzz.json") or {}
     for name in names:
         seconds = minutes * 60 / len(names)
         command = [sys.executable, __file__, "--child", name, str(first), str(seconds)]
@@ -61,20 +64,28 @@ def main(minutes: float, first: int, names: list[str]) -> None:
         earlier[name] = found | {"seconds": seconds, "seed": first}
         print(name, found, flush=True)
     rows = {name: earlier[name] for name in TARGETS if name in earlier}
-    write_json(ROOT / "metrics/fuzz.json", rows)
-    lines = ["| read from outside | mutated inputs | seconds | findings |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {name} | {row['inputs'] or 'crashed'} | {row['seconds']:.0f} | {int(row['finding'] is not None)} |"
+    publish("fuzz", rows, table(rows))
+    sys.exit(any(row["finding"] for row in rows.values()))
+
+
+def table(rows: dict[str, dict]) -> str:
+    columns = "read from outside", "mutated inputs", "seconds", "findings"
+    cells = [
+        (name, row["inputs"] or "crashed", f"{row['seconds']:.0f}", int(row["finding"] is not None))
         for name, row in rows.items()
     ]
-    table = "\n".join(lines)
-    write_text(ROOT / "metrics/fuzz.md", table + "\n")
-    markdown.into_readme(ROOT / "README.md", "fuzz", table)
-    sys.exit(any(row["finding"] for row in rows.values()))
+    return markdown_table(columns, cells)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
     else:
-        main(float((sys.argv[1:] or [20])[0]), int((sys.argv[2:] or [0])[0]), sys.argv[3:] or list(TARGETS))
+        parser = command_line(__doc__)
+        parser.add_argument("minutes", nargs="?", type=float, default=20, metavar="MINUTES")
+        parser.add_argument("seed", nargs="?", type=int, default=0, metavar="SEED")
+        parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: all of {', '.join(TARGETS)}")
+        arguments = parser.parse_args()
+        if unknown := [name for name in arguments.targets if name not in TARGETS]:
+            parser.error(f"no target {unknown[0]!r}; there are {', '.join(TARGETS)}")
+        main(arguments.minutes, arguments.seed, arguments.targets or list(TARGETS))

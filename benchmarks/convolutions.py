@@ -2,16 +2,16 @@
 
     dvc exp run --queue -S 'model.conv=r2plus1d,r3d,r2d,f_r2d,mc2,mc3,mc4,mc5,rmc2,rmc3,rmc4,rmc5'
     dvc exp run --run-all
-    python benchmarks/compare_convolutions.py [COMMIT]
+    python benchmarks/convolutions.py [COMMIT]
 
 The first line queues twelve experiments on the row `custom`; the second runs them one after the other, each a few
-minutes on two cores; the third gathers those of a commit (HEAD): metrics/convolutions.csv, .md and .png, and the
-section of the README. What is missing or failed is said, not filled in.
+minutes on two cores; the third gathers those of a commit (HEAD). What is missing or failed is said, not filled in.
+
+Writes benchmarks/results/convolutions.csv, .md and .png, and the table in docs/results.md.
 """
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
@@ -21,26 +21,28 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root
+
+from benchmarks.common import RESULTS, BenchmarkError, command_line, publish
 from r2plus1d.config import schema
-from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.results.plots import save_figure
 from r2plus1d.system import paths
-from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import replacing, write_text
+from r2plus1d.system.files import replacing
+from r2plus1d.system.git import GitError, git
 from r2plus1d.system.stage import run
 
 CONVOLUTIONS = get_args(schema.Convolution)
-OUT = Path("metrics")
+PICTURE = RESULTS / "convolutions.png"
 NEAR = 0.12  # of the plot's width: points whose names could cover each other
 LINE = 5  # percent of accuracy, the height of a name
 Point = tuple[float, float]
 
 
-class ComparisonError(UserError):
-    """There is nothing to compare."""
-
-
-def main(commit: str = "HEAD") -> None:
+def main() -> None:
+    parser = command_line(__doc__)
+    parser.add_argument("commit", nargs="?", default="HEAD", metavar="COMMIT")
+    commit = parser.parse_args().commit
     commits = {shown["rev"] for shown in dvc.api.exp_show(revs=commit) if shown["Experiment"]}
     rest = parameters(commit)[1]
     found = {rev: figures for rev in sorted(commits) if (figures := read(rev))}
@@ -48,18 +50,17 @@ def main(commit: str = "HEAD") -> None:
         print(f"left out, since more than model.conv differs from {commit}: {', '.join(other)}", file=sys.stderr)
     table = pd.DataFrame([figures for rev, figures in found.items() if rev[:7] not in other])
     if table.empty:
-        raise ComparisonError(f"no finished experiment of {commit}; queue and run them as {__file__} says at its head")
+        raise BenchmarkError(f"no finished experiment of {commit}; --help says how to queue and run them")
     table = table.drop_duplicates("conv").set_index("conv").reindex(CONVOLUTIONS)
     if missing := table.index[table["top1"].isna()].tolist():
         print(f"no finished experiment with model.conv = {', '.join(missing)}", file=sys.stderr)
     table = table.dropna().reset_index()
-    with replacing(OUT / "convolutions.csv") as partial:
+    with replacing(RESULTS / "convolutions.csv") as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
+    plot(table, PICTURE)
     text = markdown(table)
-    write_text(OUT / "convolutions.md", text + "\n")
-    plot(table, OUT / "convolutions.png")
-    into_readme(paths.README, "convolutions", text)
     print(text)
+    publish("convolutions", None, text, "Top-1 against parameters and against multiply-accumulates")
 
 
 def read(rev: str) -> dict | None:
@@ -68,7 +69,7 @@ def read(rev: str) -> dict | None:
         row = show(rev, paths.metrics(schema.CUSTOM, "test.json"))
         costs = show(rev, paths.metrics(schema.CUSTOM, "benchmark.json"))
         conv = parameters(rev)[0]
-    except subprocess.CalledProcessError:
+    except GitError:
         return None
     return {
         "conv": conv,
@@ -90,10 +91,6 @@ def parameters(rev: str) -> tuple[str, dict]:
 
 def show(rev: str, path: Path) -> dict:
     return json.loads(git("show", f"{rev}:{path}"))
-
-
-def git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def deviation(share: float, videos: int) -> float:
@@ -150,4 +147,4 @@ def names(texts: pd.Series, x: pd.Series, y: pd.Series) -> list[tuple[str, Point
 
 
 if __name__ == "__main__":
-    run(lambda *_: main(*sys.argv[1:2]))
+    run(main)

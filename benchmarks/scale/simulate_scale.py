@@ -1,14 +1,15 @@
 """What every step costs as a dataset grows: the real stages and the real DVC on 12,500 to 100,000 tiny videos.
 
-    python benchmarks/simulate_scale.py [VIDEOS ...]
+    python benchmarks/scale/simulate_scale.py [VIDEOS ...]
 
 Makes the videos (different files with the same two frames) and their lists, runs the stages up to `build_lists` on
 them, opens a row, and lets DVC hash the results: what depends on the number of videos has its full size, what depends
 on their length (decoding, JPEG) is next to nothing. What DVC takes by file and by byte is measured apart. Some 2 GB of
-disk below TMPDIR; ten minutes on two cores. Writes metrics/scale.json and .md and the README's section.
+disk below TMPDIR; ten minutes on two cores.
+
+Writes benchmarks/results/scale.json and .md, and the table in docs/results.md.
 """
 
-import argparse
 import json
 import os
 import pickle
@@ -22,20 +23,21 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import ROOT, BenchmarkError, command_line, publish
 from r2plus1d.clips import items, loader
 from r2plus1d.config import files
 from r2plus1d.datasets import annotations
 from r2plus1d.datasets.encode import write_h264
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import write_json, write_text
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.files import write_text
 from r2plus1d.system.machine import cores
 from r2plus1d.system.progress import progress
 from r2plus1d.system.stage import run
 from r2plus1d.video import extraction
 from r2plus1d.zoo import rows
 
-ROOT = Path(__file__).resolve().parents[1]
 SIZES = [12_500, 25_000, 50_000, 100_000]
 KINETICS = 240_436 + 19_796  # videos
 CLASSES = 400
@@ -57,7 +59,7 @@ sys.exit(code)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES, metavar="VIDEOS")
     measured = []
     for size in parser.parse_args().sizes:
@@ -67,11 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = {"sizes": measured, "dvc": hashing(Path(folder))}
     print(json.dumps(figures["dvc"]), flush=True)
-    text = table(figures)
-    write_json(ROOT / "metrics" / "scale.json", figures)
-    write_text(ROOT / "metrics" / "scale.md", text + "\n")
-    into_readme(ROOT / "README.md", "scale", text)
-    print(text)
+    print(table(figures))
+    publish("scale", figures, table(figures))
 
 
 def measure(folder: Path, size: int) -> dict[str, dict]:
@@ -82,14 +81,14 @@ def measure(folder: Path, size: int) -> dict[str, dict]:
     python(project, "stages/sources.py")
     python(project, "stages/resolve.py")
     figures = {name: python(project, f"stages/{name}.py")[0] for name in STAGES}
-    figures["nothing"] = python(project, "-c", "from r2plus1d import rows")[0]
+    figures["nothing"] = python(project, "-c", "from r2plus1d.zoo import rows")[0]
     figures["row"], said = python(project, Path(__file__).resolve(), "open", ROW)
     figures["row"] |= json.loads(said)
     dvc_repository(project)
     figures["dvc_first"] = call(project, "dvc", "commit", "--force", "sources", "resolve", *STAGES)[0]
     figures["dvc_again"], said = call(project, "dvc", "repro", STAGES[-1])
     if "Running stage" in said:
-        raise UserError(f"DVC ran what had not changed:\n{said}")
+        raise BenchmarkError(f"DVC ran what had not changed:\n{said}")
     return figures
 
 
@@ -188,7 +187,7 @@ def python(project: Path, *arguments: str | Path) -> tuple[dict[str, float], str
 
 
 def call(folder: Path, *command: str) -> tuple[dict[str, float], str]:
-    """({"seconds": ..., "mib": ...}, standard output). Raises UserError where the command fails."""
+    """({"seconds": ..., "mib": ...}, standard output). Raises BenchmarkError where the command fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PATH": path}
     with tempfile.NamedTemporaryFile("r") as usage:
@@ -197,7 +196,7 @@ def call(folder: Path, *command: str) -> tuple[dict[str, float], str]:
             [*launcher, *command], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=False
         )
         if done.returncode:
-            raise UserError(f"{' '.join(command)} failed: {done.stdout[-2000:]}")
+            raise BenchmarkError(f"{' '.join(command)} failed: {done.stdout[-2000:]}")
         return json.load(usage), done.stdout
 
 
@@ -232,7 +231,7 @@ def table(figures: dict) -> str:
         f"which importing the package with torch takes {sizes[0]['nothing']['mib']} MiB.\n\n"
         f"The frames of Kinetics-400 at two short sides lie in {dvc['files']:,} files. Once, DVC takes "
         f"{dvc['gigabyte'] / 3.6:.1f} hours to hash a terabyte, if the disk keeps up, and {dvc['frames_first']:.0f} s "
-        f"for their number; to find them unchanged, {dvc['frames_again']:.1f} s beside its own start. All videos, "
+        f"for their number; to find them unchanged, {dvc['frames_again']:.1f} s on top of its own start. All videos, "
         f"copied into the project, would take {dvc['videos_first']:.0f} s and {dvc['videos_again']:.0f} s."
     )
     return f"{markdown_table(columns, lines)}\n\n{note}"

@@ -1,10 +1,12 @@
 """Damaged videos through the bounded decoder: small files of many containers and codecs, their bytes changed at random.
 
-    python benchmarks/fuzz_video.py [INPUTS]
+    python benchmarks/trust/fuzz_video.py [INPUTS]
 
 The inputs depend on their numbers alone. Counts what is decoded, what is set aside and why, what crashes the decoder or
 exceeds a limit, and whether the process that asks ever fails. Every hundredth is decoded twice and must end the same.
-About 4 ms an input. Writes metrics/fuzz_video.json and .md and the README's section; exits 1 after a failure.
+About 4 ms an input.
+
+Writes benchmarks/results/fuzz_video.json and .md, and the table in docs/results.md; exits with 1 after a failure.
 """
 
 import hashlib
@@ -17,12 +19,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system.files import write_json, write_text
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import command_line, publish
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.video import sandbox
 from r2plus1d.video.decoding import VideoError
 
-ROOT = Path(__file__).parent.parent
 SEEDS = (  # container, codec, pixel format
     ("mp4", "libx264", "yuv420p"),
     ("mp4", "libx265", "yuv420p"),
@@ -46,7 +49,7 @@ LOST = ("the decoder crashed", "the decoder hangs", "decoding it takes")
 TELLING = (0, 1, 0x7F, 0x80, 0xFF)  # bytes at which sizes and signs turn
 
 
-def main(inputs: int = 100_000) -> int:
+def main(inputs: int) -> int:
     ends, kinds, lost, failures = Counter(), {seed[:2]: Counter() for seed in SEEDS}, [], []
     peak, processes = 0, set()
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +88,7 @@ def main(inputs: int = 100_000) -> int:
         "kinds": {f"{container} {codec}": dict(count) for (container, codec), count in kinds.items()},
         "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
     }
-    report(figures)
+    publish("fuzz_video", figures, report(figures))
     return bool(failures)
 
 
@@ -155,23 +158,22 @@ def peak_mib() -> int:
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
 
 
-def report(figures: dict) -> None:
+def report(figures: dict) -> str:
     rows = [
         (kind, *(f"{count.get(end, 0):,}" for end in ("decoded", "set aside", "lost")))
         for kind, count in figures["kinds"].items()
     ]
     table = markdown_table(("container, codec", "decoded", "set aside", "decoder crashed or at a limit"), rows)
     aside, lost = sum(figures["set_aside"].values()), len(figures["crashes_and_limits"])
-    text = (
+    return (
         f"{figures['inputs']:,} damaged videos: {figures['decoded']:,} decoded, {aside - lost:,} set aside for what is "
         f"wrong with them, {lost:,} for a crash of the decoder or a limit; the process that asks failed "
         f"{len(figures['failures']):,} times. Peak memory of the decoder: {figures['decoder_peak_mib']:,} MiB.\n\n"
         f"{table}"
     )
-    write_json(ROOT / "metrics" / "fuzz_video.json", figures)
-    write_text(ROOT / "metrics" / "fuzz_video.md", text + "\n")
-    into_readme(ROOT / "README.md", "fuzz video", text)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:])))
+    parser = command_line(__doc__)
+    parser.add_argument("inputs", nargs="?", type=int, default=100_000, metavar="INPUTS")
+    sys.exit(main(parser.parse_args().inputs))

@@ -1,49 +1,41 @@
-"""Inference on an NVIDIA GPU beside the plain network: milliseconds a video, peak memory, what it does to the scores.
+"""Inference on an NVIDIA GPU against the plain network: milliseconds a video, peak memory, what it does to the scores.
 
-    python benchmarks/gpu_inference.py     # two minutes
+    python benchmarks/speed/gpu_inference.py     # two minutes
 
 One video's 30 views of 256 x 256 from 300 frames, frames on the GPU, by the full-size network with random weights:
-`plain` in float32 as the original computes it, with cuDNN free to choose; `lowered` by `cuda_inference.Inference`, from
+`plain` in float32 as the original computes it, with cuDNN free to choose; `lowered` by `model.cuda.inference`, from
 uint8 frames, in the pipeline's deterministic settings, eagerly and recorded. The plain network's normalisation is not
-counted. Each kind of clip in a process of its own, with no compiled kernel from before. Writes
-metrics/gpu_inference.json and .md, and the README's table; ends with an error where scores differ by more than 1e-3, or
-in a second run at all.
+counted. Each kind of clip in a process of its own, with no compiled kernel from before.
+
+Writes benchmarks/results/gpu_inference.json and .md, and the table in docs/results.md; ends with an error where scores
+differ by more than 1e-3, or in a second run at all.
 """
 
 import argparse
 import copy
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from r2plus1d.config.schema import Runtime
-from r2plus1d.results.markdown import into_readme, markdown_table
-from r2plus1d.system import paths
-from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import write_json, write_text
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import BenchmarkError, command_line, gpu, milliseconds, publish, settled
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.stage import run
 
-OUT = Path("metrics/gpu_inference.json")
 CLIPS = ((8, 8), (32, 2))
 FRAMES, PIXELS, CROPS, VIDEOS = 300, 256, 3, 8
-ROUNDS, REPEATS = 5, 5
 LARGEST = 1e-3  # difference of an averaged score
 
 
-class BenchmarkError(UserError):
-    """A measurement that did not end, or shows something wrong."""
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Times inference on a GPU beside the plain network.")
+    parser = command_line(__doc__)
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     if clip := parser.parse_args().one:
         print(json.dumps(measure(*clip)))
@@ -51,9 +43,7 @@ def main() -> None:
     gpu()
     figures = [apart(clip) for clip in CLIPS]
     print(table(figures))
-    write_json(OUT, figures)
-    write_text(OUT.with_suffix(".md"), table(figures) + "\n")
-    into_readme(paths.README, "gpu inference", table(figures))
+    publish("gpu_inference", figures, table(figures))
     for entry in figures:
         if not (entry["score_difference"] <= LARGEST and entry["lowered"]["same_bytes"]):
             raise BenchmarkError(f"clips of {entry['clip']}: the scores are not the plain network's, or not repeatable")
@@ -70,7 +60,7 @@ def apart(clip: tuple[int, int]) -> dict:
 
 
 def measure(frames: int, interval: int) -> dict:
-    import torch  # noqa: PLC0415 (after the package)
+    import torch  # noqa: PLC0415 (not in the process that starts this one)
 
     from r2plus1d.clips.sampling import test_indices  # noqa: PLC0415
     from r2plus1d.model.cuda.inference import Inference  # noqa: PLC0415
@@ -119,47 +109,6 @@ def measure(frames: int, interval: int) -> dict:
     return result
 
 
-def gpu():
-    import torch  # noqa: PLC0415
-
-    from r2plus1d.system.device import prepare  # noqa: PLC0415
-
-    if not torch.cuda.is_available():
-        raise BenchmarkError("this measures an NVIDIA GPU, and torch finds none here")
-    return prepare(Runtime(device="cuda", gpus=1, threads=None, lowered=True))
-
-
-def settled(device):
-    """The full-size network with random weights and the statistics of some clips, so that activations stay in range."""
-    import torch  # noqa: PLC0415
-
-    from r2plus1d.model.network import build  # noqa: PLC0415
-    from r2plus1d.system.device import seed_everything  # noqa: PLC0415
-
-    seed_everything(0)
-    model = build().to(device).train()
-    with torch.no_grad():
-        for _ in range(3):
-            model(torch.randn(2, 3, 8, 112, 112, device=device))
-    return model.eval()
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """The median over some rounds of the mean of some repeats, by the GPU's clock."""
-    import torch  # noqa: PLC0415
-
-    rounds = []
-    for _ in range(1 + ROUNDS):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(REPEATS):
-            work()
-        end.record()
-        torch.cuda.synchronize()
-        rounds.append(begin.elapsed_time(end) / REPEATS)
-    return round(statistics.median(rounds[1:]), 3)
-
-
 def table(figures: list[dict]) -> str:
     columns = (
         "clip", "plain (ms)", "lowered (ms)", "eagerly (ms)", "ratio", "video/s", "memory (MiB)", "first result (s)",
@@ -188,4 +137,4 @@ def table(figures: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(main)

@@ -1,16 +1,17 @@
 """Every stage and whole `dvc repro` runs, ended at random moments again and again, on a tiny project.
 
-    python benchmarks/soak.py [--each N] [--seed SEED]
+    python benchmarks/trust/soak.py [--each N] [--seed SEED]
 
 Each stage is ended 3 N times (N is 1) by each of SIGKILL and SIGTERM (to the stage alone) and SIGINT (to all its
 processes, as Ctrl-C does), at moments drawn over the time that it takes undisturbed; `dvc repro` up to the tests of a
 row N times, with signals to DVC alone and to all processes. Before the second run, every file under a final name must
 have its final bytes, or those that it had; after it, all files of the undisturbed run must be there with the same
-bytes, and nothing else. Files with timings are left out. Writes metrics/soak.json and .md and the README's section; ten
-minutes on two cores. The exit status is 1 if anything was lost or left.
+bytes, and nothing else. Files with timings are left out. Ten minutes on two cores.
+
+Writes benchmarks/results/soak.json and .md, and the table in docs/results.md. The exit status is 1 if anything was lost
+or left.
 """
 
-import argparse
 import json
 import os
 import random
@@ -22,16 +23,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from r2plus1d.config.schema import CUSTOM as ROW  # noqa: E402
-from r2plus1d.results.markdown import into_readme, markdown_table  # noqa: E402
-from r2plus1d.system.errors import UserError  # noqa: E402
-from r2plus1d.system.files import write_json, write_text  # noqa: E402
-from r2plus1d.system.progress import progress  # noqa: E402
-from r2plus1d.system.stage import run  # noqa: E402
-from tests.support.project import Project, smaller_params  # noqa: E402
+from benchmarks.common import ROOT, BenchmarkError, command_line, publish
+from r2plus1d.config.schema import CUSTOM as ROW
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.progress import progress
+from r2plus1d.system.stage import run
+from tests.support.project import Project, smaller_params
 
 STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
 OF_ROWS = ("train", "test", "benchmark")
@@ -43,7 +42,7 @@ LONGEST = 600  # seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--each", type=int, default=1, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -75,10 +74,8 @@ def main() -> None:
         f"{total} runs ended, {running} of them while at work; {len(bad)} with anything lost, changed or left over. "
         f"Half-written: files under a final name without their final bytes before the second run.\n\n{table}"
     )
-    write_json(ROOT / "metrics" / "soak.json", {"seed": arguments.seed, "runs": done})
-    write_text(ROOT / "metrics" / "soak.md", text + "\n")
-    into_readme(ROOT / "README.md", "soak", text)
     print(text)
+    publish("soak", {"seed": arguments.seed, "runs": done}, text)
     if bad:
         sys.exit(f"{len(bad)} of {total} runs were not as undisturbed ones")
 
@@ -119,11 +116,11 @@ def environment() -> dict[str, str]:
 
 
 def finish(project: Project, command: list[str]) -> str:
-    """The output. Raises UserError where the command fails."""
+    """The output. Raises BenchmarkError where the command fails."""
     process = project.start(*command, **environment())
     said, _ = process.communicate(timeout=LONGEST)
     if process.returncode:
-        raise UserError(f"{' '.join(command)} failed:\n{said[-3000:]}")
+        raise BenchmarkError(f"{' '.join(command)} failed:\n{said[-3000:]}")
     return said
 
 
@@ -143,7 +140,7 @@ def end(
     found["traceback"] = "Traceback" in said
     try:
         finish(project, command)
-    except (UserError, subprocess.TimeoutExpired) as error:
+    except (BenchmarkError, subprocess.TimeoutExpired) as error:
         return found | {"resumed": False, "other": [], "left": [], "error": str(error)}
     after = compared(project)
     other = sorted(name for name in expected if after.get(name) != expected[name])

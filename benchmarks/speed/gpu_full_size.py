@@ -1,13 +1,14 @@
 """The pipeline at full size on an NVIDIA GPU: top-1, clips per second and memory of rows trained for some minutes.
 
-    python benchmarks/gpu_full_size.py [--epochs N]
-    python benchmarks/gpu_full_size.py --small     # on the CPU, tiny, writing nothing: whether the script works
+    python benchmarks/speed/gpu_full_size.py [--epochs N]
+    python benchmarks/speed/gpu_full_size.py --small     # on the CPU, tiny, writing nothing: whether the script works
 
 Runs the stages in a temporary copy of the project, on the default dataset at full resolution, for the 8x8 (256p) and
 the 32x2 row at `scale` 1 with `runtime.lowered: true`: the networks for GPUs in training and test, clips from packed
-frames as ever. Then all test views again by the plain network with the same weights. Writes metrics/gpu_full_size.json
-and .md, and the README's table; ends with an error where fewer than 99.5% of the views have the plain network's top-1,
-or an averaged score is not within 1e-3 of its.
+frames as ever. Then all test views once more by the plain network with the same weights.
+
+Writes benchmarks/results/gpu_full_size.json and .md, and the table in docs/results.md; ends with an error where fewer
+than 99.5% of the views have the plain network's top-1, or an averaged score is not within 1e-3 of its.
 """
 
 import argparse
@@ -22,16 +23,18 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from gpu_inference import LARGEST, BenchmarkError, gpu
-from inference import agreement
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
+
+from benchmarks.common import BenchmarkError, command_line, gpu, publish
+from benchmarks.speed.gpu_inference import LARGEST
+from benchmarks.speed.inference import agreement
 from r2plus1d.config import files
-from r2plus1d.results.markdown import into_readme, markdown_table
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths
-from r2plus1d.system.files import read_json, write_json, write_text
+from r2plus1d.system.files import read_json
 from r2plus1d.system.stage import run
 
-OUT = Path("metrics/gpu_full_size.json")
 ROWS = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p", "r2plus1d_r34_32x2x1_180e_kinetics400_rgb"
 COPIED = "stages", "src", "README.md", "metrics", "my_videos", "params.yaml", "dvc.yaml"
 EPOCHS = 60
@@ -39,7 +42,7 @@ SAME_TOP1 = 0.995  # of the views, at least
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")
     parser.add_argument("--small", action="store_true", help="tiny and on the CPU, writing nothing")
     parser.add_argument("--compare", metavar="ROW", help=argparse.SUPPRESS)
@@ -55,9 +58,7 @@ def main() -> None:
         figures = [measure(copy, row) for row in ROWS]
     print(table(figures))
     if not arguments.small:
-        write_json(OUT, figures)
-        write_text(OUT.with_suffix(".md"), table(figures) + "\n")
-        into_readme(paths.README, "gpu full size", table(figures))
+        publish("gpu_full_size", figures, table(figures))
     for entry in figures:
         if not (entry["same_top1"] >= SAME_TOP1 * entry["views"] and entry["score"] <= LARGEST):
             raise BenchmarkError(f"{entry['row']}: the networks for GPUs do not give the plain network's results")
@@ -154,4 +155,4 @@ def table(figures: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    run(lambda *_: main())
+    run(main)
