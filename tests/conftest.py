@@ -10,12 +10,13 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than cores would wait for each other in busy loops
 os.environ["TRITON_INTERPRET"] = "1"  # kernels for GPUs are tested without one; read when torch loads Triton
 
-from r2plus1d.config import files, schema
+from r2plus1d.config import files
+from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.system import arithmetic
 from tests.support.golden import find_golden
-from tests.support.project import ROOT, Project, smaller_params, tiny_params
+from tests.support.project import PREPARING, ROOT, Project, smaller_params, tiny_params
 
 arithmetic.pin()
 
@@ -45,8 +46,7 @@ def clip_path(tmp_path_factory) -> Path:
 def prepared(tmp_path_factory) -> Project:
     """A tiny project with videos, frames and lists made."""
     project = Project(tmp_path_factory.mktemp("prepared") / "project", tiny_params())
-    for stage in ("sources", "resolve", "download", "extract_frames", "build_lists"):
-        project.must(stage)
+    project.prepare()
     return project
 
 
@@ -65,11 +65,11 @@ def finished(prepared, tmp_path_factory) -> Project:
     project = Project.at(folder)
     project.set(smaller_params())
     project.seconds = {}
-    for stage in ("resolve", "download", "extract_frames", "build_lists", "train", "test"):
-        project.clear(stage, schema.CUSTOM)
+    for stage in (*PREPARING, ("train", CUSTOM), ("test", CUSTOM)):
+        project.clear(stage[0], stage[-1])
         began = time.monotonic()
-        project.must(stage, *([schema.CUSTOM] if stage in ("train", "test") else []))
-        project.seconds[stage] = time.monotonic() - began
+        project.must(*stage)
+        project.seconds[stage[0]] = time.monotonic() - began
     return project
 
 

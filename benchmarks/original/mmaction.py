@@ -41,7 +41,7 @@ from benchmarks.common import ROOT, BenchmarkError, command_line, publish
 from benchmarks.original import environment
 from r2plus1d.clips import sampling
 from r2plus1d.clips.items import Reader, TestVideos, training_clip
-from r2plus1d.config import files, resolve
+from r2plus1d.config import files, resolve, schema
 from r2plus1d.datasets import annotations, encode, motion
 from r2plus1d.model import checkpoint
 from r2plus1d.model.lowered import for_inference
@@ -77,7 +77,7 @@ class Inputs:
     samples: list[annotations.Sample]
     described: list[dict]  # name, width, height and frames of each video
 
-    def reader(self, row: resolve.RowConfig) -> Reader:
+    def reader(self, row: schema.RowConfig) -> Reader:
         if row.clip.input == "frames":
             return FrameReader(self.folder / "frames" / row.frames)
         return decoding.VideoReader(self.folder / "videos")
@@ -153,7 +153,7 @@ def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inpu
     return Inputs(folder, samples, described)
 
 
-def random_weights(row: resolve.RowConfig, inputs: Inputs, path: Path) -> Recognizer:
+def random_weights(row: schema.RowConfig, inputs: Inputs, path: Path) -> Recognizer:
     """The full-size network with random weights, written to `path` in the original's format and read back.
 
     Batch norms have random scales and shifts, and the statistics of some clips of the videos, as long as the row's. The
@@ -186,7 +186,7 @@ def random_weights(row: resolve.RowConfig, inputs: Inputs, path: Path) -> Recogn
 # ---- The two sides ----
 
 
-def ours(row: resolve.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
+def ours(row: schema.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
     """What `theirs/views.py` writes for a video, from our side; its functions say the shapes."""
     sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
     item = TestVideos(row, [sample], reader)[0]
@@ -205,7 +205,7 @@ def ours(row: resolve.RowConfig, inputs: Inputs, number: int, model: nn.Module) 
     return arrays | {name: np.stack(values) for name, values in zip(names, zip(*drawn, strict=True), strict=True)}
 
 
-def _training_view(row: resolve.RowConfig, sample: annotations.Sample, reader: Recorder, seed: int) -> tuple:
+def _training_view(row: schema.RowConfig, sample: annotations.Sample, reader: Recorder, seed: int) -> tuple:
     """(indices [T], box [4], flipped, pixels [T, H, W, 3]); box and flip are drawn once more, from the same seed."""
     pixels = training_clip(row, sample, reader, SeededTwice(seed))
     again, train = SeededTwice(seed), row.train
@@ -215,7 +215,7 @@ def _training_view(row: resolve.RowConfig, sample: annotations.Sample, reader: R
     return reader.indices, np.array(box), again.random() < train.flip, np.asarray(pixels)
 
 
-def theirs(row: resolve.RowConfig, inputs: Inputs, python: Path, folder: Path) -> dict:
+def theirs(row: schema.RowConfig, inputs: Inputs, python: Path, folder: Path) -> dict:
     """Runs the original on the row's videos and returns its versions."""
     frames = row.clip.input == "frames"
     job = {
@@ -292,7 +292,7 @@ def failures(row: str, found: dict) -> list[str]:
     return [f"{row}: different {what}" for what in wrong]
 
 
-def compare_row(row: resolve.RowConfig, inputs: Inputs, python: Path) -> tuple[dict, dict]:
+def compare_row(row: schema.RowConfig, inputs: Inputs, python: Path) -> tuple[dict, dict]:
     """(figures of the row with those of each video, versions of the original)"""
     count = len(inputs.samples)
     model = for_inference(random_weights(row, inputs, inputs.folder / "weights.pth"), CPU)
@@ -365,7 +365,7 @@ def our_versions() -> dict[str, str]:
     }
 
 
-def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[resolve.RowConfig]]:
+def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[schema.RowConfig]]:
     """(short sides by folder, the rows asked for) as on Kinetics-400."""
     params = files.read_params(ROOT / "params.yaml")
     params["dataset"] = "kinetics400"
@@ -394,7 +394,7 @@ def main() -> None:
         folder = Path(name)
         inputs = gather(options.videos or generated(folder), folder, short_sides)
         # The extraction left one thread.
-        device.prepare(resolve.Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
+        device.prepare(schema.Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
         found = {}
         for row in rows:
             print(row.row, flush=True)

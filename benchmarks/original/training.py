@@ -64,13 +64,13 @@ def ours(folder: Path, threads: int) -> list[tuple[float, float]]:
 
     from benchmarks.original.steps import MAX_NORM, train  # noqa: PLC0415
     from r2plus1d.model import checkpoint  # noqa: PLC0415
-    from r2plus1d.zoo import training  # noqa: PLC0415
+    from r2plus1d.zoo import update  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     network = checkpoint.adopt(folder / "weights.pth", NETWORK)
 
     def step(optimizer, clips, labels):
-        done = training.step(network, optimizer, clips, labels, MAX_NORM)
+        done = update.step(network, optimizer, clips, labels, MAX_NORM)
         return done["loss"], done["grad_norm"]
 
     return train(network, step, folder)

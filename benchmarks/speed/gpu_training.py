@@ -80,7 +80,7 @@ def updates(name: str, model):
     import torch  # noqa: PLC0415
 
     from r2plus1d.model.lowered import for_training  # noqa: PLC0415
-    from r2plus1d.zoo import training  # noqa: PLC0415
+    from r2plus1d.zoo import update  # noqa: PLC0415
 
     deterministic = name == "deterministic"
     torch.use_deterministic_algorithms(deterministic)
@@ -88,7 +88,7 @@ def updates(name: str, model):
     model = model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
     network = for_training(model, next(model.parameters()).device, name != "plain")
-    update = training.updates(network, optimizer, NORM)
+    update = update.updates(network, optimizer, NORM)
     return lambda clips, labels: update(clips, labels, len(labels))
 
 

@@ -43,7 +43,7 @@ def measure(variant: str, size: list[int]) -> dict:
     from r2plus1d.model.lowered import for_training  # noqa: PLC0415
     from r2plus1d.model.network import build  # noqa: PLC0415
     from r2plus1d.system.device import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
-    from r2plus1d.zoo.training import step  # noqa: PLC0415
+    from r2plus1d.zoo.update import step  # noqa: PLC0415
 
     depth, width, frames, _, pixels, clips, steps = size
     cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=variant == "lowered"))

@@ -2,8 +2,8 @@
 
     nice python benchmarks/trust/fuzz.py [MINUTES] [SEED] [TARGET ...]
 
-The targets are those of tests/robustness/test_fuzz.py; each runs in a process of its own, so that a crash is a finding too, and
-all for the same share of the minutes.
+The targets are those of tests/robustness/test_fuzz.py; each runs in a process of its own, so that a crash is a finding
+too, and all for the same share of the minutes.
 
 Writes the targets' lines in benchmarks/results/fuzz.json and .md, and in docs/results.md.
 """

@@ -13,7 +13,7 @@ import simplejpeg
 import yaml
 
 from r2plus1d.clips import lists
-from r2plus1d.config import files, resolve
+from r2plus1d.config import files, schema
 from r2plus1d.datasets import annotations
 from r2plus1d.datasets.existing import find, survey
 from r2plus1d.datasets.manifest import Entry
@@ -21,7 +21,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
 from r2plus1d.system.errors import FrameError
 from r2plus1d.video.decoding import VideoReader, decode
-from r2plus1d.zoo import training
+from r2plus1d.zoo import update
 from tests.support.project import Project, content, tiny_params
 
 FRAME_NAME = "img_{:05}.jpg"
@@ -61,10 +61,10 @@ def write(path, lines) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def source(own, kind="videos", content="videos", **changes) -> resolve.ListsSource:
+def source(own, kind="videos", content="videos", **changes) -> schema.ListsSource:
     values = {"train": str(own / f"train_{kind}.txt"), "val": str(own / f"val_{kind}.txt")}
     values |= {"kind": "lists", "content": content, "frame_name": FRAME_NAME, "labels": str(own / "classes.txt")}
-    return resolve.ListsSource(**values | changes)
+    return schema.ListsSource(**values | changes)
 
 
 def test_the_three_formats_lead_to_the_same_videos(own):
@@ -227,7 +227,7 @@ def test_weights_are_tested_on_a_published_list_without_training_videos(own, tmp
     project = project_on(own, tmp_path, content="videos", val=val, labels=labels)
     project.must("resolve")
     row = files.read_row(project.folder / "configs" / f"{ROW}.json")
-    network = build(**training.build_arguments(row, 3))
+    network = build(**update.build_arguments(row, 3))
     checkpoint.export_mmaction(network, tmp_path / "weights.pth")
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["zoo"][ROW]["checkpoint"] = str(tmp_path / "weights.pth")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from r2plus1d.clips import lists
-from r2plus1d.config.resolve import DataConfig, FolderSource
+from r2plus1d.config.schema import DataConfig, FolderSource
 from r2plus1d.datasets import dispatch, manifest, motion
 from r2plus1d.datasets.encode import write_h264
 from tests.support.project import ROOT, Project, tiny_params

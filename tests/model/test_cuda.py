@@ -18,9 +18,9 @@ from r2plus1d.model.cuda.inference import Inference
 from r2plus1d.model.cuda.training import Steps, Training
 from r2plus1d.model.network import build
 from r2plus1d.video.views import to_input
-from r2plus1d.zoo import training
+from r2plus1d.zoo import training, update
 from r2plus1d.zoo.rows import open_row
-from r2plus1d.zoo.training import step
+from r2plus1d.zoo.update import step
 from tests.support.project import ROOT
 
 CPU, F32 = torch.device("cpu"), torch.float32
@@ -253,7 +253,7 @@ def test_rewritten_step_trains_the_network_that_the_plain_one_does(tmp_path, pre
     model = row.config.model.model_copy(update={"depth": 10})
     own = row.config.model_copy(update={"train": train_config, "clip": clip, "model": model})
     samples = {"train": row.splits["train"][:4], "val": row.splits["val"][:2]}
-    found, start = [], torch.cat([p.flatten() for p in training.build_model(own, len(row.classes)).parameters()])
+    found, start = [], torch.cat([p.flatten() for p in update.build_model(own, len(row.classes)).parameters()])
     for name, rewrite in (("plain", lambda network, *_: network), ("fast", lambda network, *_: Training(network, F32))):
         monkeypatch.setattr(training, "for_training", rewrite)
         trained, log = training.train(own, samples, row.reader, len(row.classes), tmp_path / name, 0, print)

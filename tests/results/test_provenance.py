@@ -11,8 +11,9 @@ import torch
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
 from r2plus1d.results import provenance
-from r2plus1d.system import arithmetic, paths
+from r2plus1d.system import arithmetic, paths, records
 from r2plus1d.system.files import sha256
+from r2plus1d.zoo import records
 from r2plus1d.zoo.rows import open_row
 from tests.support.commands import git
 from tests.support.project import ROOT, Project
@@ -32,7 +33,7 @@ def recorded(project, monkeypatch) -> Project:
     return project
 
 
-@provenance.recorded("train")
+@records.recorded("train")
 def make_model(row) -> None:
     arguments = {"depth": 10, "conv": "r2plus1d", "width": 4, "num_classes": 3, "dropout": 0.0, "frames": 8}
     checkpoint.save(build(**arguments), paths.weights(row.config.row), arguments)
@@ -61,24 +62,24 @@ def test_code_that_was_changed_is_named(recorded):
     (recorded.folder / "params.yaml").write_text("seed: 1\n")
     (recorded.folder / "src" / "new file.py").touch()
     (recorded.folder / "elsewhere.txt").touch()
-    assert provenance.code()["changed"] == ["params.yaml", '"src/new file.py"']
+    assert records.code()["changed"] == ["params.yaml", '"src/new file.py"']
 
 
 def test_clone_around_the_project_counts_for_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert provenance.code() is None
+    assert records.code() is None
     outer = Project.__new__(Project)
     outer.folder = tmp_path
     git(outer, "init", "--quiet")
     git(outer, "commit", "--quiet", "--allow-empty", "--message", "of something else")
-    assert provenance.code() is None
+    assert records.code() is None
 
 
 def test_failed_stage_leaves_the_record_as_it_was(recorded):
     before = paths.made_by(ROW, "train").read_bytes()
     row = open_row(ROW)
 
-    @provenance.recorded("train")
+    @records.recorded("train")
     def fail(row):
         paths.weights(ROW).write_bytes(b"half")
         raise OSError("full")
@@ -141,11 +142,11 @@ def test_show_of_what_is_no_row_or_model_says_so(recorded, spoil, target, words)
 
 def test_machine_that_makes_other_bytes_is_told_from_the_same(recorded, monkeypatch):
     record, here = read_record(), {"device": "cpu", "threads": 2}
-    assert provenance.differences(record, here) == []
+    assert records.differences(record, here) == []
     record["libraries"] |= {"torch": "1.0", "python": "3.0"}
     record["machine"] |= {"cpu_kernels": "DEFAULT", "threads": 99}
-    torch_differs, kernels_differ, threads_differ = provenance.differences(record, here | {"threads": None})
+    torch_differs, kernels_differ, threads_differ = records.differences(record, here | {"threads": None})
     assert torch_differs == f"torch {torch.__version__} here, 1.0 there"
     assert "DEFAULT there" in kernels_differ
     assert "99 there" in threads_differ
-    assert "a CUDA device computes" in provenance.differences(record, {"device": "cuda", "threads": 2})[-1]
+    assert "a CUDA device computes" in records.differences(record, {"device": "cuda", "threads": 2})[-1]

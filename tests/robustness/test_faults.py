@@ -17,7 +17,7 @@ from r2plus1d.config import schema
 from r2plus1d.system import pool
 from r2plus1d.system.errors import READER_LOST, UserError, explained
 from r2plus1d.system.files import replacing
-from r2plus1d.zoo import training
+from r2plus1d.zoo import training, update
 from tests.support.project import Project, smaller_params
 
 ROW = schema.CUSTOM
@@ -217,7 +217,7 @@ class Spoiling(nn.Module):
 def test_gradient_that_is_not_finite_leaves_the_weights_as_they_are():
     model = Spoiling()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    done = training.step(model, optimizer, torch.ones(1, 3, 1, 1, 1), torch.tensor([0]), 40.0)
+    done = update.step(model, optimizer, torch.ones(1, 3, 1, 1, 1), torch.tensor([0]), 40.0)
     assert np.isfinite(done["loss"])
     assert not np.isfinite(done["grad_norm"])
     assert model.weight.tolist() == [0, 0]

@@ -21,7 +21,7 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from r2plus1d.config import files, resolve
+from r2plus1d.config import files, resolve, schema
 from r2plus1d.datasets import annotations, archives, kinetics, manifest
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
@@ -67,6 +67,7 @@ def made(make: Callable[[Path], object], name: str = "seed") -> bytes:
 
 def written(content: bytes, name: str) -> Path:
     path = SCRATCH / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
 
@@ -167,15 +168,15 @@ def check_resolve(changes: list) -> None:
             else:
                 section[str(value)[:20] if how == "add" else last] = value
     with contextlib.suppress(resolve.ConfigError):
-        data, rows = resolve.resolve(params)
-        names = [data.dataset, *(row.row for row in rows)]
+        resolved = resolve.resolve(params)
+        rows = resolved.rows
+        names = [resolved.data.dataset, *(row.row for row in rows)]
         assert not any("/" in name or name.startswith(".") for name in names)
         for row in rows:
             assert math.isfinite(row.learning_rate)
-            assert resolve.RowConfig.model_validate_json(files.dump(row)) == row
-    for read in (files.workers, files.connections, files.scheduler):
-        with contextlib.suppress(resolve.ConfigError):
-            read(params)
+            assert schema.BenchmarkedRow.model_validate_json(files.dump(row)) == row
+    with contextlib.suppress(resolve.ConfigError):
+        files.machine(params)
 
 
 YAML = (
@@ -220,9 +221,12 @@ def check_params(content: bytes) -> None:
 
 
 def check_configuration(content: bytes) -> None:
-    for read in (files.read_row, files.read_data):
+    with contextlib.suppress(resolve.ConfigError):
+        files.read_data(written(content, "data.json"))
+    for kind, stage in schema.ROW_FILES.items():
+        folder = written(content, f"row/{stage}.json").parents[1]
         with contextlib.suppress(resolve.ConfigError):
-            read(written(content, "row.json"))
+            files.read_row(folder, "row", kind)
 
 
 # ---- Weights ----
@@ -440,7 +444,7 @@ TARGETS = {
     ),
     "configs/*.json": Target(
         mutated(
-            *(files.dump(c).encode() for c in (resolve.resolve(PARAMS)[0], resolve.resolve(PARAMS)[1][0])),
+            *(files.dump(config).encode() for config in list(resolve.resolve(PARAMS).files().values())[:5]),
             pieces=JSON,
         ),
         check_configuration,

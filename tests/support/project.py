@@ -10,9 +10,20 @@ from pathlib import Path
 import yaml
 
 from r2plus1d.config import files
+from r2plus1d.config.schema import CUSTOM
 from r2plus1d.system.files import sha256
 
 ROOT = Path(__file__).parents[2]
+VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
+PREPARING = (
+    ("resolve",),
+    ("scan",),
+    ("download",),
+    ("probe",),
+    ("extract_frames", CUSTOM),
+    ("extract_frames", VIDEO_ROW),
+    ("build_lists",),
+)
 OFFLINE = ROOT / "tests" / "support" / "offline"  # on the PYTHONPATH, it ends what uses the network
 
 
@@ -24,7 +35,8 @@ def tiny_params() -> dict:
     motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
     motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "lr": 0.1, "log_interval": 2, "dropout": 0.5}
     motion_set["benchmark"] |= {"warmup_videos": 1, "videos": 2}
-    motion_set["runtime"] |= {"threads": 1, "workers": 0}  # two tests run beside each other on two cores
+    motion_set["runtime"] |= {"threads": 1}  # two tests run beside each other on two cores
+    params["machine"] |= {"workers": 0}
     return params
 
 
@@ -47,7 +59,7 @@ class Project:
         folder.mkdir(exist_ok=True)
         # The committed records are of results that are not here.
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*.json")
-        for name in ("stages", "src", "dvc.yaml", "README.md", "metrics", "my_videos"):
+        for name in ("stages", "src", "dvc.yaml", "constraints.txt", "README.md", "docs", "metrics", "my_videos"):
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, folder / name, ignore=ignored)
@@ -61,6 +73,11 @@ class Project:
         project = cls.__new__(cls)
         project.folder = folder
         return project
+
+    def prepare(self) -> None:
+        """Runs the stages that come before training, for `custom` and for a row that reads videos."""
+        for stage in PREPARING:
+            self.must(*stage)
 
     def clear(self, stage: str, row: str) -> None:
         """Removes the stage's outputs, as DVC does before it runs it."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from r2plus1d.clips import loader
-from r2plus1d.config.resolve import Runtime
+from r2plus1d.config.schema import Runtime
 from r2plus1d.system import arithmetic, device, pool
 from tests.support.project import ROOT
 

@@ -8,12 +8,12 @@ import time
 import pytest
 import torch
 
-from r2plus1d.config import resolve
+from r2plus1d.config import resolve, schema
 from r2plus1d.system import pool, processes
 
 
-def runtime(gpus: int, device: str = "cpu") -> resolve.Runtime:
-    return resolve.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered=True)
+def runtime(gpus: int, device: str = "cpu") -> schema.Runtime:
+    return schema.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered=True)
 
 
 @pytest.mark.parametrize(

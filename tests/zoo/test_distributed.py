@@ -14,7 +14,7 @@ from r2plus1d.config import schema
 from r2plus1d.model import checkpoint
 from r2plus1d.system import arithmetic, paths
 from r2plus1d.video.shards import read_index
-from r2plus1d.zoo import evaluation, training
+from r2plus1d.zoo import evaluation, training, update
 from r2plus1d.zoo.rows import open_row
 from tests.support.project import Project, content
 
@@ -105,8 +105,8 @@ def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_
     row, single = in_one_process
     plain = single.runtime.model_copy(update={"lowered": False})  # as several processes train
     single = single.model_copy(update={"runtime": plain})
-    build = training.build_model
-    monkeypatch.setattr(training, "build_model", lambda *arguments: split(build(*arguments)))
+    build = update.build_model
+    monkeypatch.setattr(update, "build_model", lambda *arguments: split(build(*arguments)))
     model, log = training.train(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
     start = build(single, len(row.classes)).state_dict()
     ours, expected = load_file(WEIGHTS), model.state_dict()

@@ -13,7 +13,7 @@ import yaml
 
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
-from r2plus1d.zoo import training
+from r2plus1d.zoo import update
 from r2plus1d.zoo.rows import open_row
 from tests.support.commands import dvc
 from tests.support.networks import same
@@ -26,7 +26,7 @@ def served(project, tmp_path, monkeypatch):
     """(project, address of a .pth in the published layout, its network): a row's own network, exported and served."""
     monkeypatch.chdir(project.folder)
     row = open_row(ROW)
-    arguments = training.build_arguments(row.config, len(row.classes))
+    arguments = update.build_arguments(row.config, len(row.classes))
     torch.manual_seed(1)
     network = build(**arguments).eval()
     folder = tmp_path / "served"

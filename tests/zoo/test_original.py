@@ -16,7 +16,7 @@ from r2plus1d.config import resolve
 from r2plus1d.model.network import build
 from r2plus1d.video import views
 from r2plus1d.zoo import accuracy
-from r2plus1d.zoo.training import learning_rate, step
+from r2plus1d.zoo.update import learning_rate, step
 from tests.support.project import ROOT
 
 

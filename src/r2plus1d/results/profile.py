@@ -10,7 +10,18 @@ from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import read_json, write_json, write_text
 
-STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
+STAGES = (
+    "resolve",
+    "scan",
+    "download",
+    "probe",
+    "extract_frames",
+    "build_lists",
+    "train",
+    "test",
+    "benchmark",
+    "report",
+)
 BETWEEN = "DVC, between the stages"
 COLUMNS = ("stage", "row", "seconds", "share", "start", "reading", "the rest")
 PAUSE = 60.0  # seconds between two stages of one `dvc repro`, at most
