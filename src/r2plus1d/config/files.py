@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.messages import check_keys, check_mapping, short
@@ -21,7 +21,7 @@ def read_params(path: Path) -> dict:
     key twice."""
     try:
         params = strict_yaml.load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())[:500]}") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: expected sections such as `dataset:` and `model:`, found {type(params).__name__}")

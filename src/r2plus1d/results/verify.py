@@ -9,8 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.resolve import resolve
 from r2plus1d.config.schema import CUSTOM
@@ -42,7 +40,7 @@ def verify(row: str | None = None) -> None:
         git("clone", "--quiet", ".", str(folder))
         (folder / LOCK).unlink()  # so that the new one names what was made, and no more
         repro(folder, [f"test@{row}", f"benchmark@{row}"] if row else [])
-        made = outputs(yaml.safe_load((folder / LOCK).read_text(encoding="utf-8"))["stages"], folder)
+        made = outputs(strict_yaml.load((folder / LOCK).read_text(encoding="utf-8"))["stages"], folder)
         committed = {stage: outs for stage, outs in committed.items() if row is None or stage in made}
         readers = (lambda path: git("show", f"HEAD:{path}")), lambda path: (folder / path).read_text(encoding="utf-8")
         findings = verification.compare(committed, made, *readers, exact=not reasons)
@@ -70,7 +68,7 @@ def locked(row: str | None) -> verification.Outputs:
         raise VerificationError("run it in the project's root")
     if not git("ls-tree", "HEAD", LOCK):
         raise VerificationError(f"no {LOCK} is committed, so there is nothing to compare with; dvc repro makes one")
-    stages = yaml.safe_load(git("show", f"HEAD:{LOCK}"))["stages"]
+    stages = strict_yaml.load(git("show", f"HEAD:{LOCK}"))["stages"]
     if row and f"test@{row}" not in stages:
         known = ", ".join(name.removeprefix("test@") for name in stages if name.startswith("test@"))
         raise VerificationError(f"{LOCK} has no row {row!r}; there are {known}")
