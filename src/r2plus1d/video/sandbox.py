@@ -120,7 +120,9 @@ class _Process:
         os.close(memory)
         os.close(free)
         self._pixels = np.frombuffer(self._memory, np.uint8)
-        self._answers = self._popen.stdout.fileno()
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._questions, self._answers = self._popen.stdin, self._popen.stdout.fileno()
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._unread, self._received, self.busy = b"", 0, True
@@ -134,7 +136,7 @@ class _Process:
     def frames(self, path: Path) -> Iterator[np.ndarray]:
         self.busy, used = True, 0
         with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
-            self._popen.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+            self._questions.write(json.dumps(str(path.absolute())).encode() + b"\n")
         while True:
             kind, height, width, text = self._message(FRAME + END + REASON + NO_MEMORY)
             if kind == NO_MEMORY:
@@ -206,8 +208,8 @@ def _why(status: int) -> str:
 
 def _end(popen: subprocess.Popen, free: int) -> None:
     popen.kill()
-    popen.stdin.close()
-    popen.stdout.close()
+    for pipe in filter(None, (popen.stdin, popen.stdout)):
+        pipe.close()
     os.close(free)
     popen.wait()
 
@@ -237,6 +239,7 @@ def main() -> None:
         _limit(resource.RLIMIT_CPU, int(budget))
         try:
             for image in decoding.decode(path):
+                assert image is not None  # all are wanted
                 while number - freed == SLOTS:
                     freed += len(os.read(free, SLOTS))
                 _slot(frames, number, *image.shape[:2])[:] = image
