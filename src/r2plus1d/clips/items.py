@@ -68,7 +68,8 @@ def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.ran
     clip, train = config.clip, config.train
     indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
     frames = views.resize_short_side(reader.read(sample.path, indices, sample.num_frames), train.resize)
-    box = views.random_resized_crop_box(*frames.shape[1:3], rng, tuple(train.crop_area), tuple(train.crop_ratio))
+    h, w = frames.shape[1:3]
+    box = views.random_resized_crop_box(h, w, rng, train.crop_area, train.crop_ratio)
     frames = np.ascontiguousarray(views.resize(views.crop(frames, box), (train.crop, train.crop)))
     return views.flip(frames) if rng.random() < train.flip else frames
 

@@ -56,7 +56,7 @@ class Schedule:
 class _Loader(DataLoader):
     """Names what went wrong in a reader process in one line, where torch gives a traceback."""
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # torch names a class of its own
         try:
             with deaf_children(signal.SIGTERM):  # whose handler, run amid a fork, would be lost
                 batches = super().__iter__()

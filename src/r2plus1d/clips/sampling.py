@@ -4,13 +4,7 @@ Reproduces the published SampleFrames: the test clips are spread evenly over the
 random, and a video shorter than a clip is repeated from its start.
 """
 
-from typing import Protocol
-
 import numpy as np
-
-
-class Generator(Protocol):
-    def integers(self, high: int, size: int) -> np.ndarray: ...
 
 
 def test_indices(num_frames: int, clip_len: int, frame_interval: int, num_clips: int) -> np.ndarray:
@@ -27,11 +21,11 @@ def test_indices(num_frames: int, clip_len: int, frame_interval: int, num_clips:
 
 
 def train_indices(
-    num_frames: int, clip_len: int, frame_interval: int, num_clips: int = 1, *, rng: Generator
+    num_frames: int, clip_len: int, frame_interval: int, num_clips: int = 1, *, rng: np.random.Generator
 ) -> np.ndarray:
     """int64 [num_clips, clip_len]: one clip at random from each of `num_clips` equal parts of the video.
 
-    `rng` is a numpy Generator. Raises ValueError unless all four numbers are at least 1.
+    Raises ValueError unless all four numbers are at least 1.
     """
     span = _span(num_frames, clip_len, frame_interval, num_clips)
     starts = num_frames - span + 1

@@ -90,8 +90,8 @@ def parse_label_map(text: str, name: str) -> list[str]:
     if long := next((line for line in lines if len(line) > LONGEST_LINE), None):
         raise ListError(f"{name}: {long[:200]!r} ... is no class name; expected one a line")
     for pattern in (r"(?P<label>[0-9]{1,9})[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]{1,9})"):
-        found = [re.fullmatch(pattern, line) for line in lines]
-        if lines and all(found):
+        found = [match for line in lines if (match := re.fullmatch(pattern, line))]
+        if lines and len(found) == len(lines):
             numbered = sorted((int(match["label"]), match["name"]) for match in found)
             if [label - numbered[0][0] for label, _ in numbered] == list(range(len(lines))) and numbered[0][0] <= 1:
                 lines = [match for _, match in numbered]

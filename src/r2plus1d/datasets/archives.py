@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import replacing
@@ -181,8 +182,9 @@ def _tar(archive: Path) -> Iterator[Member | None]:
             reads.left = sys.maxsize
             if info.size < 0:
                 raise tarfile.ReadError(f"a member of {info.size} bytes")  # would lead back, to the same one again
-            tar.members.clear()  # tarfile would keep every member in memory, and every header meant for all members
-            tar.pax_headers.clear()
+            # tarfile would keep every member in memory, and every header meant for all members; typeshed says neither
+            tar.members.clear()  # type: ignore[attr-defined]
+            tar.pax_headers.clear()  # type: ignore[attr-defined]
             odd = _outside(info.name) or (None if info.isfile() and not info.issparse() else "not a plain file")
             copy = lambda sink, info=info: _pump(tar.extractfile(info), sink)  # noqa: E731
             yield None if info.isdir() else Member(info.name, info.size, odd, copy)
@@ -222,7 +224,7 @@ def _rar(archive: Path) -> Iterator[Member | None]:
         raise DamageError(error) from error
     with content:
         for header in content.iterate_headers():
-            copied = []
+            copied: list[bool] = []
 
             def copy(sink: Sink, header=header, copied=copied) -> None:
                 guarded = _Guarded(sink)
@@ -244,7 +246,8 @@ def _rar(archive: Path) -> Iterator[Member | None]:
                 header.skip()
 
 
-def _pump(content: io.BufferedIOBase, sink: Sink) -> None:
+def _pump(content: IO[bytes] | None, sink: Sink) -> None:
+    assert content is not None  # as tarfile gives for what is no plain file
     with content:
         while chunk := content.read(CHUNK):
             sink(chunk)
@@ -261,7 +264,8 @@ class _Guarded:
     """A sink called from C, which would lose its errors."""
 
     def __init__(self, sink: Sink):
-        self._sink, self._error = sink, None
+        self._sink = sink
+        self._error: BaseException | None = None
 
     def __call__(self, chunk: bytes) -> None:
         try:
@@ -280,10 +284,13 @@ class _ShortReads(io.RawIOBase):
     memory."""
 
     def __init__(self, file: io.BufferedIOBase, left: int = sys.maxsize):
-        self._file, self.tell, self.last, self.left = file, file.tell, b"", left
+        self._file, self.last, self.left = file, b"", left
 
     def seekable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET and not 0 <= offset < 1 << 62:

@@ -82,8 +82,9 @@ class Choice:
     def other(self, part: Part, member: str) -> str | None:
         """The path of the video that the member would be, were it not taken from another file."""
         video = self.find(part, member)
-        taken = self.taken.get(video.path) if video else None
-        return video.path if taken not in (None, (part.url, member)) else None
+        if video is None or self.taken.get(video.path) in (None, (part.url, member)):
+            return None
+        return video.path
 
     def wants(self, video: Video) -> bool:
         return video.split in self.splits and video.label in self.classes

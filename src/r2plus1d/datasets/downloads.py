@@ -30,7 +30,7 @@ class DownloadError(UserError):
 
 def bring(
     catalogue: Catalogue, limit: Limit, skip: list[str], store: Path, connections: int
-) -> tuple[list[tuple], list[tuple]]:
+) -> tuple[list[Entry], list[SetAside]]:
     """Fills `store`/videos and returns (rows of the manifest by path, rows of what is set aside); see `datasets`.
 
     `skip` names parts to go without. Raises DownloadError where the disk is too small, a part has changed or is
@@ -56,13 +56,14 @@ class _Download:
         self.parts = [part for part in concerned if part.title not in skip]
         self.records = {part.url: self._read(part) for part in self.parts}
         self.aside = [row for row in catalogue.aside if row.split in limit.splits]
-        self.aside += [(part.title, "", "skipped, as params.yaml says") for part in concerned if part.title in skip]
-        self.rows: dict[str, tuple] = {}
+        skipped = [part.title for part in concerned if part.title in skip]
+        self.aside += [SetAside(title, "", "skipped, as params.yaml says") for title in skipped]
+        self.rows: dict[str, Entry] = {}
         self.lacking: dict[str, bool] = {}
         self.arrivals, self.counting = 0, threading.Lock()  # bytes since they were last asked for
         self.stop = threading.Event()
 
-    def run(self) -> tuple[list[tuple], list[tuple]]:
+    def run(self) -> tuple[list[Entry], list[SetAside]]:
         self.videos.mkdir(parents=True, exist_ok=True)
         remove_partials(self.videos)
         total = self._check_space()
@@ -76,7 +77,8 @@ class _Download:
         shutil.rmtree(self.incoming, ignore_errors=True)
         if not self.rows:
             raise DownloadError(f"{self.store}: none of the annotated videos is in the {len(self.parts)} parts")
-        self.aside += [(v.path, v.split, "annotated, but not in the archives") for v in self.choice.missing()]
+        missing = self.choice.missing()
+        self.aside += [SetAside(v.path, v.split, "annotated, but not in the archives") for v in missing]
         self._set_leaks_aside()
         return [self.rows[path] for path in sorted(self.rows)], sorted(self.aside)
 
@@ -125,10 +127,10 @@ class _Download:
         """Whether to fetch the part before its turn: only what will be needed whatever comes before it."""
         if self.choice.complete(part):
             return False
-        if self.records[part.url] is None:
+        if (record := self.records[part.url]) is None:
             return True
         if part.url not in self.lacking:
-            found = (self.choice.find(part, name) for name in self.records[part.url]["members"])
+            found = (self.choice.find(part, name) for name in record["members"])
             lacks = (v and self.choice.wants(v) and not (self.videos / v.path).is_file() for v in found)
             self.lacking[part.url] = self.choice.most is None and any(lacks)
         return self.lacking[part.url]
@@ -152,8 +154,9 @@ class _Download:
             raise
         kept = before["members"] if before else {}
         members = {name: entry if entry[1] else tuple(kept.get(name, entry)) for name, entry in members.items()}
-        self.records[part.url] = {"url": part.url, "bytes": size, "sha256": digest, "members": members, "odd": odd}
-        write_json(self._note(part), self.records[part.url])
+        record = {"url": part.url, "bytes": size, "sha256": digest, "members": members, "odd": odd}
+        self.records[part.url] = record
+        write_json(self._note(part), record)
         shutil.rmtree(self._folder(part))
 
     def _place(self, part: Part, name: str) -> Path | None:
@@ -162,6 +165,7 @@ class _Download:
 
     def _take(self, part: Part) -> None:
         record = self.records[part.url]
+        assert record is not None  # it is unpacked
         for name, (size, digest) in record["members"].items():
             if video := self.choice.claim(part, name):
                 self.rows[video.path] = Entry(video.path, video.label, video.split, 0, size, digest)
@@ -239,9 +243,13 @@ def _unpack_nested(archive: Path, place: Callable[[str], Path | None]) -> tuple[
     """As `unpack`, for an archive of .rar archives; a member's name begins with the inner archive's."""
     inner = archive.parent / "inner"
     outer, odd = unpack(archive, lambda name: inner / PurePosixPath(name).name if name.endswith(".rar") else None)
-    found = {}
+    found: dict[str, tuple[int, str]] = {}
     for name in sorted(PurePosixPath(name).name for name, (_, digest) in outer.items() if digest):
-        members, others = unpack(inner / name, lambda member, name=name: place(f"{name}/{member}"))
+
+        def below(member: str, name: str = name) -> Path | None:
+            return place(f"{name}/{member}")
+
+        members, others = unpack(inner / name, below)
         found |= {f"{name}/{member}": entry for member, entry in members.items()}
         odd += [(f"{name}/{member}", reason) for member, reason in others]
         (inner / name).unlink()

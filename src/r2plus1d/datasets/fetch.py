@@ -77,7 +77,7 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
             arrived(_size(partial))
         _persist(url, lambda session: _append(session, url, partial, name, arrived), lambda: _size(partial), arrived)
         found = sha256(partial)
-        if not found.startswith(prefix or ""):
+        if prefix is not None and not found.startswith(prefix):
             _throw_away(partial, arrived)
             raise FetchError(
                 f"{url}: the SHA-256 of what came begins with {found[: len(prefix)]}, not with {prefix} as the name "
@@ -111,8 +111,8 @@ def remote_size(url: str) -> int | None:
     """Bytes of the file at `url`, without fetching it; None where the server does not say. Raises FetchError."""
 
     def ask(session: requests.Session) -> int | None:
-        options = {"allow_redirects": True, "timeout": TIMEOUT}
-        with session.head(url, headers={"Accept-Encoding": "identity"}, **options) as response:
+        headers = {"Accept-Encoding": "identity"}
+        with session.head(url, headers=headers, allow_redirects=True, timeout=TIMEOUT) as response:
             if response.status_code in (405, 501):
                 return None
             _check(response, url)
@@ -238,10 +238,10 @@ class _OnlyHere(HTTPAdapter):
         super().__init__()
         self._allowed = LOCAL if urlsplit(url).scheme == "http" else ()
 
-    def send(self, request, **options):
+    def send(self, request, *args, **options):
         if urlsplit(request.url).hostname not in self._allowed:
             raise requests.exceptions.InvalidSchema(request.url)
-        return super().send(request, **options)
+        return super().send(request, *args, **options)
 
 
 def _digest_of(path: Path) -> Path:

@@ -24,6 +24,7 @@ from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, SetAside
 COLUMNS = ["label", "youtube_id", "time_start", "time_end"]
 ANEW = "it was thrown away, and another run fetches it anew"
 UNUSABLE = 0.01  # share of an annotation's lines that may be of another form, such as ids that a spreadsheet mangled
+Row = tuple[str, str, int, int]  # label, YouTube id, start, end
 
 
 def catalogue(source: KineticsSource, folder: Path) -> Catalogue:
@@ -34,8 +35,7 @@ def catalogue(source: KineticsSource, folder: Path) -> Catalogue:
     aside: list[SetAside] = []
     videos: dict[tuple[str, str], Video] = {}
     for split in ("train", "val"):
-        url = f"{source.url}/annotations/{split}.csv"
-        rows, unusable = fetch_read(url, folder, lambda path, url=url: _rows(read_text(path), url))
+        rows, unusable = _annotation(source, split, folder)
         aside += [SetAside(f"annotations/{split}.csv, line {number}", split, reason) for number, reason in unusable]
         ids = Counter(youtube_id for _, youtube_id, _, _ in rows)
         for label, youtube_id, start, end in rows:
@@ -60,6 +60,12 @@ def keys(member: str) -> list[str]:
     return list(dict.fromkeys((name.stem, SECONDS.sub("", name.stem))))
 
 
+def _annotation(source: KineticsSource, split: str, folder: Path) -> tuple[list[Row], list[tuple[int, str]]]:
+    """As `_rows` reads it."""
+    url = f"{source.url}/annotations/{split}.csv"
+    return fetch_read(url, folder, lambda path: _rows(read_text(path), url))
+
+
 def _parts(source: KineticsSource, split: str, folder: Path) -> list[Part]:
     """Beside their list, whatever addresses it gives: a copy of the mirror need not change its lists."""
     base = f"{source.url}/{split}"
@@ -76,21 +82,23 @@ def _names(text: str, url: str) -> list[str]:
     return names
 
 
-def _rows(text: str, url: str) -> tuple[list[tuple[str, str, int, int]], list[tuple[int, str]]]:
+def _rows(text: str, url: str) -> tuple[list[Row], list[tuple[int, str]]]:
     """(label, YouTube id, start, end) of the lines, and (number, reason) of those of another form."""
     table = csv.DictReader(io.StringIO(text, newline=""), restval="")
     if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
         raise DownloadError(
             f"{url}: expected a table with the columns {', '.join(COLUMNS)}, found none named {missing[0]}; {ANEW}"
         )
-    rows, unusable = [], []
+    rows: list[Row] = []
+    unusable = []
     try:
         for line in table:
             label, youtube_id, *seconds = (line[name] for name in COLUMNS)
-            times = [re.fullmatch(r"(\d{1,6})(\.0*)?", time, re.ASCII) for time in seconds]
-            plain = re.fullmatch(r"[\w-]{1,64}", youtube_id, re.ASCII) and all(times)
+            found = (re.fullmatch(r"(\d{1,6})(\.0*)?", time, re.ASCII) for time in seconds)
+            times = [int(match[1]) for match in found if match]
+            plain = re.fullmatch(r"[\w-]{1,64}", youtube_id, re.ASCII) and len(times) == len(seconds)
             if plain and label.isprintable() and folder_name(label).strip("._"):
-                rows.append((label, youtube_id, *(int(time[1]) for time in times)))
+                rows.append((label, youtube_id, times[0], times[1]))
             else:
                 text = ",".join((label, youtube_id, *seconds))[:200]
                 unusable.append((table.line_num, f"{text!r} is no class, YouTube id and two seconds"))

@@ -37,12 +37,12 @@ def for_inference(model: Recognizer, device: torch.device, lowered: Where = "aut
     `lowered` (runtime.lowered): "auto" rewrites the network where that was measured to be faster and safe, on the CPU
     where torch has oneDNN; true on NVIDIA GPUs too; false nowhere.
     """
-    where, kind = _where(model, device, lowered), Plain
-    if where == "cpu":
-        kind = Lowered
-    elif where == "cuda":
-        from r2plus1d.model.cuda.inference import Inference as kind  # noqa: N813, PLC0415 (Triton, not there everywhere)
-    return kind(copy.deepcopy(model).eval()).to(device)
+    where, own = _where(model, device, lowered), copy.deepcopy(model).eval()
+    if where == "cuda":
+        from r2plus1d.model.cuda import inference  # noqa: PLC0415 (Triton, not there everywhere)
+
+        return inference.Inference(own).to(device)
+    return Lowered(own).to(device) if where == "cpu" else Plain(own).to(device)
 
 
 def for_training(model: Recognizer, device: torch.device, lowered: Where = "auto") -> nn.Module:
@@ -96,8 +96,7 @@ class Lowered(nn.Module):
         super().__init__()
         backbone = model.backbone
         self.stem = _convolutions(backbone.conv1)
-        layers = (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4)
-        self.blocks = nn.ModuleList(_LoweredBlock(block) for layer in layers for block in layer)
+        self.blocks = nn.ModuleList(map(_LoweredBlock, backbone.blocks))
         self.last = model.cls_head.fc_cls
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
@@ -155,6 +154,7 @@ class _Convolution(nn.Module):
         weight = {"all": weight, "time": weight[..., 0], "space": weight[:, :, 0]}[self.axes]
         last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
         self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
+        assert conv.bias is not None  # it has the batch norm's
         self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
         self.winograd: winograd.Winograd | None = None  # made where it is needed, since it takes memory
 
@@ -220,9 +220,8 @@ class Trained(nn.Module):
         x = _trained(backbone.conv1, x_NCTHW.contiguous())
         # The ReLU gives the same before and after the pooling, which leaves it a quarter to do.
         x = torch.relu_(_Pool.apply(x.flatten(1, 2))).unflatten(1, x.shape[1:3])
-        for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
-            for block in layer:
-                x = _trained_block(block, x)
+        for block in backbone.blocks:
+            x = _trained_block(block, x)
         return self.model.cls_head(x)
 
 

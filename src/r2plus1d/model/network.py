@@ -22,8 +22,6 @@ BLOCKS = {
 }
 INNER_EPS, OUTER_EPS = 1e-5, 1e-3  # of the batch norm inside Conv2plus1d, and of the one after it
 
-Conv = Callable[..., nn.Module]
-
 
 class Conv2plus1d(nn.Module):
     """(1, k, k) convolution, batch norm, ReLU, then (k, 1, 1) convolution: [N, in, T, H, W] -> [N, out, T', H', W'].
@@ -66,6 +64,7 @@ def frame_conv(in_channels: int, out_channels: int, kernel: tuple, stride: tuple
 
 
 full_conv = partial(nn.Conv3d, bias=False)
+Conv = Callable[..., Conv2plus1d | nn.Conv3d]
 
 # The convolution of the stem (group 1) and of the four residual stages (groups 2 to 5): section 3 of the paper.
 CONVS: dict[str, tuple[Conv, ...]] = {
@@ -93,6 +92,11 @@ class OuterNorm(nn.SyncBatchNorm):
 
     torch's own does that on GPUs only; this one on the CPU as well.
     """
+
+    running_mean: Tensor  # all of which torch leaves out where a norm has no such statistics
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=OUTER_EPS)
@@ -144,7 +148,7 @@ class Block(nn.Module):
         if bottleneck:
             self.conv1 = ConvNorm(conv, in_channels, width, one, unit)
             self.conv2 = ConvNorm(conv, width, width, three, step)
-            self.conv3 = ConvNorm(conv, width, self.out_channels, one, unit)
+            self.conv3: ConvNorm | None = ConvNorm(conv, width, self.out_channels, one, unit)
         else:
             self.conv1 = ConvNorm(conv, in_channels, width, three, step)
             self.conv2 = ConvNorm(conv, width, width, three, unit)
@@ -182,6 +186,11 @@ class Backbone(nn.Module):
     of the stem and of the four stages.
     """
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
     def __init__(self, depth: int, width: int, convs: tuple[Conv, ...]):
         super().__init__()
         self.conv1 = Stem(convs[0], width)
@@ -192,10 +201,16 @@ class Backbone(nn.Module):
             layer = nn.Sequential()
             for b in range(blocks):
                 stride = 2 if stage > 0 and b == 0 else 1
-                layer.append(Block(convs[stage + 1], channels, width << stage, stride, bottleneck=depth >= 50))
-                channels = layer[-1].out_channels
+                block = Block(convs[stage + 1], channels, width << stage, stride, bottleneck=depth >= 50)
+                layer.append(block)
+                channels = block.out_channels
             self.add_module(f"layer{stage + 1}", layer)
         self.out_channels = channels
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Of the four stages, in order."""
+        return [module for module in self.modules() if isinstance(module, Block)]
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         x = self.pool(self.conv1(x_NCTHW))

@@ -7,6 +7,7 @@ by some 1e-6 of their standard deviation, by 1e-4 at most.
 """
 
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ def _fixed(x: Tensor) -> nn.Parameter:
     return nn.Parameter(x.float().contiguous(), requires_grad=False)
 
 
-def _both_ways(matrix: list[list[float]]) -> Tensor:
+def _both_ways(matrix: Sequence[Sequence[float]]) -> Tensor:
     """The transform of a tile's rows and then of its columns, as one of its flattened pixels."""
     x = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(x, x)

@@ -43,8 +43,8 @@ def compare(committed: Outputs, made: Outputs, read_committed: Reader, read_made
             if not path.endswith(FIGURES_OF_A_TIMED_STAGE):
                 findings.append(compare_output(stage, path, old.get(path), new.get(path), exact))
             if path in old and path in new and _is_metrics(path):
-                texts = read_committed(path), read_made(path)
-                findings += compare_figures(path, *map(json.loads, texts), exact)
+                before, after = map(json.loads, (read_committed(path), read_made(path)))
+                findings += compare_figures(path, before, after, exact)
     return findings
 
 

@@ -40,7 +40,8 @@ def prepare(runtime: Runtime) -> torch.device:
         torch.set_num_threads(runtime.threads)
     # As use_deterministic_algorithms(True), which imports a second's worth of the compiler first.
     torch.set_deterministic_debug_mode("error")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step's time; no kernel reads such memory
+    # A tenth of a step's time, and no kernel reads such memory. (Of a module, mypy does not see the property.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -101,7 +102,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def describe(device: torch.device) -> dict[str, str | int]:
+def describe(device: torch.device) -> dict[str, str | int | None]:
     """What stands beside a timing: device, threads, versions."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),

@@ -30,7 +30,7 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return text
     if isinstance(error, OSError):
-        way_out = WAYS_OUT.get(error.errno)
+        way_out = WAYS_OUT.get(error.errno or 0)
         file = error.filename2 or error.filename
         place = f"{file}: {error.strerror}" if file and error.strerror else text
         return f"{place}; {way_out}, then run the same command again: what is finished is kept" if way_out else text

@@ -15,7 +15,8 @@ from typing import TypeVar
 from r2plus1d.system.errors import READER_LOST, UserError
 from r2plus1d.system.machine import cores
 
-Task, Result = TypeVar("Task"), TypeVar("Result")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 TASKS_AT_ONCE = 8192  # of a pool; more go in groups, since each one costs memory and a message
 TASKS_IN_A_MESSAGE = 1000  # to a cluster; Dask warns of messages over 10 MB

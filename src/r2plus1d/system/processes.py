@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -149,7 +149,8 @@ def _start(runtime: Runtime) -> None:
     """Runs torchrun, as the command `torchrun` does, on this process's own command."""
     given = os.environ.get(TORCHRUN)
     parser = torchrun.get_args_parser()
-    parser.error = lambda problem: _refuse(given, problem)  # its own way is to print all of torchrun's usage
+    # Its own way is to print all of torchrun's usage.
+    parser.error = lambda message: _refuse(given, message)  # type: ignore[method-assign]
     arguments = parser.parse_args([*shlex.split(ALONE if given is None else given), "--", *sys.argv])
     machines = {part.strip() for part in arguments.nnodes.split(":")}
     if len(machines) != 1 or not all(number.isdecimal() and int(number) for number in machines):
@@ -181,7 +182,7 @@ def _start(runtime: Runtime) -> None:
             raise ProcessError(f"the processes did not find each other with {TORCHRUN}={given!r}: {error}") from error
 
 
-def _refuse(given: str | None, problem: str) -> None:
+def _refuse(given: str | None, problem: str) -> NoReturn:
     raise ConfigError(f"{TORCHRUN} is {given!r}: {problem}; expected arguments of torchrun, see docs/several_gpus.md")
 
 

@@ -17,7 +17,7 @@ from r2plus1d.system.machine import cores, processor
 
 Item = TypeVar("Item")
 _imported = time.time()
-_spent: collections.Counter[str] = collections.Counter()
+_spent: dict[str, float] = collections.defaultdict(int)
 
 
 def reading(items: Iterable[Item]) -> Iterator[Item]:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -118,15 +119,15 @@ def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | Non
         return None
     try:
         with _opened(path) as (container, stream):
-            packets = _packets(container, stream, count, int(wanted[-1]))
-            order = np.argsort([packet.pts for packet in packets])  # frame number -> packet
+            packets, times = _packets(container, stream, count, int(wanted[-1]))
+            order = np.argsort(times)  # frame number -> packet
             starts = np.flatnonzero([packet.is_keyframe for packet in packets])
             groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, _Stack(len(wanted))
             for group in dict.fromkeys(groups.tolist()):
                 places = order[wanted[groups == group]]
-                if group and not _forgets(packets[starts[group]], stream.codec_context.extradata):
+                if group and not _forgets(packets[starts[group]], stream.codec_context.extradata or b""):
                     return None
-                shown = {packets[place].pts for place in places}
+                shown = {times[place] for place in places}
                 for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
                     stack.add(image)
             return stack.images
@@ -138,9 +139,11 @@ class _OtherwiseError(Exception):
     """A video that must be decoded from its start."""
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream, count: int, last: int) -> list[av.Packet]:
-    """Those of a video up to frame `last`, if each is one of its `count` frames, shown in the order of their times:
-    h264 in mp4 or mov.
+def _packets(
+    container: av.container.InputContainer, stream: av.VideoStream, count: int, last: int
+) -> tuple[list[av.Packet], list[int]]:
+    """Those of a video up to frame `last`, and their times, if each is one of its `count` frames, shown in the order of
+    those: h264 in mp4 or mov.
 
     Raises _OtherwiseError if not, or not surely.
     """
@@ -161,12 +164,13 @@ def _packets(container: av.container.InputContainer, stream: av.VideoStream, cou
     unordered = context.has_b_frames and times == [packet.dts for packet in packets]
     if unordered or len(set(times)) <= last or len(set(times)) < len(times) or not packets[0].is_keyframe:
         raise _OtherwiseError
-    return packets
+    return packets, times
 
 
 def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown: set[int]) -> Iterator[np.ndarray]:
     """The frames of the times `shown`; `packets` are from a keyframe to the last of them."""
-    convert, size, previous, mode = VideoReformatter(), (context.height, context.width), -math.inf, None
+    convert, size, previous = VideoReformatter(), (context.height, context.width), -math.inf
+    mode: Literal["DEFAULT", "NONREF"] | None = None
     for packet in [*packets, None]:
         before, mode = mode, "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
         if mode != before:
@@ -258,7 +262,8 @@ def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: 
     """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
     height, width = reversed(size) if turns % 2 else size
     plane = convert.reformat(frame, width, height, "rgb24", threads=1).planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+    pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV does not say that it is a buffer
+    rows = pixels.reshape(height, plane.line_size)
     return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
 
 

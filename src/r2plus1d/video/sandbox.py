@@ -137,7 +137,9 @@ class _Process:
         os.close(memory)
         os.close(free)
         self._pixels = np.frombuffer(self._memory, np.uint8)
-        self._answers = self._popen.stdout.fileno()
+        assert self._popen.stdin is not None
+        assert self._popen.stdout is not None
+        self._questions, self._answers = self._popen.stdin, self._popen.stdout.fileno()
         self._poll = select.poll()
         self._poll.register(self._answers, select.POLLIN)
         self._unread, self._received, self.busy = b"", 0, True
@@ -151,7 +153,7 @@ class _Process:
     def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | None]:
         self.busy, used = True, 0
         with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
-            self._popen.stdin.write(json.dumps([str(path.absolute()), pixels]).encode() + b"\n")
+            self._questions.write(json.dumps([str(path.absolute()), pixels]).encode() + b"\n")
         while True:
             kind, height, width, text = self._message(FRAME + LOOKED + END + REASON + NO_MEMORY)
             if kind == NO_MEMORY:
@@ -226,8 +228,8 @@ def _why(status: int) -> str:
 
 def _end(popen: subprocess.Popen, free: int) -> None:
     popen.kill()
-    popen.stdin.close()
-    popen.stdout.close()
+    for pipe in filter(None, (popen.stdin, popen.stdout)):
+        pipe.close()
     os.close(free)
     popen.wait()
 

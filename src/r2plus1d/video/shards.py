@@ -41,12 +41,12 @@ class Images:
     """JPEG files of one size, decoded one after the other into one array, `all`: uint8 RGB [count, H, W, 3]."""
 
     def __init__(self, count: int):
-        self.count, self.given, self.all = count, 0, None
+        self.count, self.given, self.all = count, 0, np.empty((count, 0, 0, 3), np.uint8)
 
     def add(self, jpeg: bytes) -> None:
         """Raises ValueError as `jpeg_size` does, and for another size than the first one's."""
         size = jpeg_size(jpeg)
-        if self.all is None:
+        if self.given == 0:
             self.all = np.empty((self.count, *size, 3), np.uint8)
         if size != self.all.shape[1:3]:
             raise ValueError(f"{size} pixels, but the first has {self.all.shape[1:3]}")
@@ -67,18 +67,21 @@ class ShardWriter:
 
     def __init__(self, folder: Path, number: int):
         self.path = shard_path(folder, number)
-        self.number, self.spans, self.rows = number, [], []
+        self.number = number
+        self.spans: list[tuple[int, int]] = []
+        self.rows: list[tuple] = []
 
     def __enter__(self) -> "ShardWriter":
         with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(stack.enter_context(replacing(self.path, rivals=True)), "wb"))
-            self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)
+            self._file = stack.enter_context(open(stack.enter_context(replacing(self.path, rivals=True)), "wb"))
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.PAX_FORMAT)
             stack.push(self._close)
             self._stack = stack.pop_all()
         return self
 
     def begin(self, video: str) -> None:
-        self._video, self._first, self._start, self._size = video, len(self.spans), self._tar.offset, None
+        self._video, self._first, self._start = video, len(self.spans), self._tar.offset
+        self._size: tuple[int, ...] | None = None
         self._plain = self._described(1, 0)
 
     def add(self, image: np.ndarray) -> None:
@@ -86,7 +89,7 @@ class ShardWriter:
         self._size = image.shape[:2]
         jpeg = encode(image)
         header = self._header(len(self.spans) - self._first + 1, len(jpeg))
-        self._tar.fileobj.write(b"".join((header, jpeg, bytes(-len(jpeg) % tarfile.BLOCKSIZE))))
+        self._file.write(b"".join((header, jpeg, bytes(-len(jpeg) % tarfile.BLOCKSIZE))))
         self.spans.append((self._tar.offset + len(header), len(jpeg)))
         self._tar.offset += len(header) + -(-len(jpeg) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
@@ -107,13 +110,14 @@ class ShardWriter:
         return bytes(header)
 
     def end(self) -> None:
+        assert self._size is not None  # no video is without frames
         self.rows.append((self._video, self.number, self._first, len(self.spans) - self._first, *self._size))
 
     def drop(self) -> None:
         """Takes back the frames added since `begin`."""
         del self.spans[self._first :]
-        self._tar.fileobj.seek(self._start)
-        self._tar.fileobj.truncate()
+        self._file.seek(self._start)
+        self._file.truncate()
         self._tar.offset = self._start
 
     def __exit__(self, *error) -> None:

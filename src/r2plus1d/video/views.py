@@ -5,6 +5,8 @@ excluded. Reproduces the published pipelines to the bit: OpenCV's bilinear resiz
 """
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ STD = (58.395, 57.12, 57.375)
 ATTEMPTS = 10  # at a random resized crop, before it falls back to the centred square
 
 Box = tuple[int, int, int, int]
+Frames = TypeVar("Frames", np.ndarray, Tensor)
 
 
 def short_side_size(h: int, w: int, short: int) -> tuple[int, int]:
@@ -41,7 +44,8 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_short_side(frames: np.ndarray, short: int) -> np.ndarray:
-    return resize(frames, short_side_size(*frames.shape[-3:-1], short))
+    h, w = frames.shape[-3:-1]
+    return resize(frames, short_side_size(h, w, short))
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -53,7 +57,7 @@ def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return small[0].permute(1, 2, 0).numpy()
 
 
-def crop(frames: np.ndarray, box: Box) -> np.ndarray:
+def crop(frames: Frames, box: Box) -> Frames:
     """A view on the frames, not a copy."""
     left, top, right, bottom = box
     return frames[..., top:bottom, left:right, :]
@@ -78,16 +82,18 @@ def three_crop_boxes(h: int, w: int, size: int) -> list[Box]:
 
 def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
     """uint8 [..., H, W, 3] -> [..., size, size, 3], a view on the frames."""
-    return crop(frames, center_box(*frames.shape[-3:-1], size))
+    h, w = frames.shape[-3:-1]
+    return crop(frames, center_box(h, w, size))
 
 
 def three_crop(frames: np.ndarray, size: int) -> np.ndarray:
     """uint8 [..., H, W, 3] -> [3, ..., size, size, 3], in the order of `three_crop_boxes`."""
-    return np.stack([crop(frames, box) for box in three_crop_boxes(*frames.shape[-3:-1], size)])
+    h, w = frames.shape[-3:-1]
+    return np.stack([crop(frames, box) for box in three_crop_boxes(h, w, size)])
 
 
 def random_resized_crop_box(
-    h: int, w: int, rng, area: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    h: int, w: int, rng, area: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
 ) -> Box:
     """A random box that covers a share `area` of an image of h x w, with a width : height within `ratio`.
 

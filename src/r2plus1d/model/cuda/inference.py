@@ -6,7 +6,8 @@ of one frame. Clips that share frames share planes, wherever the frames before a
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from r2plus1d.model.cuda import kernels
-from r2plus1d.model.network import Block, ConvNorm, Recognizer
+from r2plus1d.model.network import Block, Conv2plus1d, ConvNorm, Recognizer
 
 RECORDINGS = 8  # at most, of the forms that come twice first; they share their memory
 MET = 1000  # forms of frames and clips that are remembered
@@ -33,8 +34,7 @@ class Inference(nn.Module):
         backbone = model.backbone
         self.dtype = dtype
         self.stem = _Stem(backbone.conv1, dtype)
-        layers = backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4
-        self.blocks = nn.ModuleList(_Block(block, dtype) for layer in layers for block in layer)
+        self.blocks: Any = nn.ModuleList(_Block(block, dtype) for block in backbone.blocks)
         self.last = copy.deepcopy(model.cls_head.fc_cls)
         self.met: OrderedDict[tuple, None] = OrderedDict()
         self.recordings: dict[tuple, _Recording] = {}
@@ -83,7 +83,7 @@ class _Planes:
 
     def __init__(self, indices_NT: np.ndarray):
         self.numbers = indices_NT  # [N, T], of the planes
-        self.first = np.zeros(0)  # where each plane stands first, in `numbers` flattened
+        self.first: np.ndarray = np.zeros(0)  # where each plane stands first, in `numbers` flattened
 
     def convolve(self, taps: int, stride: int) -> np.ndarray:
         """The planes that each distinct plane after a convolution in time is made of: [S, taps], -1 for zeros."""
@@ -100,7 +100,7 @@ class _Planes:
 class _Recording:
     """The work on frames and clips of one form, as a CUDA graph."""
 
-    def __init__(self, model: Inference, x_FHWC: Tensor, tables: list[Tensor], pool: tuple | None):
+    def __init__(self, model: Inference, x_FHWC: Tensor, tables: list[Tensor], pool: Any):
         self.frames, self.tables = x_FHWC.clone(), tables
         self.graph = torch.cuda.CUDAGraph()
         # Other threads, such as one that pins memory, may go on with CUDA meanwhile.
@@ -116,7 +116,7 @@ class _Recording:
 class _Block(nn.Module):
     def __init__(self, block: Block, dtype: torch.dtype):
         super().__init__()
-        self.parts = nn.ModuleList(_Split(part, dtype) for part in block.parts)
+        self.parts: Any = nn.ModuleList(_Split(part, dtype) for part in block.parts)
         self.downsample = None if block.downsample is None else _Split(block.downsample, dtype)
 
     def tables(self, planes: _Planes) -> Iterator[np.ndarray]:
@@ -138,11 +138,20 @@ class _Block(nn.Module):
 class _Split(nn.Module):
     """A spatial and a temporal convolution with their batch norms."""
 
+    weight_s: Tensor
+    bias_s: Tensor
+    weight_t: Tensor
+    bias_t: Tensor
+
     def __init__(self, block: ConvNorm, dtype: torch.dtype, multiple: int = kernels.MULTIPLE):
         super().__init__()
-        space = fuse_conv_bn_eval(block.conv.conv_s, block.conv.bn_s)
-        time = fuse_conv_bn_eval(block.conv.conv_t, block.bn)
-        self.stride, self.padding = space.stride[1:], space.padding[1:]
+        split = block.conv
+        assert isinstance(split, Conv2plus1d)  # as all are that `lowered` hands over
+        space, time = fuse_conv_bn_eval(split.conv_s, split.bn_s), fuse_conv_bn_eval(split.conv_t, block.bn)
+        assert space.bias is not None  # they have the batch norms'
+        assert time.bias is not None
+        self.stride = space.stride[1:]
+        self.padding: Sequence = space.padding[1:]
         self.taps, self.step = time.kernel_size[0], time.stride[0]
         more = -space.out_channels % multiple  # zeros
         weight_s = functional.pad(space.weight.detach().squeeze(2), (0,) * 7 + (more,))

@@ -4,7 +4,9 @@ Shapes: N clips, C channels, T frames, H x W pixels, K classes. Weights, statist
 float32, a weight's gradient is rounded to bfloat16 once; the parameters and buffers are the plain network's own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from torch.nn import functional
 
 from r2plus1d.model.cuda import kernels
 from r2plus1d.model.cuda.batch_norm import NormReLU
-from r2plus1d.model.network import Block, ConvNorm, Recognizer
+from r2plus1d.model.network import Block, Conv2plus1d, ConvNorm, OuterNorm, Recognizer
 
 
 class Training(nn.Module):
@@ -25,15 +27,14 @@ class Training(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 [N, T, H, W, 3] -> logits [N, K]"""
         clip, backbone, head = clips.shape[:2], self.model.backbone, self.model.cls_head
-        split = backbone.conv1.conv
+        split = _split(backbone.conv1)
         more = -split.conv_s.out_channels % kernels.STEM_MULTIPLE
         weight = functional.pad(kernels.packed_weight(split.conv_s.weight.squeeze(2)), (0, more)).to(self.dtype)
         x = kernels.Stem.apply(kernels.pack(clips.flatten(0, 1), self.dtype), weight)
         x = self._in_time(_normed(x, split.bn_s).unflatten(0, clip), split.conv_t)
         x = kernels.MaxPool.apply(_normed(x, backbone.conv1.bn).flatten(0, 1)).unflatten(0, clip)
-        for layer in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
-            for block in layer:
-                x = self._block(block, x)
+        for block in backbone.blocks:
+            x = self._block(block, x)
         return head.fc_cls(head.dropout(x.mean((1, 2, 3), dtype=torch.float32)))
 
     def steps(self, optimizer: torch.optim.SGD, max_norm: float) -> "Steps":
@@ -49,11 +50,12 @@ class Training(nn.Module):
         return _normed(self._convolved(last, x), last.bn, shortcut)
 
     def _convolved(self, part: ConvNorm, x_NTHWC: Tensor) -> Tensor:
-        conv, x = part.conv.conv_s, x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2)
+        split = _split(part)
+        conv, x = split.conv_s, x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2)
         padded = conv.out_channels + -conv.out_channels % kernels.MULTIPLE
         weight = Rounded.apply(conv.weight.squeeze(2), self.dtype, padded)
         y = _convolve(x, weight, conv.stride[1:], conv.padding[1:]).permute(0, 2, 3, 1)
-        return self._in_time(_normed(y, part.conv.bn_s).unflatten(0, x_NTHWC.shape[:2]), part.conv.conv_t)
+        return self._in_time(_normed(y, split.bn_s).unflatten(0, x_NTHWC.shape[:2]), split.conv_t)
 
     def _in_time(self, x_NTHWC: Tensor, conv: nn.Conv3d) -> Tensor:
         plane, x = x_NTHWC.shape[2:4], x_NTHWC.flatten(2, 3).permute(0, 3, 1, 2)
@@ -81,12 +83,18 @@ class Rounded(torch.autograd.Function):
         return own.copy_(grad[: own.shape[0], : own.shape[1]]), None, None, None
 
 
-def _convolve(x: Tensor, weight: Tensor, stride: tuple, padding: tuple) -> Tensor:
+def _split(part: ConvNorm) -> Conv2plus1d:
+    assert isinstance(part.conv, Conv2plus1d)  # as all are that `lowered` hands over
+    return part.conv
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: tuple, padding: Sequence) -> Tensor:
     """Channels last; on the CPU not, where torch 2.14.1 gets gradients of small 1 x 1 weights wrong that way."""
     return torch.conv2d(x if x.is_cuda else x.contiguous(), weight, None, stride, padding)
 
 
-def _normed(x: Tensor, norm: nn.Module, residual: Tensor | None = None, relu: bool = True) -> Tensor:
+def _normed(x: Tensor, norm: nn.BatchNorm3d | OuterNorm, residual: Tensor | None = None, relu: bool = True) -> Tensor:
+    assert norm.num_batches_tracked is not None
     norm.num_batches_tracked += 1
     running = norm.running_mean, norm.running_var, norm.momentum, norm.eps
     return NormReLU.apply(x.contiguous(), norm.weight, norm.bias, *running, residual, relu)
@@ -105,11 +113,11 @@ class Steps:
 
     def __init__(self, model: Training, optimizer: torch.optim.SGD, max_norm: float):
         self.model, self.optimizer, self.max_norm = model, optimizer, max_norm
-        self.parameters = list(model.parameters())
+        self.parameters: list[Tensor] = list(model.parameters())
         self.lr = torch.zeros((), device=self.parameters[0].device)
         self.momenta: list[Tensor] = []  # that the recordings write to
         self.recordings: dict[tuple, _Recording] = {}
-        self.pool = None
+        self.pool: Any = None  # of the recordings' memory, as CUDAGraph.pool gives it
 
     def __call__(self, clips: Tensor, labels: Tensor) -> dict:
         """One update from uint8 clips [N, T, H, W, 3]. What it gives, and when it leaves the weights: as
