@@ -30,7 +30,7 @@ def read_params(path: Path) -> dict:
 
 def machine(params: Mapping[str, Any]) -> Machine:
     """How many processes, connections and machines work, which changes no result. Raises ConfigError."""
-    values = params.get("machine")
+    values: Any = params.get("machine")
     check_mapping("machine", values)
     check_keys("machine", values, Machine.model_fields)
     try:

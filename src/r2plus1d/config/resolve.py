@@ -38,9 +38,14 @@ from r2plus1d.config.schema import (
 )
 from r2plus1d.system.errors import ConfigError
 
-SECTIONS = {"scale": Scale, "runtime": Runtime, "train": TrainConfig, "benchmark": BenchmarkConfig}
+SECTIONS: dict[str, type[Section]] = {
+    "scale": Scale,
+    "runtime": Runtime,
+    "train": TrainConfig,
+    "benchmark": BenchmarkConfig,
+}
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
-SOURCES = {
+SOURCES: dict[str, type[Section]] = {
     "motion": MotionSource,
     "folder": FolderSource,
     "lists": ListsSource,
@@ -108,7 +113,7 @@ def resolve(params: Mapping[str, Any], published: Mapping[str, str] = MappingPro
     dataset, source = params["datasets"][chosen], sources[chosen]
     scale = _merge(Scale, [_layer(FULL_SIZE), *_both(params, "scale")], nullable=("depth",))
     runtime = _merge(Runtime, [_layer(ANY_MACHINE), *_both(params, "runtime")], nullable=("threads",))
-    shared = {"dataset": chosen, "seed": seed, **_in_place(chosen, source, dataset.get("path"))}
+    shared: dict[str, Any] = {"dataset": chosen, "seed": seed, **_in_place(chosen, source, dataset.get("path"))}
     rows = [_row(params, name, scale, runtime, shared, published) for name in params["zoo"]]
     if isinstance(source, MotionSource):
         pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
@@ -215,8 +220,8 @@ def _source(where: str, entry: Any, limit: Limit) -> Any:
         raise ConfigError(f"{where}.source.kind is {short(kind)}: " + nearest(kind, SOURCES, "kind"))
     if not (entry.get("path") is None or isinstance(entry["path"], str)):
         raise ConfigError(f"{where}.path is {short(entry['path'])}: expected the path of a folder, or null")
-    for key, section in SECTIONS.items():
-        check_keys(f"{where}.{key}", entry.get(key, {}), section.model_fields, complete=False)
+    for key, known in SECTIONS.items():
+        check_keys(f"{where}.{key}", entry.get(key, {}), known.model_fields, complete=False)
     section, values = SOURCES[kind], dict(entry["source"])
     if "limit" in section.model_fields:
         if "limit" in values:

@@ -75,7 +75,7 @@ def entry(file: Path, root: Path, label: str, split: str) -> Entry:
     return Entry(str(file.relative_to(root)), label, split, 0, file.stat().st_size, sha256(file))
 
 
-def write_table(path: Path, rows: list, kind: type[Entry | SetAside | Unreadable]) -> None:
+def write_table(path: Path, rows: list, kind: type[Entry | SetAside | Unreadable | Probed | Found]) -> None:
     """`rows` of one `kind` of the records above."""
     with replacing(path) as partial:
         pd.DataFrame(rows, columns=kind._fields).to_csv(partial, index=False, lineterminator="\n")

@@ -24,6 +24,12 @@ PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, m
 Where = bool | Literal["auto"]
 
 
+class TakesFrames(Protocol):
+    """A network of `for_inference`."""
+
+    def from_frames(self, frames_FHWC: Tensor, places: Tensor) -> Tensor: ...
+
+
 @runtime_checkable
 class MakesSteps(Protocol):
     """A network that makes its own training steps, as those for GPUs do."""

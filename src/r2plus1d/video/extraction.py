@@ -86,7 +86,8 @@ def _write(file: Path, video: Listed, count: int, short_side: int, writer: shard
     try:
         check_content(file, video)
         for image in sandbox.decode(file):
-            writer.add(shrink(image, short_side_size(*image.shape[:2], short_side)))
+            height, width, _ = image.shape
+            writer.add(shrink(image, short_side_size(height, width, short_side)))
             found += 1
         if found != count:
             raise VideoError(f"{found} frames, and {count} before")

@@ -11,14 +11,14 @@ import itertools
 import time
 
 import torch
-from torch import nn
 
 from r2plus1d.clips.items import Reader, TestVideos, TrainClips
 from r2plus1d.clips.loader import Schedule, loader, single
 from r2plus1d.config.schema import BenchmarkedRow
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.cost import cost
-from r2plus1d.model.lowered import for_inference, for_training
+from r2plus1d.model.lowered import TakesFrames, for_inference, for_training
+from r2plus1d.model.network import Recognizer
 from r2plus1d.system.device import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
@@ -27,7 +27,7 @@ from r2plus1d.zoo.update import build_model, optimizer_for, updates
 
 
 def benchmark(
-    config: BenchmarkedRow, model: nn.Module, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
+    config: BenchmarkedRow, model: Recognizer, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
 ) -> tuple[dict[str, float], dict[str, str | int]]:
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
@@ -58,7 +58,7 @@ def training_memory(
 
 
 def inference_rate(
-    config: BenchmarkedRow, model: nn.Module, samples: list[Sample], reader: Reader, device: torch.device
+    config: BenchmarkedRow, network: TakesFrames, samples: list[Sample], reader: Reader, device: torch.device
 ) -> tuple[float, int]:
     """(videos per second, number of videos timed); a list shorter than asked for is gone through once."""
     warmup = min(config.benchmark.warmup_videos, len(samples) - 1)
@@ -70,7 +70,7 @@ def inference_rate(
         crops, places = video.crops(config), video.places(config)
         synchronize(device)
         began = time.perf_counter()
-        logits(model, crops, places, device)
+        logits(network, crops, places, device)
         synchronize(device)
         seconds += time.perf_counter() - began if number >= warmup else 0
     return count / seconds, count

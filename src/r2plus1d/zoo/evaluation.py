@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from r2plus1d.clips.items import Reader, TestVideos
 from r2plus1d.clips.loader import loader, single
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.datasets.annotations import Sample
-from r2plus1d.model.lowered import for_inference
+from r2plus1d.model.lowered import TakesFrames, for_inference
+from r2plus1d.model.network import Recognizer
 from r2plus1d.system import processes
 from r2plus1d.system.device import prepare
 from r2plus1d.system.progress import progress
@@ -36,26 +37,26 @@ class Result:
         return np.argsort(self.scores, axis=1, kind="stable")[:, -1]
 
 
-def test(config: TestedRow, model: nn.Module, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
+def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
     """Scores and accuracies of a trained network.
 
     Reported beside the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
     frame is repeated, what appearance alone scores.
     """
     device = prepare(config.runtime)
-    model = for_inference(model, device, config.runtime.lowered)
+    network = for_inference(model, device, config.runtime.lowered)
     own = processes.share(samples)
     videos = reading(loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single))
     if processes.first():
         part = f", a share of 1 in {processes.processes()}" if processes.processes() > 1 else ""
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
-    averaged = []
+    averaged: list[np.ndarray] = []
     for video in videos:
-        views = logits(model, video.to(device).crops(config), video.places(config), device)
+        views = logits(network, video.to(device).crops(config), video.places(config), device)
         averaged.append(accuracy.average_views(views.cpu().numpy(), config.test.average_clips))
     scores, labels = np.stack(processes.together(averaged)), np.array([s.label for s in samples])
     one_clip, static = (
-        validate(config, model, samples, reader, device, workers, static=still) for still in (False, True)
+        validate(config, network, samples, reader, device, workers, static=still) for still in (False, True)
     )
     figures = {
         **_percent(_accuracies(scores, labels)),
@@ -72,14 +73,14 @@ def format_scores(scores: np.ndarray) -> str:
     return "[\n" + ",\n".join(f"[{row}]" for row in rows) + "\n]\n"
 
 
-def logits(model: nn.Module, crops: Tensor, places: Tensor, device: torch.device) -> Tensor:
+def logits(network: TakesFrames, crops: Tensor, places: Tensor, device: torch.device) -> Tensor:
     """uint8 crops [F, H, W, 3] and the views made of them, int64 [V, T] -> logits [V, K] on `device`, by a network of
     `for_inference`."""
     parts = []
     with torch.inference_mode():
         for part in places.split(VIEWS_AT_ONCE):
             used, own = part.unique(return_inverse=True)
-            parts.append(model.from_frames(crops[used].to(device, non_blocking=True), own))
+            parts.append(network.from_frames(crops[used].to(device, non_blocking=True), own))
     return torch.cat(parts)
 
 

@@ -60,7 +60,7 @@ def gives_back(stage: str, row: Row) -> bool:
     return kept.gives_back(stage, row.config.row, elsewhere)
 
 
-def machine(device: torch.device) -> dict[str, str | int]:
+def machine(device: torch.device) -> dict[str, str | int | None]:
     described = describe(device)
     kept_facts = {key: described[key] for key in ("device", "threads", "cuda")}
     return kept_facts | {"type": device.type, "cpu_kernels": cpu_kernels(), "processes": processes.processes()}

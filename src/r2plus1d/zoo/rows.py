@@ -59,9 +59,9 @@ def open_row(name: str, kind: type[C]) -> Row[C]:
 
 
 def _reader(config: RowConfig) -> Reader:
-    if config.clip.input == "frames" and config.loose_frames is None:
-        return FrameReader(paths.frames(config.dataset, config.row))
     if config.clip.input == "frames":
+        if config.loose_frames is None:
+            return FrameReader(paths.frames(config.dataset, config.row))
         return LooseFrameReader(paths.videos(config), config.loose_frames)
     if config.loose_frames:
         section = "model" if config.row == CUSTOM else f"zoo.{config.row}"
