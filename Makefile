@@ -1,6 +1,6 @@
 # make repro: the environment, then the whole pipeline. make test: the same environment, then the tests.
 # make gpu: on a machine with an NVIDIA GPU, the tables of what it does there, in docs/results.md.
-# make verify [ROW=custom]: everything, or one row, made anew from a clean clone and compared with what is committed.
+# make verify [ROW=custom]: everything, or one row, made again in a clean clone and compared with what is committed.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -25,7 +25,7 @@ gpu: $(READY)
 	done; python benchmarks/speed/data_path.py --report; exit $$status
 
 lint: $(READY)
-	@ruff check . && ruff format --check .
+	@ruff check . && ruff format --check . && mypy
 
 # The local tag `published`, so that `dvc metrics diff published` compares with the published figures.
 published: $(READY)

@@ -215,8 +215,8 @@ def _rar(archive: Path) -> Iterator[Member | None]:
         from unrar.cffi import unrarlib  # noqa: PLC0415  (there is no wheel for every machine)
     except ImportError as error:
         raise ReaderError(
-            f"{archive}: reading .rar needs UnRAR; install it with: pip install unrar2-cffi (on this kind of machine "
-            "that takes a C++ compiler)"
+            f"{archive}: reading .rar needs UnRAR; install it with: pip install '.[rar]' (or unrar2-cffi, which takes a "
+            "C++ compiler where there is no wheel)"
         ) from error
     try:
         content = unrarlib.RarArchive.open_for_processing(archive)

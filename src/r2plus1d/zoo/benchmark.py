@@ -28,7 +28,7 @@ from r2plus1d.zoo.update import build_model, optimizer_for, updates
 
 def benchmark(
     config: BenchmarkedRow, model: Recognizer, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
-) -> tuple[dict[str, float], dict[str, str | int]]:
+) -> tuple[dict[str, float], dict[str, str | int | None]]:
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
     memory = training_memory(config, splits["train"] or splits["val"], reader, num_classes, device)

@@ -54,7 +54,8 @@ def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Re
     for video in videos:
         views = logits(network, video.to(device).crops(config), video.places(config), device)
         averaged.append(accuracy.average_views(views.cpu().numpy(), config.test.average_clips))
-    scores, labels = np.stack(processes.together(averaged)), np.array([s.label for s in samples])
+    together: list[np.ndarray] = processes.together(averaged)
+    scores, labels = np.stack(together), np.array([s.label for s in samples])
     one_clip, static = (
         validate(config, network, samples, reader, device, workers, static=still) for still in (False, True)
     )
