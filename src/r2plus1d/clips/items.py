@@ -39,7 +39,9 @@ class Clips(Dataset):
         return len(self.samples)
 
     def __getitems__(self, items: list) -> list:
-        return list((map if get_worker_info() else _threads().map)(self.__getitem__, items))
+        if get_worker_info():
+            return list(map(self.__getitem__, items))
+        return list(_threads().map(self.__getitem__, items))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.messages import check_keys, check_mapping, short
 from r2plus1d.config.schema import ROW_FILES, DataConfig, Machine, Section
-from r2plus1d.system.errors import ConfigError
+from r2plus1d.system.errors import ConfigError, one_line
 
 R = TypeVar("R", bound=Section)
 
@@ -22,7 +22,7 @@ def read_params(path: Path) -> dict:
     try:
         params = strict_yaml.load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())[:500]}") from error
+        raise ConfigError(f"{path}: {one_line(error)}") from error
     if not isinstance(params, dict):
         raise ConfigError(f"{path}: expected sections such as `dataset:` and `model:`, found {type(params).__name__}")
     return params

@@ -176,7 +176,8 @@ def _tar(archive: Path) -> Iterator[Member | None]:
         tarfile.open(fileobj=(reads := _ShortReads(plain, TAR_HEADERS)), mode="r:") as tar,
     ):
         while True:
-            reads.left, info = TAR_HEADERS, tar.next()  # the headers of one member are bounded in sum as well
+            reads.left = TAR_HEADERS  # set before they are read: the headers of each member are bounded in sum
+            info = tar.next()
             if info is None:
                 break
             reads.left = sys.maxsize
@@ -215,8 +216,8 @@ def _rar(archive: Path) -> Iterator[Member | None]:
         from unrar.cffi import unrarlib  # noqa: PLC0415  (there is no wheel for every machine)
     except ImportError as error:
         raise ReaderError(
-            f"{archive}: reading .rar needs UnRAR; install it with: pip install '.[rar]' (or unrar2-cffi, which takes a "
-            "C++ compiler where there is no wheel)"
+            f"{archive}: reading .rar needs UnRAR; install it with: pip install '.[rar]' (or unrar2-cffi, which "
+            "takes a C++ compiler where there is no wheel)"
         ) from error
     try:
         content = unrarlib.RarArchive.open_for_processing(archive)

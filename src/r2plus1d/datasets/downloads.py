@@ -146,9 +146,8 @@ class _Download:
         size = archive.stat().st_size
         try:
             with _way_out(part):
-                members, odd = (_unpack_nested if part.nested else unpack)(
-                    archive, lambda name: self._place(part, name)
-                )
+                opened = _unpack_nested if part.nested else unpack
+                members, odd = opened(archive, lambda name: self._place(part, name))
         except DownloadError:
             shutil.rmtree(self._folder(part))
             raise

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from r2plus1d.config.schema import ListsSource
 from r2plus1d.datasets.annotations import MOST_CLASSES, ListError, Sample, parse, parse_label_map, read_text, writable
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, Entry, SetAside
-from r2plus1d.system.errors import FrameError
+from r2plus1d.system.errors import FrameError, one_line
 from r2plus1d.system.files import sha256
 from r2plus1d.system.pool import spread
 from r2plus1d.system.progress import progress
@@ -123,7 +123,7 @@ def _describe(
             count, sizes = survey(path, frame_name, sample.num_frames)
             digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(sizes.values())
     except (OSError, FrameError) as error:
-        return None, SetAside(places[0], split, getattr(error, "strerror", None) or str(error))
+        return None, SetAside(places[0], split, one_line(error))
     return Entry(places[0], classes[sample.label], split, count, size, digest), None
 
 

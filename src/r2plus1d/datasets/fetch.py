@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import held, naming, read_json, sha256, write_json, write_text
 from r2plus1d.system.progress import progress
 
@@ -144,7 +144,7 @@ def _persist(
                     ) from error
                 _wait(PAUSE * 2**failures, arrived)
             except (requests.RequestException, ValueError) as error:  # endless redirects, addresses that are none
-                raise FetchError(f"{url}: {' '.join(str(error).split())[:500]}") from error
+                raise FetchError(f"{url}: {one_line(error)}") from error
 
 
 def _append(session: requests.Session, url: str, partial: Path, name: str, arrived: Arrived | None) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import replacing, sha256
 
 VIDEO_SUFFIXES = {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
@@ -86,7 +86,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, keep_default_na=False, dtype=TYPES)
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
-        raise DataError(f"{path}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro`") from error
+        raise DataError(f"{path}: damaged ({one_line(error, 200)}); run `dvc repro`") from error
     if tuple(table.columns) not in [kind._fields for kind in TABLES]:
         raise DataError(f"{path}: damaged (the columns are {', '.join(table.columns)[:200]}); run `dvc repro`")
     return table

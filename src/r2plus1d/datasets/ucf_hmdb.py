@@ -41,7 +41,7 @@ def keys(member: str) -> list[str]:
 
 def _listed(source: OfficialSource, files: dict[str, str]) -> list[tuple[str, str, str]]:
     texts = {PurePosixPath(name).name: text for name, text in files.items()}
-    listed = (_ucf101 if source.kind == "ucf101" else _hmdb51)(texts, source.split)
+    listed = _ucf101(texts, source.split) if source.kind == "ucf101" else _hmdb51(texts, source.split)
     if not listed:
         raise DownloadError(
             f"{source.annotations}: no list of split {source.split}; there are {', '.join(sorted(texts))[:300]}"

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from r2plus1d.model import checkpoint
 from r2plus1d.system import paths
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import read_json, sha256
 from r2plus1d.system.records import SHARED
 
@@ -110,7 +110,7 @@ def _header(file: Path) -> str:
             tensors = len(list(opened.keys()))
         told = ", ".join(f"{key} {value}" for key, value in built_with.items()) or "nothing"
     except (OSError, SafetensorError, ValueError, AttributeError) as error:
-        raise ProvenanceError(f"{file}: not a model file: {' '.join(str(error).split())}") from error
+        raise ProvenanceError(f"{file}: not a model file: {one_line(error)}") from error
     digest = sha256(file)
     same = [
         record["row"]

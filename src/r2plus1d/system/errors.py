@@ -24,6 +24,12 @@ class UserError(Exception):
     """Something outside the code is wrong; the message names it and the way out."""
 
 
+def one_line(error: BaseException, most: int = 500) -> str:
+    """What an error says, on one line of at most so many characters; its type where it says nothing."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(text.split())[:most] or type(error).__name__
+
+
 def explained(error: BaseException) -> str | None:
     """The line that names an error outside the code and the way out; None for others, which are the code's own."""
     text = str(error)

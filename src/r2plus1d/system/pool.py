@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from r2plus1d.system.errors import READER_LOST, UserError
+from r2plus1d.system.errors import READER_LOST, UserError, one_line
 from r2plus1d.system.machine import cores
 
 Task = TypeVar("Task")
@@ -117,7 +117,6 @@ def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], add
             for results in [executor.map(function, part) for part in parts]:
                 yield from results
         except (distributed.KilledWorker, CancelledError, CommClosedError) as error:
-            reason = " ".join(str(error).split())
             raise ClusterError(
-                f"scheduler {address}: {reason}; what was finished is kept, run again to go on"
+                f"scheduler {address}: {one_line(error)}; what was finished is kept, run again to go on"
             ) from error

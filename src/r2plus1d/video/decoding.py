@@ -17,14 +17,14 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
+from r2plus1d.video.views import MAX_PIXELS, Stack
 
 # FFmpeg's names of the containers that such files are, told apart by their content. No playlists, no lists of images.
 CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,ogg"
 MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before a video counts as cut off
 # What one video may cost. Each is far beyond any clip, and none depends on the machine.
 MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
-MAX_PIXELS = 2**26  # of a frame: 8192 x 8192, twice 8K
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
 MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
 MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
@@ -67,7 +67,7 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
     except IndexError as error:  # PyAV's
         raise VideoError("a stream begins amid the file") from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(_reason(error)) from error
+        raise VideoError(one_line(error)) from error
 
 
 class VideoReader:
@@ -99,13 +99,13 @@ class VideoReader:
 
 def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
     """Those frames, of ascending numbers, from the start to the last; fewer where the video ends before."""
-    last, stack = int(wanted[-1]), _Stack(len(wanted))
+    last, stack = int(wanted[-1]), Stack(len(wanted))
     for number, image in enumerate(decode(path, set(wanted.tolist()))):
         if image is not None:
-            stack.add(image)
+            stack.place(*image.shape[:2])[:] = image
         if number == last:
             break
-    return stack.images
+    return stack.given
 
 
 def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
@@ -122,15 +122,15 @@ def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | Non
             packets, times = _packets(container, stream, count, int(wanted[-1]))
             order = np.argsort(times)  # frame number -> packet
             starts = np.flatnonzero([packet.is_keyframe for packet in packets])
-            groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, _Stack(len(wanted))
+            groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, Stack(len(wanted))
             for group in dict.fromkeys(groups.tolist()):
                 places = order[wanted[groups == group]]
                 if group and not _forgets(packets[starts[group]], stream.codec_context.extradata or b""):
                     return None
                 shown = {times[place] for place in places}
                 for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
-                    stack.add(image)
-            return stack.images
+                    stack.place(*image.shape[:2])[:] = image
+            return stack.given
     except (_OtherwiseError, av.FFmpegError, IndexError, OSError, ValueError):  # what `decode` then says
         return None
 
@@ -200,24 +200,6 @@ def _forgets(packet: av.Packet, extradata: bytes) -> bool:
     return False
 
 
-class _Stack:
-    """Images of one size, one after the other, in an array made for `count` of them."""
-
-    def __init__(self, count: int):
-        self._count, self._given, self._all = count, 0, np.empty((count, 0, 0, 3), np.uint8)
-
-    def add(self, image: np.ndarray) -> None:
-        if self._given == 0:
-            self._all = np.empty((self._count, *image.shape), np.uint8)
-        self._all[self._given] = image
-        self._given += 1
-
-    @property
-    def images(self) -> np.ndarray:
-        """uint8 [images added, H, W, 3]"""
-        return self._all[: self._given]
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
@@ -265,7 +247,3 @@ def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: 
     pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV does not say that it is a buffer
     rows = pixels.reshape(height, plane.line_size)
     return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__

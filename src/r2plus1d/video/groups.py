@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from r2plus1d.system import code
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import read_json, remove_partials, replacing, sha256
 from r2plus1d.system.pool import spread
 from r2plus1d.system.progress import progress
@@ -82,7 +82,7 @@ def check_content(file: Path, video: Listed) -> None:
     try:
         found = sha256(file)
     except OSError as error:
-        raise VideoError(error.strerror or str(error)) from error
+        raise VideoError(one_line(error)) from error
     if found != video.sha256:
         raise VideoError("its content is not the one noted in manifest.csv")
 

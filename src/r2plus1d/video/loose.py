@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from r2plus1d.system.errors import FrameError
-from r2plus1d.video.shards import Images, jpeg_size
+from r2plus1d.video.shards import decode_into, jpeg_size
+from r2plus1d.video.views import Stack
 
 
 def frame_size(folder: Path, frame_name: str) -> tuple[int, int]:
@@ -33,16 +34,16 @@ class LooseFrameReader:
         """
         unique, inverse = np.unique(indices, return_inverse=True)
         first = _first(self.root / video, self.frame_name)
-        images = Images(len(unique))
+        images = Stack(len(unique))
         for number in unique.tolist():
             path = _frame(self.root / video, self.frame_name, first + number)
             try:
-                images.add(path.read_bytes())
+                decode_into(images, path.read_bytes())
             except (OSError, ValueError) as error:
                 raise FrameError(
                     f"{path}: {getattr(error, 'strerror', None) or f'no JPEG that fits ({error})'}"
                 ) from error
-        return images.all if np.array_equal(unique, indices) else images.all[inverse]
+        return images.given if np.array_equal(unique, indices) else images.given[inverse]
 
 
 def _first(folder: Path, frame_name: str) -> int:

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import simplejpeg
 
-from r2plus1d.system.errors import FrameError
+from r2plus1d.system.errors import FrameError, one_line
 from r2plus1d.system.files import replacing
+from r2plus1d.video.views import MAX_PIXELS, Stack
 
 QUALITY = 95
-MOST_PIXELS = 1 << 26  # of a frame: twice 8K; a header may announce 65500 x 65500, 13 GB, in a few bytes
 MOST_BYTES = 1 << 28  # of its JPEG
 NO_SHARD = -1  # in the index of frames that are not packed
 COLUMNS = ("video", "shard", "first", "frames", "height", "width")
@@ -30,28 +30,16 @@ LEAST = {"shard": NO_SHARD, "first": 0, "frames": 1, "height": 1, "width": 1}
 
 
 def jpeg_size(jpeg: bytes) -> tuple[int, int]:
-    """(height, width). Raises ValueError for what is no JPEG, and for one with more than MOST_PIXELS."""
+    """(height, width). Raises ValueError for what is no JPEG, and for one with more than MAX_PIXELS."""
     height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
-    if height * width > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels; {MOST_PIXELS} are read at most")
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels; {MAX_PIXELS} are read at most")
     return height, width
 
 
-class Images:
-    """JPEG files of one size, decoded one after the other into one array, `all`: uint8 RGB [count, H, W, 3]."""
-
-    def __init__(self, count: int):
-        self.count, self.given, self.all = count, 0, np.empty((count, 0, 0, 3), np.uint8)
-
-    def add(self, jpeg: bytes) -> None:
-        """Raises ValueError as `jpeg_size` does, and for another size than the first one's."""
-        size = jpeg_size(jpeg)
-        if self.given == 0:
-            self.all = np.empty((self.count, *size, 3), np.uint8)
-        if size != self.all.shape[1:3]:
-            raise ValueError(f"{size} pixels, but the first has {self.all.shape[1:3]}")
-        simplejpeg.decode_jpeg(jpeg, "RGB", buffer=self.all[self.given])
-        self.given += 1
+def decode_into(stack: Stack, jpeg: bytes) -> None:
+    """The next image of the stack. Raises ValueError as `jpeg_size` does, and for another size than the first one's."""
+    simplejpeg.decode_jpeg(jpeg, "RGB", buffer=stack.place(*jpeg_size(jpeg)))
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -151,9 +139,7 @@ def read_index(folder: Path) -> pd.DataFrame:
         index = pd.read_csv(path, dtype=dict.fromkeys(LEAST, np.int64) | {"video": str}, keep_default_na=False)
         wrong = tuple(index.columns) != COLUMNS or (index[list(LEAST)] < pd.Series(LEAST)).any(axis=None)
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
-        raise FrameError(
-            f"{path}: damaged ({' '.join(str(error).split())[:200]}); run `dvc repro extract_frames`"
-        ) from error
+        raise FrameError(f"{path}: damaged ({one_line(error, 200)}); run `dvc repro extract_frames`") from error
     if wrong or not index["video"].is_unique:
         raise FrameError(
             f"{path}: damaged (not the columns, numbers and names expected); run `dvc repro extract_frames`"
@@ -183,7 +169,7 @@ class FrameReader:
         unique, inverse = np.unique(indices, return_inverse=True)
         if unique[0] < 0 or unique[-1] >= frames:
             raise FrameError(f"{self.folder}: {video!r} has frames 0 to {frames - 1}, not {unique[0]} to {unique[-1]}")
-        path, images = shard_path(self.folder, shard), Images(len(unique))
+        path, images = shard_path(self.folder, shard), Stack(len(unique))
         try:
             places = np.lib.format.open_memmap(path.with_suffix(".npy"), mode="r")
             if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 2:
@@ -196,7 +182,7 @@ class FrameReader:
                     _add(images, file.read(length), path, offset, video)
         except (OSError, ValueError, LookupError, OverflowError, tokenize.TokenError) as error:  # of numpy's header too
             raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
-        return images.all if np.array_equal(unique, indices) else images.all[inverse]
+        return images.given if np.array_equal(unique, indices) else images.given[inverse]
 
     def _place(self, video: str) -> list[int]:
         """[shard, row of the video's first frame in the shard's .npy, number of frames]"""
@@ -207,8 +193,8 @@ class FrameReader:
         return self._places[number].tolist()
 
 
-def _add(images: Images, jpeg: bytes, path: Path, offset: int, video: str) -> None:
+def _add(images: Stack, jpeg: bytes, path: Path, offset: int, video: str) -> None:
     try:
-        images.add(jpeg)
+        decode_into(images, jpeg)
     except ValueError as error:
         raise FrameError(f"{path}: no JPEG at byte {offset} that could be of {video!r}: {error}") from error

@@ -22,7 +22,7 @@ from r2plus1d.model.lowered import for_inference, for_training
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system import processes
 from r2plus1d.system.device import peak_memory_mib, prepare, seed_everything, synchronize
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import write_bytes
 from r2plus1d.system.progress import progress, saved
 from r2plus1d.system.timing import reading
@@ -235,6 +235,5 @@ def _saved(state: Path, say: Callable[[str], None]) -> dict | None:
     try:
         return torch.load(state, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        say(f"{state} is damaged ({reason}); the training starts from the beginning")
+        say(f"{state} is damaged ({one_line(error, 200)}); the training starts from the beginning")
         return None

@@ -121,9 +121,10 @@ class Steps:
 
     def __call__(self, clips: Tensor, labels: Tensor) -> dict:
         """One update from uint8 clips [N, T, H, W, 3]. What it gives, and when it leaves the weights: as
-        `training.step`."""
+        `update.step`."""
         self._renew()
-        figures, logits = (self._replay if self.lr.is_cuda else self.update)(clips, labels)
+        update = self._replay if self.lr.is_cuda else self.update
+        figures, logits = update(clips, labels)
         loss, norm = figures.tolist()
         return {"loss": loss, "grad_norm": norm, "logits": logits.clone()}
 
