@@ -8,13 +8,17 @@ READY := $(VENV)/ready
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test verify lint published gpu clean
+.PHONY: repro test verify pull lint published gpu clean
 
 repro: $(READY) published
 	@dvc repro
 
 test: $(READY)
 	@pytest -n auto --maxprocesses 4
+
+# What somebody has pushed to the project's DVC remote, but for videos and frames; then what must run, if anything.
+pull: $(READY)
+	@dvc pull --allow-missing && dvc repro --allow-missing
 
 verify: $(READY)
 	@python -m r2plus1d verify $(ROW)
