@@ -26,7 +26,8 @@ def gives_back(stage: str, row: str, elsewhere: Callable[[dict], bool] = lambda 
     makes everything again, and so does a stage that is run by hand.
     """
     record = read_json(paths.made_by(row, stage))
-    if "DVC_STAGE" not in os.environ or not isinstance(record, dict):
+    started_by_another = "TORCHELASTIC_RUN_ID" in os.environ  # which has asked already
+    if "DVC_STAGE" not in os.environ or started_by_another or not isinstance(record, dict):
         return False
     if code.changed(record.get("code", {"": ""})) or record.get("libraries") != code.libraries():
         return False

@@ -26,9 +26,10 @@ def recorded(
 ) -> Iterator[None]:
     """Writes the record when the block ends without an error.
 
-    Commit and inputs are those of the start, so that editing during a long run does not enter its record. `facts` are
+    Commit, code and inputs are those of the start, so that editing during a long run does not enter its record. `facts` are
     asked for at the end.
     """
+    code.running()  # remembers the trees as they are now
     record = {"row": row, "stage": stage, "commit": commit()}
     record["inputs"] = hashes([file for file in inputs if os.access(file, os.R_OK)])  # another is the work's own error
     yield
