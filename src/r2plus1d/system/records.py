@@ -26,8 +26,8 @@ def recorded(
 ) -> Iterator[None]:
     """Writes the record when the block ends without an error.
 
-    Commit, code and inputs are those of the start, so that editing during a long run does not enter its record. `facts` are
-    asked for at the end.
+    Commit, code and inputs are those of the start, so that editing during a long run does not enter its record. `facts`
+    are asked for at the end.
     """
     code.running()  # remembers the trees as they are now
     record = {"row": row, "stage": stage, "commit": commit()}

@@ -40,7 +40,7 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
 
     Raises VideoError for a file without a video stream, with broken content or beyond the limits above; at the end for
     one without frames, and one that is cut off: frames are missing of those that the container announced. In this
-    process, where a fault of the decoder ends everything: `bounded.decode` is for files that nobody has decoded yet.
+    process, where a fault of the decoder ends everything: `sandbox.decode` is for files that nobody has decoded yet.
     """
     convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
     count, pixels, size = 0, 0, None
@@ -90,7 +90,7 @@ class VideoReader:
             if frames is None:
                 frames = _decode_through(self.folder / path, wanted)
         except VideoError as error:
-            raise VideoError(f"{self.folder / path}: {error}, though extraction could read it") from error
+            raise VideoError(f"{self.folder / path}: {error}, though it could be read before") from error
         if len(frames) < len(wanted):
             missing = wanted[len(frames)]
             raise VideoError(f"{self.folder / path}: frame {missing} is missing; run extract_frames again")

@@ -61,7 +61,7 @@ def take_over(packed: Path, out: Path) -> None:
     work.mkdir(parents=True)
     for file in sorted(packed.iterdir()):
         try:
-            os.link(file, work / file.name)
+            os.link(file, work / file.name, follow_symlinks=False)  # DVC's own links into its cache too
         except OSError:
             shutil.copyfile(file, work / file.name)
     replace_folder(work, out)
