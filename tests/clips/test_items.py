@@ -24,7 +24,7 @@ SAMPLES = [Sample("a.mp4", 90, 3), Sample("b.mp4", 80, 1)]
 
 @pytest.fixture
 def row(params):
-    return resolve.resolve(params)[1][0]
+    return resolve.resolve(params).rows[0]
 
 
 def test_training_clip_depends_on_seed_epoch_and_index_alone(row):

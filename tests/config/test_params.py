@@ -2,6 +2,8 @@
 
 import copy
 import datetime
+import functools
+import re
 import time
 
 import pytest
@@ -12,7 +14,7 @@ RATES = (0.1, 0.2, 0.1, 0.075)  # of the published rows, on 8 GPUs
 
 
 def rows(params) -> dict:
-    return {row.row: row for row in resolve.resolve(params)[1]}
+    return {row.row: row for row in resolve.resolve(params).rows}
 
 
 def changed(params: dict, path: str, value) -> dict:
@@ -20,7 +22,7 @@ def changed(params: dict, path: str, value) -> dict:
     *parents, last = path.split(".")
     place = params
     for key in parents:
-        place = place[key]
+        place = place.setdefault(key, {})
     place[last] = value
     return params
 
@@ -51,8 +53,7 @@ def test_depth_asked_for_outranks_the_scale(params):
 def test_learning_rates_follow_the_linear_scaling_rule(params):
     params = changed(params, "dataset", "kinetics400")
     for gpus in (1, 8):
-        params = changed(params, "datasets.kinetics400.runtime.gpus", gpus)
-        zoo = resolve.resolve(params)[1][:4]
+        zoo = resolve.resolve(changed(params, "runtime.gpus", gpus)).rows[:4]
         assert [row.learning_rate for row in zoo] == pytest.approx([rate * gpus / 8 for rate in RATES], rel=1e-12)
         assert [row.videos_per_step for row in zoo] == [videos * gpus for videos in (8, 16, 8, 6)]
 
@@ -68,7 +69,7 @@ def test_quarter_scale_shrinks_every_row_alike(params):
     for row in rows(params).values():
         assert (row.train.resize, row.train.crop, row.test.crop) == (64, 56, 64)
         assert row.model.width == 8
-        assert row.clip.short_side == {"256p": 64, "320p": 80}[row.frames]
+        assert row.clip.short_side == {"256p": 64, "320p": 80}[row.resolution]
 
 
 @pytest.mark.parametrize(
@@ -89,12 +90,19 @@ def test_quarter_scale_shrinks_every_row_alike(params):
         ("seed", -1, "seed is -1"),
         ("seed", True, "seed is True"),
         ("datasets.motion.scale.width", 2.0, "datasets.motion.scale.width is 2.0"),
-        ("datasets.motion.runtime.gpus", 0, "datasets.motion.runtime.gpus is 0"),
+        ("runtime.gpus", 0, "runtime.gpus is 0"),
+        ("runtime.devise", "cpu", "did you mean 'device'"),
+        ("datasets.motion.runtime.threads", 0, "datasets.motion.runtime.threads is 0"),
         ("datasets.kinetics400.train.gpus", 8, "unknown key 'gpus'"),
-        ("datasets.motion.runtime.workers", -1, "number of processes, 0 or more, or auto"),
-        ("datasets.motion.runtime.scheduler", "host:8786", "expected such as tcp://host:8786, or null"),
+        ("machine.workers", -1, "machine.workers is -1: expected a number of processes, 0 or more, or auto"),
+        ("machine.scheduler", "host:8786", "expected an address such as tcp://host:8786, or null"),
+        ("machine.workres", 1, "did you mean 'workers'"),
+        ("datasets.motion.runtime.workers", 1, "unknown key 'workers'"),
         ("datasets.motion.source.kind", "files", "there are motion, folder, lists, kinetics, ucf101, hmdb51"),
-        ("zoo.custom", {}, "choose one of letters"),
+        ("zoo.custom", {}, "zoo.custom is {}: expected model"),
+        ("zoo.custom", "modle", "zoo.custom is 'modle': expected model"),
+        ("zoo.own", "model", "zoo.own is 'model': expected keys with values"),
+        ("datasets.custom", {}, "choose one of letters"),
         ("model", None, "expected keys with values"),
         ("dataset", ["motion"], "dataset is ['motion']"),
         ("datasets.motion.source.kind", {}, "source.kind is {}"),
@@ -106,7 +114,6 @@ def test_quarter_scale_shrinks_every_row_alike(params):
         ("model.7", 1, "unknown key '7'"),
         ("zoo.a/b", {}, "the name 'a/b' cannot be used"),
         ("zoo.data", {}, "the name 'data' cannot be used"),
-        ("zoo.report", {}, "the name 'report' cannot be used"),
         ("zoo.a b", {}, "the name 'a b' cannot be used"),
         ("datasets./tmp/x", {}, "the name '/tmp/x' cannot be used"),
         ("datasets.lists.source.frame_name", "../img_{:05}.jpg", "expected a name with a number"),
@@ -192,42 +199,137 @@ def test_number_that_dvc_writes_is_read_as_a_number(tmp_path):
 
 def test_error_stays_short_whatever_aliases_stand_for(params, tmp_path):
     laughs = loaded(tmp_path, "".join(LAUGHS.splitlines(keepends=True)[:5]))
-    for path in ("model", "model.frames", "dataset", "zoo", "train.crop_area", "datasets.motion.runtime.workers"):
+    for path in ("model", "model.frames", "dataset", "zoo", "train.crop_area", "machine.workers", "limit"):
         with pytest.raises(resolve.ConfigError) as error:
             resolve.resolve(changed(params, path, laughs["a4"]))
         assert len(str(error.value)) < 500
 
 
+def written(resolved, folder, spoil=lambda text: text) -> dict:
+    """By the path of each configuration below `folder`, what reads it from there, as the stages do."""
+    kinds, readers = {stage: kind for kind, stage in schema.ROW_FILES.items()}, {}
+    for name, config in resolved.files().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(spoil(files.dump(config)))
+        read_row = functools.partial(files.read_row, folder, path.parent.name, kinds.get(path.stem))
+        readers[name] = functools.partial(files.read_data, path) if name == "data.json" else read_row
+    return readers
+
+
 @pytest.mark.parametrize(
-    "spoil", [lambda t: t[: len(t) // 2], lambda t: t.replace('"seed": 0', '"seed": "0"'), lambda _: ""]
+    "spoil", [lambda t: t[: len(t) // 2], lambda t: t.replace('"dataset": "motion"', '"dataset": 0'), lambda _: ""]
 )
 def test_configuration_spoilt_by_hand_is_named_with_the_way_out(params, tmp_path, spoil):
-    data, rows = resolve.resolve(params)
-    for read, written in ((files.read_row, rows[0]), (files.read_data, data)):
-        (tmp_path / "row.json").write_text(spoil(files.dump(written)))
-        with pytest.raises(resolve.ConfigError, match=r"row\.json: .*; run `dvc repro --force resolve`"):
-            read(tmp_path / "row.json")
+    for name, read in written(resolve.resolve(params), tmp_path, spoil).items():
+        with pytest.raises(resolve.ConfigError, match=rf"{re.escape(name)}: .*; run `dvc repro --force resolve`"):
+            read()
+
+
+def test_row_without_a_configuration_is_named_with_those_that_have_one(params, tmp_path):
+    with pytest.raises(resolve.ConfigError, match="no row 'x'; run `dvc repro resolve` first"):
+        files.read_row(tmp_path, "x", schema.RowConfig)
+    written(resolve.resolve(params), tmp_path)
+    with pytest.raises(resolve.ConfigError, match="no row 'x'; there are custom, r2plus1d_r34_32x2x1"):
+        files.read_row(tmp_path, "x", schema.RowConfig)
 
 
 def test_parameters_spoilt_between_two_stages_are_refused(params):
-    for path, value in (("dataset", "gone"), ("dataset", []), ("datasets", 1), ("datasets.motion.runtime", None)):
-        for read in (files.workers, files.connections, files.scheduler):
-            with pytest.raises(resolve.ConfigError):
-                read(changed(params, path, value))
-    with pytest.raises(resolve.ConfigError, match="workers is 'many'"):
-        files.workers(changed(params, "datasets.motion.runtime.workers", "many"))
+    for value in (1, None, [], {}, {"workers": 1}):
+        with pytest.raises(resolve.ConfigError, match="machine"):
+            files.machine(changed(params, "machine", value))
+    del params["dataset"]  # of what the other sections say, it reads nothing
+    with pytest.raises(resolve.ConfigError, match=r"machine\.workers is 'many'"):
+        files.machine(changed(params, "machine.workers", "many"))
+    del params["machine"]
+    with pytest.raises(resolve.ConfigError, match="machine is None"):
+        files.machine(params)
 
 
 def test_configuration_is_the_same_after_its_way_through_the_file(params, tmp_path):
-    for row in resolve.resolve(params)[1]:
-        (tmp_path / "row.json").write_text(files.dump(row))
-        assert files.read_row(tmp_path / "row.json") == row
+    resolved = resolve.resolve(params)
+    readers, configs = written(resolved, tmp_path), resolved.files()
+    assert len(readers) == 1 + 4 * len(params["zoo"])
+    for name, read in readers.items():
+        assert read() == configs[name]
 
 
 def test_row_s_configuration_is_free_of_workers_and_machines(params):
     before = resolve.resolve(params)
-    elsewhere = changed(params, "datasets.motion.runtime.scheduler", "tcp://host:8786")
+    elsewhere = changed(params, "machine.scheduler", "tcp://host:8786")
     assert resolve.resolve(elsewhere) == before
-    assert (files.scheduler(params), files.scheduler(elsewhere)) == (None, "tcp://host:8786")
-    assert resolve.resolve(changed(params, "datasets.motion.runtime.workers", 7)) == before
-    assert files.workers(changed(params, "datasets.motion.runtime.workers", 7)) == 7
+    assert (files.machine(params).scheduler, files.machine(elsewhere).scheduler) == (None, "tcp://host:8786")
+    for key in ("workers", "connections"):
+        assert resolve.resolve(changed(params, f"machine.{key}", 7)) == before
+    assert files.machine(params).readers is None
+    assert files.machine(changed(params, "machine.workers", 7)).readers == 7
+
+
+LISTS = {"path": "/somewhere", "source.val": "val.txt"}
+
+
+@pytest.mark.parametrize("dataset", ["motion", "folder", "lists"])
+@pytest.mark.parametrize(("key", "value"), [("classes", 2), ("videos_per_class", 1), ("splits", ["val"])])
+def test_limit_of_a_dataset_that_is_not_downloaded_is_refused(params, dataset, key, value):
+    params = changed(params, "dataset", dataset)
+    for place, given in LISTS.items():
+        params = changed(params, f"datasets.lists.{place}", given)
+    assert resolve.resolve(params).data.dataset == dataset
+    with pytest.raises(resolve.ConfigError, match=f"limit: dataset {dataset} is not downloaded"):
+        resolve.resolve(changed(params, f"limit.{key}", value))
+
+
+@pytest.mark.parametrize("dataset", ["kinetics400", "kinetics600", "kinetics700", "ucf101", "hmdb51"])
+def test_limit_reaches_every_dataset_that_is_downloaded(params, dataset):
+    params = changed(changed(params, "dataset", dataset), "limit.classes", 2)
+    assert resolve.resolve(params).data.source.limit == schema.Limit(classes=2, splits=["train", "val"])
+    with pytest.raises(resolve.ConfigError, match="a limit stands once, in the section `limit`"):
+        resolve.resolve(changed(params, f"datasets.{dataset}.source.limit", {"classes": 2}))
+
+
+CLIP = {"input": "frames", "short_side": 256, "frames": 8, "frame_interval": 8}
+
+
+def test_row_that_says_only_its_clips_takes_the_rest_from_the_recipe(params):
+    params = changed(changed(params, "dataset", "kinetics400"), "zoo.own", dict(CLIP))
+    row = rows(params)["own"]
+    assert row.checkpoint is None
+    assert row.train.videos_per_gpu == params["recipe"]["train"]["videos_per_gpu"]
+    assert row.model.model_dump() == params["recipe"]["model"]
+    del params["zoo"]["own"]["frames"]
+    with pytest.raises(resolve.ConfigError, match=r"zoo\.own\.frames is missing"):
+        resolve.resolve(params)
+
+
+def test_row_has_the_depth_convolution_and_width_that_it_asks_for(params):
+    own = CLIP | {"depth": 50, "conv": "r3d", "width": 32}
+    params = changed(params, "zoo.own", own)
+    model = rows(params)["own"].model
+    assert (model.depth, model.conv, model.width) == (50, "r3d", 4), "the width before it is scaled by 0.125"
+    with pytest.raises(resolve.ConfigError, match=r"zoo\.own\.conv is 'r4d'"):
+        resolve.resolve(changed(params, "zoo.own.conv", "r4d"))
+
+
+def test_runtime_and_scale_at_the_top_have_the_last_word_over_the_dataset_s(params):
+    for section, key, theirs, ours in (
+        ("runtime", "device", "cpu", "cuda"),
+        ("runtime", "gpus", 2, 4),
+        ("runtime", "threads", 3, 5),
+        ("runtime", "lowered", True, False),
+        ("scale", "resolution", 0.5, 0.125),
+        ("scale", "width", 0.5, 0.25),
+        ("scale", "depth", 18, 50),
+    ):
+        own = changed(params, f"datasets.motion.{section}.{key}", theirs)
+        for top, expected in ((None, theirs), (ours, ours)):
+            found = rows(changed(own, f"{section}.{key}", top))
+            assert {getattr(getattr(row, section), key) for row in found.values()} == {expected}
+
+
+def test_runtime_and_scale_that_nobody_gives_are_any_machine_and_full_size(params):
+    for section in ("runtime", "scale"):
+        params = changed(params, section, dict.fromkeys(params[section]))
+        del params["datasets"]["motion"][section]
+    for row in rows(params).values():
+        assert row.runtime == schema.Runtime(device="auto", gpus=1, threads=None, lowered="auto")
+        assert row.scale == schema.Scale(resolution=1.0, width=1.0, depth=None)

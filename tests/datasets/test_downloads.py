@@ -14,7 +14,7 @@ import time
 import pytest
 
 from r2plus1d.config import resolve
-from r2plus1d.config.schema import DataConfig, KineticsSource, Limit, OfficialSource
+from r2plus1d.config.schema import DataConfig, KineticsSource, Limit, Machine, OfficialSource
 from r2plus1d.datasets import dispatch, downloads, fetch, motion
 from r2plus1d.datasets.archives import ReaderError
 from r2plus1d.datasets.encode import write_h264
@@ -22,6 +22,7 @@ from tests.support.archives import rar, written, zipped
 from tests.support.mirror import LABELS, Mirror, content, fill, name, put
 from tests.support.project import Project, tiny_params
 
+ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
 CHANGED = hashlib.shake_128(b"changed").digest(9000)
 
 
@@ -50,10 +51,9 @@ def source(mirror, base="/400", splits=("train", "val"), classes=None, videos_pe
 def bring(source, tmp_path, connections=2):
     """(rows, aside, classes) of the folder tmp_path/store."""
     store = tmp_path / "store"
-    data = DataConfig(
-        dataset="x", seed=0, source=source, path=None, in_place=str(store / "videos"), short_sides={"256p": 64}
-    )
-    return dispatch.bring(data, tmp_path / "work", tmp_path / "empty", 0, connections)
+    data = DataConfig(dataset="x", seed=0, source=source, path=None, in_place=str(store / "videos"))
+    machine = Machine(workers=0, scheduler=None, connections=connections)
+    return dispatch.bring(data, tmp_path / "work", tmp_path / "empty", machine)
 
 
 def test_videos_come_under_the_annotated_names_labels_and_splits(kinetics, tmp_path, capsys):
@@ -365,28 +365,26 @@ def test_missing_unrar_is_named_with_the_way_to_install_it(mirror, tmp_path, mon
 
 
 def small_params(mirror) -> dict:
-    """The tiny parameters on Kinetics-400 from `mirror`: its first two classes, one epoch, two views a video."""
+    """The tiny parameters on Kinetics-400 from `mirror`: two classes, one row, one epoch, two views a video."""
     params = tiny_params()
-    params["dataset"] = "kinetics400"
+    params["dataset"], params["zoo"] = "kinetics400", {ROW: params["zoo"][ROW]}
     entry = params["datasets"]["kinetics400"]
     entry |= {key: params["datasets"]["motion"][key] for key in ("scale", "train", "benchmark")}
     entry["scale"]["depth"], entry["train"]["epochs"] = 10, 1
-    entry["runtime"] |= {"device": "cpu", "threads": 2, "workers": 0, "connections": 2}
+    params["runtime"] |= {"device": "cpu", "threads": 2}
+    params["machine"] |= {"workers": 0, "connections": 2}
     entry["benchmark"] |= {"warmup_videos": 0, "videos": 1, "train_steps": 1}
     entry["source"] |= {"url": f"{mirror.url}/400", "replacements": None}
-    entry["source"]["limit"]["classes"] = 2
+    params["limit"]["classes"] = 2
     params["recipe"]["test"] |= {"clips": 2, "crops": 1}
     return params
 
 
 ALL_STAGES = """
-import pathlib, runpy, sys
-for stage in ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report"):
-    rows = sys.argv[1:] if stage in ("train", "test", "benchmark") else []
-    if stage == "report":
-        for other in pathlib.Path("configs").glob("*.json"):
-            if other.stem not in ("data", *sys.argv[1:]):
-                other.unlink()
+import runpy, sys
+SHARED = ("resolve", "scan", "download", "probe", "extract_frames", "build_lists")
+for stage in (*SHARED, "train", "test", "benchmark", "report"):
+    rows = sys.argv[1:] if stage in ("extract_frames", "train", "test", "benchmark") else []
     runpy.run_path(f"stages/{stage}.py")["main"](*rows)
 """
 
@@ -399,10 +397,10 @@ def test_mini_kinetics_goes_through_the_whole_pipeline(mirror, tmp_path):
 
     fill(mirror, "/400", tmp_path / "mirror", make, count=2)
     put(mirror, "/400/val/part_0.tar.gz", [(name("val", 0, 0), b"broken")], tmp_path)
-    project, row = Project(tmp_path / "project", small_params(mirror)), "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+    project = Project(tmp_path / "project", small_params(mirror))
     (project.folder / "all.py").write_text(ALL_STAGES)
     done = project.run(
-        "../all", row, OFFLINE="but-this-machine"
+        "../all", ROW, OFFLINE="but-this-machine"
     )  # in one process: most of a stage's time here is the import of torch
     assert done.returncode == 0, done.stderr
     assert json.loads((project.folder / "metrics/coverage.json").read_text()) == {
@@ -414,7 +412,11 @@ def test_mini_kinetics_goes_through_the_whole_pipeline(mirror, tmp_path):
     aside = (project.folder / "data/kinetics400/set_aside.csv").read_text()
     assert f'val/air_drumming/{name("val", 1, 0)},val,"annotated, but not in the archives"' in aside
     assert name("val", 0, 0) in (project.folder / "data/kinetics400/unreadable.csv").read_text()
-    assert "| 2 of 4 | " in (project.folder / "metrics/report/measured.md").read_text()
+    details = (project.folder / "metrics/report/details.md").read_text()
+    assert "| 2 of 4 |" in details
+    assert "Validation: 4 listed, 3 found, 2 readable" in details
+    measured = (project.folder / "metrics/report/measured.md").read_text()
+    assert "2 classes, 4 training and 2 validation videos" in measured
 
 
 def test_killed_download_keeps_its_parts_and_ends_with_the_same_videos(mirror, tmp_path):
@@ -449,17 +451,17 @@ def test_killed_download_keeps_its_parts_and_ends_with_the_same_videos(mirror, t
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        ("source.url", "s3.amazonaws.com/kinetics/400", "source.url is 's3.amazonaws.com"),
-        ("source.limit.clases", 3, "did you mean 'classes'"),
-        ("source.limit.classes", 0, "source.limit.classes is 0"),
-        ("source.limit.splits", ["test"], "source.limit.splits"),
-        ("source.limit.splits", ["train"], "expected [val] or [train, val]"),
-        ("source.skip", "part_1.tar.gz", "source.skip is 'part_1.tar.gz'"),
-        ("runtime.connections", 0, "a number from 1 to 16"),
+        ("datasets.kinetics400.source.url", "s3.amazonaws.com/kinetics/400", "source.url is 's3.amazonaws.com"),
+        ("limit.clases", 3, "limit: unknown key 'clases': did you mean 'classes'"),
+        ("limit.classes", 0, "limit.classes is 0"),
+        ("limit.splits", ["test"], "limit.splits"),
+        ("limit.splits", ["train"], "expected [val] or [train, val]"),
+        ("datasets.kinetics400.source.skip", "part_1.tar.gz", "source.skip is 'part_1.tar.gz'"),
+        ("machine.connections", 0, "a number from 1 to 16"),
     ],
 )
 def test_wrong_parameter_of_a_download_is_refused(params, path, value, words):
-    place = params["datasets"]["kinetics400"]
+    place = params
     *parents, last = path.split(".")
     for key in parents:
         place = place[key]

@@ -22,11 +22,12 @@ from r2plus1d.model.network import build
 from r2plus1d.system.errors import FrameError
 from r2plus1d.video.decoding import VideoReader, decode
 from r2plus1d.zoo import update
-from tests.support.project import Project, content, tiny_params
+from tests.support.project import VIDEO_ROW, Project, content, tiny_params
 
 FRAME_NAME = "img_{:05}.jpg"
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
-VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
+PREPARING = (("resolve",), ("scan",), ("download",), ("probe",), ("extract_frames", ROW), ("build_lists",))
+RESULTS = (("train", ROW), ("test", ROW), ("benchmark", ROW))
 
 
 @pytest.fixture
@@ -208,14 +209,12 @@ def test_frames_of_another_tool_are_trained_on_and_stay_as_they_are(own, tmp_pat
     before = content(own)
     changes = {"train": str(own / "train_frames.txt"), "val": str(own / "val_ids.txt")}
     project = project_on(own, tmp_path, content="frames", labels=str(own / "classes.txt"), **changes)
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
-        project.must(stage)
-    for stage in ("train", "test", "benchmark"):
-        project.must(stage, ROW)
+    for stage in (*PREPARING, *RESULTS):
+        project.must(*stage)
     refused = project.run("train", VIDEO_ROW)
     assert refused.returncode == 1
     assert f"use -S zoo.{VIDEO_ROW}.input=frames" in refused.stderr
-    assert json.loads((project.folder / "metrics" / ROW / "test.json").read_text())["videos"] == 3
+    assert json.loads((project.folder / "metrics/rows" / ROW / "test.json").read_text())["videos"] == 3
     assert content(own) == before
     assert not list((project.folder / "data").rglob("*.jpg"))
     assert list((project.folder / "data/lists/videos").iterdir()) == []
@@ -226,17 +225,15 @@ def test_weights_are_tested_on_a_published_list_without_training_videos(own, tmp
     labels, val = str(own / "classes.txt"), str(own / "val_ids.txt")
     project = project_on(own, tmp_path, content="videos", val=val, labels=labels)
     project.must("resolve")
-    row = files.read_row(project.folder / "configs" / f"{ROW}.json")
+    row = files.read_row(project.folder / "configs", ROW, schema.RowConfig)
     network = build(**update.build_arguments(row, 3))
     checkpoint.export_mmaction(network, tmp_path / "weights.pth")
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["zoo"][ROW]["checkpoint"] = str(tmp_path / "weights.pth")
     project.set(params)
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
-        project.must(stage)
-    for stage in ("train", "test", "benchmark"):
-        project.must(stage, ROW)
-    assert json.loads((project.folder / "metrics" / ROW / "test.json").read_text())["videos"] == 3
+    for stage in (*PREPARING, ("extract_frames", schema.CUSTOM), *RESULTS):
+        project.must(*stage)
+    assert json.loads((project.folder / "metrics/rows" / ROW / "test.json").read_text())["videos"] == 3
     refused = project.run("train", "custom")
     assert "there are no training videos; give the row a checkpoint" in refused.stderr
 
@@ -244,8 +241,8 @@ def test_weights_are_tested_on_a_published_list_without_training_videos(own, tmp
 def test_videos_in_place_give_the_lists_that_came(own, tmp_path):
     changes = {"train": str(own / "train_videos.txt"), "val": str(own / "val_videos.txt")}
     project = project_on(own, tmp_path, content="videos", **changes)
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
-        project.must(stage)
+    for stage in PREPARING:
+        project.must(*stage)
     folder = project.folder / "data/lists/lists"
     for split in ("train", "val"):
         ours = (folder / f"lists_{split}_list_videos.txt").read_text()

@@ -1,6 +1,8 @@
 """A user's own folder of videos: splits, exclusions, and errors that say what to do."""
 
+import hashlib
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -9,9 +11,11 @@ import sys
 import pytest
 
 from r2plus1d.clips import lists
-from r2plus1d.config.schema import DataConfig, FolderSource
+from r2plus1d.config.files import dump
+from r2plus1d.config.schema import DataConfig, FolderSource, Machine, MotionSource
 from r2plus1d.datasets import dispatch, manifest, motion
 from r2plus1d.datasets.encode import write_h264
+from r2plus1d.system import files, paths
 from tests.support.project import ROOT, Project, tiny_params
 
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
@@ -28,10 +32,16 @@ def folder(tmp_path, clip_path):
     return root
 
 
-def bring(folder, tmp_path, seed=0, val_share=0.3):
+MACHINE = Machine(workers=0, scheduler=None, connections=1)
+
+
+def configured(folder, seed=0, val_share=0.3) -> DataConfig:
     source = FolderSource(kind="folder", val_share=val_share)
-    config = DataConfig(dataset="folder", seed=seed, source=source, path=str(folder), short_sides={"256p": 64})
-    return dispatch.bring(config, tmp_path / "work", tmp_path / "videos", 0)[:2]
+    return DataConfig(dataset="folder", seed=seed, source=source, path=str(folder))
+
+
+def bring(folder, tmp_path, seed=0, val_share=0.3):
+    return dispatch.bring(configured(folder, seed, val_share), tmp_path / "work", tmp_path / "videos", MACHINE)[:2]
 
 
 def test_split_is_seeded_and_has_every_class(folder, tmp_path):
@@ -129,18 +139,17 @@ def test_classes_that_differ_in_a_blank_are_numbered_the_same_in_every_process(f
     (folder / "pull_ups").mkdir()
     for i in range(2):
         (folder / "pull_ups" / f"{i}.mp4").write_bytes(clip_path.read_bytes() + bytes([i]))
-    source = FolderSource(kind="folder", val_share=0.3)
-    config = DataConfig(dataset="folder", seed=0, source=source, path=str(folder), short_sides={"256p": 64})
     code = (
-        "import sys; from pathlib import Path; from r2plus1d.config.schema import DataConfig; "
+        "import sys; from pathlib import Path; from r2plus1d.config.schema import DataConfig, Machine; "
         "from r2plus1d.datasets import dispatch; "
-        "data = DataConfig.model_validate_json(sys.argv[1]); "
-        "print(dispatch.bring(data, Path(sys.argv[2]), Path(sys.argv[3]), 0)[2])"
+        "data, machine = DataConfig.model_validate_json(sys.argv[1]), Machine.model_validate_json(sys.argv[2]); "
+        "print(dispatch.bring(data, Path(sys.argv[3]), Path(sys.argv[4]), machine)[2])"
     )
+    configurations = [configured(folder).model_dump_json(), MACHINE.model_dump_json()]
     found = set()
     for number in range(3):
         folders = [str(tmp_path / f"{name}{number}") for name in ("work", "videos")]
-        command = [sys.executable, "-c", code, config.model_dump_json(), *folders]
+        command = [sys.executable, "-c", code, *configurations, *folders]
         environment = {**os.environ, "PYTHONHASHSEED": str(number), "PYTHONPATH": str(ROOT / "src")}
         found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
     assert found == {"['dips', 'pull ups', 'pull_ups', 'squats']\n"}
@@ -198,8 +207,8 @@ def test_videos_of_all_legal_names_reach_a_training(tmp_path):
     copied = {key: params["datasets"]["motion"][key] for key in ("scale", "runtime", "train", "benchmark")}
     params["datasets"]["folder"] |= copied | {"train": {**copied["train"], "epochs": 1, "videos_per_gpu": 17}}
     project = Project(tmp_path / "project", params)
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
-        project.must(stage, LC_ALL="C")
+    for stage in (("resolve",), ("scan",), ("download",), ("probe",), ("extract_frames", ROW), ("build_lists",)):
+        project.must(*stage, LC_ALL="C")
     project.must("train", ROW)
     data = project.folder / "data" / "folder"
     read = {s.path for split in ("train", "val") for s in lists.read_samples(data / "lists", "folder", split)}
@@ -232,3 +241,33 @@ def test_folder_with_too_few_classes_is_refused(folder, tmp_path, keep, words):
 def test_missing_folder_is_refused(tmp_path):
     with pytest.raises(manifest.DataError, match="there is no such folder"):
         bring(tmp_path / "nowhere", tmp_path)
+
+
+def scanned(config: DataConfig) -> list[str]:
+    """The lines of scan.csv that the stage writes in the working directory, under the column names."""
+    files.write_text(paths.DATA_CONFIG, dump(config))
+    runpy.run_path(str(ROOT / "stages/scan.py"))["main"]()
+    head, *lines = paths.scan(config.dataset).read_text(encoding="utf-8").splitlines()
+    assert head == "path,sha256"
+    return lines
+
+
+def test_file_in_the_user_s_folder_changes_its_scan(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = scanned(configured(folder))
+    assert len(before) == 12
+    assert before == sorted(before) == scanned(configured(folder))
+    (folder / "dips" / "notes.txt").write_text("not a video, and DVC would see it")
+    (folder / "dips" / "new\nline \udcff.mp4").write_bytes(b"x")
+    added = set(scanned(configured(folder))) - set(before)
+    assert {line.split(",")[0] for line in added} == {"'dips/notes.txt'", r"'dips/new\nline \udcff.mp4'"}
+    (folder / "dips" / "dips_0.mp4").write_bytes(b"another video")
+    (changed,) = set(scanned(configured(folder))) - added - set(before)
+    assert changed == f"'dips/dips_0.mp4',{hashlib.sha256(b'another video').hexdigest()}"
+
+
+def test_scan_of_another_dataset_is_empty_whatever_is_in_the_user_s_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = MotionSource(kind="motion", train_videos=1, val_videos=1, short_side=16)
+    for path in (None, str(folder)):
+        assert scanned(DataConfig(dataset="motion", seed=0, source=source, path=path)) == []

@@ -101,8 +101,10 @@ def resolve(params: Mapping[str, Any], published: Mapping[str, str] = MappingPro
     for name in params["datasets"]:
         check_name("datasets", name)
     for name, row in params["zoo"].items():
-        if not (name == CUSTOM and row == MODEL):
+        if name != CUSTOM:
             check_name("zoo", name)
+        elif row != MODEL:
+            raise ConfigError(f"zoo.{name} is {short(row)}: expected {MODEL}; give a row of your own another name")
     chosen = params["dataset"]
     if not isinstance(chosen, str) or chosen not in params["datasets"]:
         raise ConfigError(f"dataset is {short(chosen)}: " + nearest(chosen, params["datasets"], "entry"))

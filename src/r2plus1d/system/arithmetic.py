@@ -36,7 +36,13 @@ def pin() -> None:
     Where OpenMP has already read others, the process begins once more, with these: the same command, in its place.
     """
     read_too_early = os.environ.get("OMP_DYNAMIC", "false") != "false" or THREAD_LIMIT in os.environ
-    os.environ.update(PINNED)
-    os.environ.pop(THREAD_LIMIT, None)
+    set_variables()
     if read_too_early and "torch" in sys.modules:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def set_variables() -> None:
+    """The same for a process that must not begin once more, such as a worker of a cluster. OpenMP keeps what it read,
+    which decides how many threads there are, and no result."""
+    os.environ.update(PINNED)
+    os.environ.pop(THREAD_LIMIT, None)

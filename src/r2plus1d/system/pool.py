@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from r2plus1d.system import arithmetic
 from r2plus1d.system.errors import READER_LOST, UserError, one_line
 from r2plus1d.system.machine import cores
 
@@ -109,6 +110,7 @@ def _over_cluster(function: Callable[[Task], Result], tasks: Sequence[Task], add
             raise ClusterError(
                 f"scheduler {address}: {error}; start the scheduler and the workers in this project's environment"
             ) from error
+        client.register_worker_callbacks(arithmetic.set_variables)  # those that join later too
         print(f"{address}: {len(client.nthreads()) or 'waiting for'} workers", file=sys.stderr, flush=True)
         try:
             # Not `pure`: the result of an earlier call with the same arguments would be taken for this one's.

@@ -20,6 +20,7 @@ def probe(videos: Path, listed: list[Listed], work: Path, machines: Machines) ->
     look = functools.partial(_look, videos=videos.absolute())
     found = list(in_groups(look, _always, sorted(listed), work, machines, "looking at videos"))
     forget(work)
+    work.rmdir()
     readable = [Probed(*row) for group in found for row in group["readable"]]
     return readable, [Unreadable(*row) for group in found for row in group["unreadable"]]
 
