@@ -19,7 +19,14 @@ from tests.support.commands import dvc
 from tests.support.project import ROOT, Project
 
 ROW = schema.CUSTOM
-STAGES = {"download": (), "extract_frames": (), "build_lists": (), "train": (ROW,), "test": (ROW,)}
+STAGES = {
+    "download": (),
+    "probe": (),
+    "extract_frames": (ROW,),
+    "build_lists": (),
+    "train": (ROW,),
+    "test": (ROW,),
+}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 REPRO = ("-m", "dvc", "repro", "train@custom")
 
@@ -80,7 +87,8 @@ def test_machines_that_work_together_share_one_lock(environment, held, tmp_path,
 def tracked(copied) -> Project:
     """The finished project as DVC knows it, but for its training."""
     dvc(copied, "init", "--quiet", "--no-scm")
-    dvc(copied, "commit", "--quiet", "--force", "sources", "resolve", "download", "extract_frames", "build_lists")
+    before = "resolve", "scan", "download", "probe", f"extract_frames@{ROW}", "build_lists"
+    dvc(copied, "commit", "--quiet", "--force", *before)
     copied.clear("train", ROW)
     return copied
 
@@ -128,7 +136,7 @@ def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracke
 def with_readers(copied):
     """A training with reader processes, after its first epoch, in a session of its own."""
     params = yaml.safe_load((copied.folder / "params.yaml").read_text())
-    params["datasets"]["motion"]["runtime"]["workers"] = 2
+    params["machine"]["workers"] = 2
     copied.set(params)
     copied.clear("train", ROW)
     process = copied.start("stages/train.py", ROW)
