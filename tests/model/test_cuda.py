@@ -246,7 +246,7 @@ def test_network_is_rewritten_where_it_was_asked_for_alone(conv, device, where, 
 def test_rewritten_step_trains_the_network_that_the_plain_one_does(tmp_path, prepared, monkeypatch):
     """The loop of the stage `train`, with the step for GPUs in it."""
     monkeypatch.chdir(prepared.folder)
-    row = open_row(schema.CUSTOM)
+    row = open_row(schema.CUSTOM, schema.RowConfig)
     small = {"epochs": 1, "videos_per_gpu": 2, "dropout": 0.0, "crop": 16}
     train_config = row.config.train.model_copy(update=small)
     clip = row.config.clip.model_copy(update={"frames": 4})

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,14 @@ from tests.support.commands import dvc
 from tests.support.project import ROOT, Project
 
 ROW = schema.CUSTOM
-STAGES = {"download": (), "extract_frames": (), "build_lists": (), "train": (ROW,), "test": (ROW,)}
+STAGES = {
+    "download": (),
+    "probe": (),
+    "extract_frames": (ROW,),
+    "build_lists": (),
+    "train": (ROW,),
+    "test": (ROW,),
+}
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 REPRO = ("-m", "dvc", "repro", "train@custom")
 
@@ -80,7 +88,8 @@ def test_machines_that_work_together_share_one_lock(environment, held, tmp_path,
 def tracked(copied) -> Project:
     """The finished project as DVC knows it, but for its training."""
     dvc(copied, "init", "--quiet", "--no-scm")
-    dvc(copied, "commit", "--quiet", "--force", "sources", "resolve", "download", "extract_frames", "build_lists")
+    before = "resolve", "scan", "download", "probe", f"extract_frames@{ROW}", "build_lists"
+    dvc(copied, "commit", "--quiet", "--force", *before)
     copied.clear("train", ROW)
     return copied
 
@@ -128,7 +137,7 @@ def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracke
 def with_readers(copied):
     """A training with reader processes, after its first epoch, in a session of its own."""
     params = yaml.safe_load((copied.folder / "params.yaml").read_text())
-    params["datasets"]["motion"]["runtime"]["workers"] = 2
+    params["machine"]["workers"] = 2
     copied.set(params)
     copied.clear("train", ROW)
     process = copied.start("stages/train.py", ROW)
@@ -159,6 +168,59 @@ def test_training_ended_with_its_readers_says_what_it_saved(with_readers):
     said, _ = process.communicate(timeout=60)
     assert f"terminated (the training of {ROW} is saved after epoch" in said
     assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def begun(finished, tmp_path_factory) -> Project:
+    """The finished project, but for its training, which was killed after an epoch; tests only copy it."""
+    begun = Project.at(tmp_path_factory.mktemp("begun") / "project")
+    shutil.copytree(finished.folder, begun.folder)
+    begun.clear("train", ROW)
+    process = begun.start("stages/train.py", ROW)
+    while not list(begun.folder.glob(f"runs/*/{training.STATE}")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    return begun
+
+
+@pytest.fixture
+def changed(begun, tmp_path):
+    """The begun project with some text more in the module of a training's updates, and what a training then says."""
+    project = Project.at(tmp_path / "project")
+    shutil.copytree(begun.folder, project.folder)
+
+    def change(text: str) -> str:
+        with open(project.folder / "src/r2plus1d/zoo/update.py", "a", encoding="utf-8") as module:
+            module.write(text)
+        return project.must("train", ROW)
+
+    return project, change
+
+
+def test_training_is_resumed_after_a_comment_was_added(changed, finished):
+    project, change = changed
+    said = change("\n\n# Nothing to add.\n")
+    assert "resuming after epoch" in said
+    assert "unfinished training" not in said
+    assert project.results() == finished.results()
+    assert not list(project.folder.glob(f"runs/*/{training.STATE}"))
+
+
+def test_training_is_not_resumed_by_other_code(changed, finished):
+    project, change = changed
+    (state,) = project.folder.glob(f"runs/*/{training.STATE}")
+    kept = state.read_bytes()
+    said = change("\nSPARE = 1\n")
+    place = state.parent.relative_to(project.folder)
+    assert f"{place} holds an unfinished training with other code, versions or device" in said
+    assert "it stays there, and this one starts from the beginning" in said
+    assert "resuming" not in said
+    assert "Epoch(val) [2]" in said  # of four, with a validation after two
+    assert state.read_bytes() == kept
+    ours, whole, record = project.results(), finished.results(), str(paths.made_by(ROW, "train"))
+    assert {name for name in whole.keys() | ours.keys() if ours.get(name) != whole.get(name)} == {record}
 
 
 def wait(folder_and_seconds: tuple[Path, float]) -> None:

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.support.project import Project, content, tiny_params
-
-ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
-VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
+from r2plus1d.config.schema import CUSTOM as ROW
+from tests.support.project import PREPARING, VIDEO_ROW, Project, content, tiny_params
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +24,27 @@ def trained(prepared, tmp_path_factory):
 
 
 def outputs(project) -> dict:
-    folders = (f"models/{ROW}", f"metrics/{ROW}")
+    folders = (f"models/{ROW}", f"metrics/rows/{ROW}", f"metrics/records/{ROW}")
     files = {name: digest for f in folders for name, digest in content(project.folder / f).items()}
     return {name: digest for name, digest in files.items() if not name.startswith(("benchmark", "made_by_benchmark"))}
 
 
 def workers(project, count) -> None:
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["datasets"]["motion"]["runtime"]["workers"] = count
+    params["machine"]["workers"] = count
     project.set(params)
 
 
 def test_videos_and_frames_are_the_same_for_every_number_of_workers(prepared, tmp_path):
     other = Project(tmp_path / "other", tiny_params())
     workers(other, 2)
-    for stage in ("resolve", "download", "extract_frames", "build_lists"):
-        other.must(stage, PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
+    for stage in PREPARING:
+        other.must(*stage, PYTHONHASHSEED="7", TZ="Asia/Tokyo", LC_ALL="C")
     assert content(other.folder / "data") == content(prepared.folder / "data")
 
 
 def test_training_and_scores_are_the_same_for_every_number_of_workers(trained, project):
-    for folder in ("models", "results", "metrics"):
+    for folder in ("models", "results", "metrics/rows"):
         subprocess.run(["rm", "-rf", str(project.folder / folder / ROW)], check=True)
     workers(project, 2)
     project.must("train", ROW)
@@ -71,13 +69,13 @@ def test_scores_are_one_list_per_video_in_list_order(trained):
     assert scores.shape == (len(lines), 12)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
     labels = np.array([int(line.split()[-1]) for line in lines])
-    figures = json.loads((trained.folder / "metrics" / ROW / "test.json").read_text())
+    figures = json.loads((trained.folder / "metrics" / "rows" / ROW / "test.json").read_text())
     assert figures["top1"] == round(100 * (scores.argmax(axis=1) == labels).mean(), 2)
     assert set(figures) == {"top1", "top5", "mean_class_accuracy", "single_clip", "static", "videos"}
 
 
 def test_benchmark_says_what_it_was_measured_on(trained):
-    folder = trained.folder / "metrics" / ROW
+    folder = trained.folder / "metrics" / "rows" / ROW
     figures = json.loads((folder / "benchmark.json").read_text())
     assert figures["videos_per_second"] > 0
     assert figures["memory_mib"] > 0
@@ -98,7 +96,7 @@ def test_video_row_trains_from_the_videos_alone(project):
 @pytest.mark.parametrize(
     ("stage", "spoil", "words"),
     [
-        ("train", "configs/custom.json", "no row 'custom'; there are r2plus1d_r34"),
+        ("train", "configs/custom", "no row 'custom'; there are r2plus1d_r34"),
         ("test", "models/custom", "run `dvc repro` to train the row"),
         ("train", "data/motion/lists", "run `dvc repro build_lists`"),
     ],

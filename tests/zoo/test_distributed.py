@@ -37,7 +37,7 @@ def pair(prepared, tmp_path_factory) -> Project:
     project.folder = tmp_path_factory.mktemp("pair") / "project"
     shutil.copytree(prepared.folder, project.folder)
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["datasets"]["motion"]["runtime"] |= {"gpus": 2, "threads": 1}
+    params["runtime"] |= {"gpus": 2, "threads": 1}
     params["train"] |= {"videos_per_gpu": 5, "lr": 0.001, "log_interval": 1, "resize": 512, "crop": 448, "dropout": 0.0}
     params["test"] |= {"clips": 2, "crops": 1}
     project.set(params)
@@ -54,7 +54,8 @@ def trained(pair) -> Project:
     other.parent.mkdir(parents=True)
     other.write_bytes(b"state")
     said = pair.must("train", ROW)
-    assert f"runs/{ROW}-0123456789ab holds an unfinished training with another configuration" in said
+    assert f"runs/{ROW}-0123456789ab holds an unfinished training with other code, versions or device, with " in said
+    assert "another configuration, such as another number of processes, or with other data; it stays there" in said
     assert "2 processes x 5 videos = 10 videos a step, lr 0.0001563" in said
     assert other.read_bytes() == b"state"
     return pair
@@ -74,7 +75,7 @@ def copied(pair, tmp_path) -> Project:
 def in_one_process(trained, monkeypatch):
     """The trained row, with twice the videos and no second process."""
     monkeypatch.chdir(trained.folder)
-    row, threads = open_row(ROW), torch.get_num_threads()
+    row, threads = open_row(ROW, schema.TestedRow), torch.get_num_threads()
     runtime = row.config.runtime.model_copy(update={"gpus": 1})
     train = row.config.train.model_copy(update={"videos_per_gpu": 10})
     yield row, row.config.model_copy(update={"runtime": runtime, "train": train})
@@ -106,7 +107,7 @@ def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_
     plain = single.runtime.model_copy(update={"lowered": False})  # as several processes train
     single = single.model_copy(update={"runtime": plain})
     build = update.build_model
-    monkeypatch.setattr(update, "build_model", lambda *arguments: split(build(*arguments)))
+    monkeypatch.setattr(training, "build_model", lambda *arguments: split(build(*arguments)))
     model, log = training.train(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
     start = build(single, len(row.classes)).state_dict()
     ours, expected = load_file(WEIGHTS), model.state_dict()
@@ -126,7 +127,7 @@ def test_error_of_one_process_ends_both_and_a_resumed_training_has_the_same_byte
     """A damaged frame of the seventh validation video: one process finds it, after the first epoch."""
     videos = copied.folder / "data/motion/lists/motion_val_list_rawframes.txt"
     name = videos.read_text().splitlines()[6].split()[0]
-    folder = copied.folder / "data/motion/frames/320p"
+    folder = copied.folder / paths.frames("motion", ROW)
     place = read_index(folder).loc[name]
     (shard,) = folder.glob(f"shard-{place.shard:05d}.tar")
     offsets = np.load(shard.with_suffix(".npy"))[place["first"] :][: place.frames]

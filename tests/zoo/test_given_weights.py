@@ -11,10 +11,12 @@ import pytest
 import torch
 import yaml
 
+from r2plus1d.config import files
+from r2plus1d.config.schema import RowConfig
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
+from r2plus1d.system import paths
 from r2plus1d.zoo import update
-from r2plus1d.zoo.rows import open_row
 from tests.support.commands import dvc
 from tests.support.networks import same
 
@@ -25,8 +27,8 @@ ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
 def served(project, tmp_path, monkeypatch):
     """(project, address of a .pth in the published layout, its network): a row's own network, exported and served."""
     monkeypatch.chdir(project.folder)
-    row = open_row(ROW)
-    arguments = update.build_arguments(row.config, len(row.classes))
+    classes = paths.labels("motion").read_text().splitlines()
+    arguments = update.build_arguments(files.read_row(paths.CONFIGS, ROW, RowConfig), len(classes))
     torch.manual_seed(1)
     network = build(**arguments).eval()
     folder = tmp_path / "served"
@@ -58,7 +60,7 @@ def test_weights_in_the_published_layout_go_through_dvc_repro(served, tmp_path):
     assert same(checkpoint.load(project.folder / "models" / ROW / "model.safetensors"), network)
     cached = list((tmp_path / "hub/hub/checkpoints").glob("*.pth"))
     assert [f"/{path.name}" for path in cached] == [address[address.rindex("/") :]]
-    assert json.loads((project.folder / "metrics" / ROW / "test.json").read_text())["videos"] == 12
+    assert json.loads((project.folder / paths.metrics(ROW, "test.json")).read_text())["videos"] == 12
     again = content_of(project)
     give(project, ROW, str(cached[0]))
     project.must("resolve")
@@ -70,7 +72,7 @@ def test_weights_in_the_published_layout_go_through_dvc_repro(served, tmp_path):
 
 
 def content_of(project) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (project.folder / "metrics" / ROW).iterdir()}
+    return {path.name: path.read_bytes() for path in (project.folder / "metrics" / "rows" / ROW).iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_checkpoint_that_cannot_be_is_found_out_in_the_first_stage(project, valu
 def test_published_stands_for_the_row_s_own_file(project):
     give(project, ROW, "published")
     project.must("resolve")
-    resolved = json.loads((project.folder / "configs" / f"{ROW}.json").read_text())
+    resolved = json.loads((project.folder / paths.row_config(ROW, "train")).read_text())
     assert resolved["checkpoint"].endswith("_20200729-aa94765e.pth")
 
 
@@ -99,6 +101,7 @@ def test_published_weights_of_another_size_are_refused_by_the_stage(served, tmp_
     params["datasets"]["motion"]["scale"]["width"] = 0.125
     project.set(params)
     project.must("resolve")
+    project.must("extract_frames", ROW)
     failed = project.run("train", ROW, TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
     assert failed.returncode == 1
     assert "does not fit the network (depth 18, conv r2plus1d, width 8" in failed.stderr

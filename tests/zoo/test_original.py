@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks.original.mmaction import SeededTwice
 from r2plus1d.clips import sampling
 from r2plus1d.config import resolve
 from r2plus1d.model.network import build
+from r2plus1d.system import arithmetic
 from r2plus1d.video import views
 from r2plus1d.zoo import accuracy
 from r2plus1d.zoo.update import learning_rate, step
@@ -130,14 +132,14 @@ def in_the_processor_s_own_arithmetic(code: str) -> str:
     """
     if "avx512f" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("the original ran on a processor with AVX-512, whose arithmetic this one does not have")
+    own = {key: value for key, value in os.environ.items() if key not in arithmetic.PINNED}
     head = (
-        "import os, r2plus1d\n"
-        "for key in ('ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA', 'MKL_CBWR'): del os.environ[key]\n"
         "import torch; torch.set_num_threads(2)\n"
         "from tests.support.golden import find_golden as find\n"
         "from tests.zoo.test_original import *\n"
     )
-    done = subprocess.run([sys.executable, "-c", head + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", head + code]
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -207,8 +209,8 @@ def test_update_is_that_of_clipped_sgd_with_momentum_and_weight_decay():
 
 def test_learning_rate_follows_the_original_s_cosine(golden, params):
     params["dataset"] = "kinetics400"
-    params["datasets"]["kinetics400"]["runtime"]["gpus"] = 8
-    rows = {row.row: row for row in resolve.resolve(params)[1]}
+    params["runtime"]["gpus"] = 8
+    rows = {row.row: row for row in resolve.resolve(params).rows}
     reference = np.load(golden("lr_cosine_epoch180.npz"))
     bases = {"8x8x1_180e_kinetics400_rgb_256p": 0.1, "video_8x8x1_180e_kinetics400_rgb": 0.2}
     for name, base in (bases | {"32x2x1_180e_kinetics400_rgb": 0.075}).items():
