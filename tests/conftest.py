@@ -1,5 +1,6 @@
 """A tiny project in a temporary folder: the real stages, a few small videos, networks that train in seconds."""
 
+import fcntl
 import os
 import shutil
 import time
@@ -15,8 +16,9 @@ from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.system import arithmetic
+from tests.support.commands import copy_of, make_with_dvc
 from tests.support.golden import find_golden
-from tests.support.project import PREPARING, ROOT, Project, smaller_params, tiny_params
+from tests.support.project import PREPARING, ROOT, Project, smaller_params, tiniest_params, tiny_params
 
 arithmetic.pin()
 
@@ -78,3 +80,28 @@ def copied(finished, tmp_path) -> Project:
     """A copy of the finished project that a test may spoil."""
     shutil.copytree(finished.folder, tmp_path / "project")
     return Project.at(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory) -> Project:
+    """The smallest project as a git clone, all of it made by `dvc repro` and committed; tests only look at it.
+
+    Where tests run beside each other, the first that needs it makes it for all.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / "committed" / "project"
+    folder.parent.mkdir(exist_ok=True)
+    with open(folder.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder.parent / "finished").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make_with_dvc(Project(folder, tiniest_params()))
+            (folder.parent / "finished").touch()
+    return Project.at(folder)
+
+
+@pytest.fixture
+def own(committed, tmp_path) -> Project:
+    """A copy of the committed project that a test may spoil."""
+    return copy_of(committed, tmp_path / "project")

@@ -1,124 +1,298 @@
-"""The DVC graph against the code and the parameters."""
+"""The DVC graph against the code and the parameters: what runs again after a change, and what does not."""
 
-import functools
+import ast
+import copy
 import json
-import subprocess
-import sys
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from r2plus1d.config import schema
+from r2plus1d.config import resolve
+from r2plus1d.config.schema import CUSTOM
+from r2plus1d.results import summary
 from r2plus1d.system import paths
-from tests.support import commands
+from tests.support.commands import clone_of, commit_all, dvc, git, r2plus1d, ran
 from tests.support.project import ROOT, Project, tiny_params
 
-STAGES = ("resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
+ZOO_ROW = "r2plus1d_r34_32x2x1_180e_kinetics400_rgb"
+TRAINING = "src/r2plus1d/zoo/training.py"
+KEPT = "the outputs are taken from the cache"
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+NEW = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 8}  # a row
+EACH_ROW = ("extract_frames", "train", "test", "benchmark")
 
 
-@pytest.fixture(scope="module")
-def stages() -> dict:
-    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+def described(stage: str) -> dict:
+    return GRAPH[stage].get("do", GRAPH[stage])
 
 
-@pytest.fixture
-def listed(tmp_path):
-    """Calls the stage `sources` in a copy of the project and gives the lists of code, by stage."""
-    project = Project(tmp_path / "project", tiny_params())
-
-    def lists(**changes: str) -> dict[str, str]:
-        for name, text in changes.items():
-            with open(project.folder / f"src/r2plus1d/{name}.py", "a") as module:
-                module.write(text)
-        project.must("sources")
-        return {name: (project.folder / paths.sources(name)).read_text() for name in STAGES}
-
-    return lists
+def change(project: Project, place: str, value: object) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    project.set(changed(params, place, value))
 
 
-def test_stage_depends_on_the_list_of_its_code(stages):
-    for name in STAGES:
-        assert str(paths.sources(name)) in stages[name].get("do", stages[name])["deps"]
+def changed(params: dict, place: str, value: object) -> dict:
+    """The parameters with another value at a place such as `model.frames`."""
+    params = copy.deepcopy(params)
+    *parents, last = place.split(".")
+    section = params
+    for key in parents:
+        section = section[key]
+    section[last] = value
+    return params
 
 
-def test_stage_depends_on_the_code_it_reaches(listed):
-    lists = listed()
-    for name in STAGES:
-        script = f"stages/{name}.py"
-        print_files = f"""
-import runpy, sys
-runpy.run_path({script!r})
-print(*(m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "r2plus1d"), sep="\\n")
-"""
-        command = [sys.executable, "-c", print_files]
-        loaded = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-        code = {str(Path(file).relative_to(ROOT)) for file in loaded} | {script}
-        assert code <= {line.split("  ")[1] for line in lists[name].splitlines()}
+# ---- Code ----
 
 
-def test_change_of_one_module_runs_the_stages_that_reach_it_again(listed):
-    before = listed()
-    after = listed(**{"zoo/evaluation": "\nfrom r2plus1d.datasets import kinetics\n", "datasets/archives": "\n"})
-    changed = {name for name in STAGES if before[name] != after[name]}
-    assert changed == {"download", "extract_frames", "build_lists", "test", "benchmark"}
-    assert "src/r2plus1d/datasets/kinetics.py" in after["test"]
+def imported(file: Path) -> Iterator[Path]:
+    """The package's modules that a file imports, at its head or later."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [f"{node.module}.{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            place = Path(ROOT, "src", *name.split("."))
+            found = [p.with_suffix(".py") for p in (place, place.parent) if p.with_suffix(".py").is_file()]
+            yield from found[:1]
 
 
-def test_every_row_of_the_parameters_is_in_the_pipeline(stages, params):
-    rows = [*params["zoo"], schema.CUSTOM]
-    for name in ("train", "test", "benchmark"):
-        assert list(stages[name]["foreach"]) == rows
-    for row in rows:
-        for file in ("curve.csv", "test.json", "confusion.csv", "benchmark.json", "benchmark_machine.json"):
-            assert str(paths.metrics(row, file)) in stages["report"]["deps"]
+def reached(file: Path) -> set[Path]:
+    found, waiting = set(), [file]
+    while waiting:
+        if (next_one := waiting.pop()) not in found:
+            found.add(next_one)
+            waiting += imported(next_one)
+    return found
 
 
-def test_number_of_workers_or_machines_leaves_stages_finished(stages):
-    tracked = stages["resolve"]["params"]
-    assert not any(word in key for key in tracked for word in ("workers", "connections", "scheduler"))
-    assert "datasets" not in tracked
-    assert "datasets.${dataset}.runtime" not in tracked
+@pytest.mark.parametrize("stage", GRAPH)
+def test_stage_depends_on_its_script_and_on_the_wings_of_all_code_that_it_reaches(stage):
+    code = {file.relative_to(ROOT) for file in reached(ROOT / f"stages/{stage}.py")}
+    wings = {str(file.parent.relative_to(".")) for file in code if file.parts[0] == "src"}
+    wings = {"/".join(wing.split("/")[:3]) for wing in wings if wing != "src/r2plus1d"}
+    named = {dep for dep in described(stage)["deps"] if dep.startswith(("src/", "stages/"))}
+    assert named == wings | {f"stages/{stage}.py"}
 
 
-def test_every_parameter_of_the_dataset_is_tracked(stages, params):
-    tracked = set(stages["resolve"]["params"])
-    for dataset in params["datasets"].values():
-        for key in dataset:
-            keys = {f"datasets.${{dataset}}.{key}"}
-            if key == "runtime":
-                names = dataset[key].keys() - {"workers", "connections", "scheduler"}
-                keys = {f"datasets.${{dataset}}.runtime.{name}" for name in names}
-            assert keys <= tracked
-    assert set(params) - {"datasets"} <= tracked
+def test_records_name_no_code_beyond_the_dependencies_of_their_stage(committed):
+    """What was loaded in a run, by whatever way."""
+    records = list(committed.folder.glob("metrics/records/*/made_by_*.json"))
+    assert len(records) == 6
+    for file in records:
+        record = json.loads(file.read_text())
+        code = [name if name.startswith("stages/") else f"src/{name}" for name in record["code"]]
+        deps = described(record["stage"])["deps"]
+        assert f"stages/{record['stage']}.py" in code
+        assert all(any(name == dep or name.startswith(f"{dep}/") for dep in deps) for name in code)
+
+
+# ---- Parameters ----
+
+
+def test_every_section_of_the_parameters_but_machine_is_tracked(params):
+    assert set(GRAPH["resolve"]["params"]) == set(params) - {"machine"}
+
+
+def test_every_row_of_the_parameters_is_in_the_pipeline(params):
+    for name in EACH_ROW:
+        assert GRAPH[name]["foreach"] == "${zoo}"
+    assert list(params["zoo"])[-1] == CUSTOM
+
+
+def run_again(before: dict, after: dict) -> set[str]:
+    """The stages for which a change of the parameters makes another configuration, by row; `all` stands for all rows.
+
+    Those that run after them, because they read what those make anew, are not counted.
+    """
+    if not {key for key in before if before[key] != after[key]} & set(GRAPH["resolve"]["params"]):
+        return set()
+    found = {"resolve"}
+    old, new = ({f"configs/{n}": f for n, f in resolve.resolve(p).files().items()} for p in (before, after))
+    files = {name for name in {**old, **new} if old.get(name) != new.get(name)}
+    for stage in GRAPH:
+        deps = described(stage)["deps"]
+        if stage not in EACH_ROW:
+            found |= {stage} if files & set(deps) or (files and "configs" in deps) else set()
+            continue
+        rows = [row for row in after["zoo"] if files & {dep.replace("${key}", row) for dep in deps}]
+        found |= {f"{stage}@all"} if rows == list(after["zoo"]) else {f"{stage}@{row}" for row in rows}
+    return found
+
+
+SHARED = "scan download probe build_lists report"
+EACH = "train@all test@all benchmark@all report"
+OF_CUSTOM = "train@custom test@custom benchmark@custom report"
+OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "expected"),
+    [
+        ("dataset", "folder", f"resolve {SHARED} extract_frames@all {EACH}"),
+        ("seed", 1, f"resolve {SHARED} {EACH}"),
+        ("model.frames", 32, f"resolve {OF_CUSTOM}"),
+        ("model.depth", 18, f"resolve {OF_CUSTOM}"),
+        ("model.short_side", 300, f"resolve extract_frames@custom {OF_CUSTOM}"),
+        ("model.input", "video", f"resolve extract_frames@custom {OF_CUSTOM}"),
+        ("train.epochs", 7, f"resolve {OF_CUSTOM}"),
+        ("test.clips", 7, "resolve test@custom report"),
+        ("benchmark.clips", 7, "resolve benchmark@custom report"),
+        ("benchmark.videos", 7, "resolve benchmark@custom report"),
+        ("runtime.threads", 3, f"resolve {EACH}"),
+        ("machine.workers", 3, ""),
+        ("machine.scheduler", "tcp://host:8786", ""),
+        ("machine.connections", 3, ""),
+        ("scale.width", 0.5, f"resolve {EACH}"),
+        ("scale.resolution", 0.5, f"resolve {SHARED} extract_frames@all {EACH}"),  # of the generated videos, too
+        ("datasets.motion.source.val_videos", 7, f"resolve {SHARED}"),
+        ("datasets.motion.train.epochs", 7, f"resolve {EACH}"),
+        ("datasets.motion.benchmark.videos", 7, "resolve benchmark@all report"),
+        ("datasets.folder.train.epochs", 7, "resolve"),
+        ("datasets.ucf101.source.split", 2, "resolve"),
+        ("recipe.train.momentum", 0.8, f"resolve {EACH}"),
+        ("recipe.test.clips", 7, "resolve test@all report"),
+        ("recipe.benchmark.clips", 7, "resolve benchmark@all report"),
+        (f"zoo.{ZOO_ROW}.frames", 16, f"resolve {OF_ONE}"),
+        (f"zoo.{ZOO_ROW}.short_side", 300, f"resolve extract_frames@{ZOO_ROW} {OF_ONE}"),
+        ("zoo.mine", NEW, "resolve extract_frames@mine train@mine test@mine benchmark@mine report"),
+    ],
+)
+def test_changed_parameter_runs_the_stages_that_read_it_and_no_others(params, place, value, expected):
+    assert run_again(params, changed(params, place, value)) == set(expected.split())
+
+
+def test_other_limit_runs_the_stages_of_the_data_alone(params):
+    params = changed(params, "dataset", "ucf101")
+    assert run_again(params, changed(params, "limit.classes", 3)) == {"resolve", *SHARED.split()}
+
+
+def test_limit_of_a_dataset_that_is_not_in_use_is_refused(params):
+    with pytest.raises(resolve.ConfigError, match="limit"):
+        resolve.resolve(changed(params, "limit.classes", 3))
+
+
+def test_other_number_of_test_clips_makes_dvc_test_the_row_and_report_it_alone(own):
+    change(own, "test.clips", 7)
+    assert ran(dvc(own, "repro")) == ["resolve", "test@custom", "report"]
+
+
+def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):
+    before = own.results()
+    with open(own.folder / TRAINING, "a") as file:
+        file.write("# a remark\n")
+    status = json.loads(dvc(own, "status", "--json"))
+    assert {"train@custom", "test@custom", "benchmark@custom"} == set(status)
+    said = dvc(own, "repro")
+    assert ran(said) == ["train@custom", "test@custom", "benchmark@custom"]
+    assert said.count(KEPT) == 3
+    assert own.results() == before
+    assert git(own, "status", "--porcelain").splitlines() == ["M dvc.lock", f" M {TRAINING}"]
+
+
+def test_changed_statement_trains_again_and_so_does_force(own):
+    with open(own.folder / TRAINING, "a") as file:
+        file.write("MORE = 1\n")
+    for options in ((), ("--force",)):
+        said = dvc(own, "repro", "--single-item", *options, "train@custom")
+        assert KEPT not in said
+        assert "Epoch(val) [1]" in said
+
+
+def test_new_entry_of_the_zoo_gets_its_stages_and_its_place_in_tables_and_summary(own):
+    change(own, "zoo.mine", NEW)
+    listed = dvc(own, "stage", "list", "--all", "--name-only").split()
+    assert {f"{stage}@mine" for stage in EACH_ROW} <= set(listed)
+    own.must("resolve")
+    shutil.copytree(own.folder / "metrics/rows/custom", own.folder / "metrics/rows/mine")
+    own.must("report")
+    for document, lines in ((paths.REPORT / "measured.md", 1), (paths.REPORT / "details.md", 1)):
+        table = (own.folder / document).read_text()
+        assert sum(line.startswith("| 4x8_256p |") for line in table.splitlines()) == lines
+    assert (own.folder / paths.REPORT / "measured.md").read_text() in (own.folder / paths.README).read_text()
+    assert "4x8_256p" in json.loads((own.folder / paths.SUMMARY).read_text())
+    assert (own.folder / paths.REPORT / "confusion_mine.png").is_file()
+
+
+def test_file_among_the_users_own_videos_is_looked_at_and_brings_no_other_dataset_again(own):
+    (own.folder / "my_videos" / "a").mkdir()
+    (own.folder / "my_videos" / "a" / "x.mp4").write_bytes(b"x")
+    said = dvc(own, "repro")
+    assert ran(said) == ["scan"]
+    assert "Stage 'download' didn't change, skipping" in said
+
+
+@pytest.mark.slow
+def test_pipeline_in_a_fresh_clone_leaves_git_nothing_to_say(committed, tmp_path):
+    """Without a cache all is made again: the same bytes, and the committed records and timings stay as they were."""
+    clone = clone_of(committed, tmp_path / "clone")
+    assert ran(dvc(clone, "repro")) == [
+        "resolve",
+        "scan",
+        "download",
+        "probe",
+        "extract_frames@custom",
+        "build_lists",
+        "train@custom",
+        "test@custom",
+    ]
+    assert git(clone, "status", "--porcelain") == ""
+    assert clone.results() == committed.results()
+
+
+# ---- The published figures ----
 
 
 def test_published_rows_are_those_of_the_zoo(params):
     published = json.loads((ROOT / paths.PUBLISHED).read_text())["rows"]
-    assert list(published) == list(params["zoo"])
+    assert [*published, CUSTOM] == list(params["zoo"])
     assert [row["top1"] for row in published.values()] == [67.30, 67.3, 68.68, 74.60]
 
 
-def test_tag_with_the_published_figures_repeats_and_leaves_the_clone_as_it_is(tmp_path):
+@pytest.fixture
+def cloned(tmp_path) -> Project:
+    """A clone of the code in which nothing was made."""
     project = Project(tmp_path / "project", tiny_params())
-    git = functools.partial(commands.git, project)
-    git("init", "--quiet")
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "all")
-    before = git("rev-parse", "HEAD")
+    git(project, "init", "--quiet")
+    commit_all(project)
+    return project
+
+
+def test_tag_with_the_published_figures_repeats_and_leaves_the_clone_as_it_is(cloned):
+    before = git(cloned, "rev-parse", "HEAD")
     commits = set()
     for timezone in ("UTC", "Asia/Tokyo"):
-        project.must("published", TZ=timezone, GIT_AUTHOR_NAME="Somebody Else", PYTHONDONTWRITEBYTECODE="1")
-        commits.add(git("rev-parse", "published"))
+        environment = {"TZ": timezone, "GIT_AUTHOR_NAME": "Somebody Else", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = r2plus1d(cloned, "published", **environment)
+        assert done.returncode == 0, done.stderr
+        commits.add(git(cloned, "rev-parse", "published"))
     assert len(commits) == 1
-    assert (git("rev-parse", "HEAD"), git("status", "--porcelain")) == (before, "")
-    row = "metrics/r2plus1d_r34_32x2x1_180e_kinetics400_rgb"
-    assert json.loads(git("show", f"published:{row}/test.json")) == {"top1": 74.6, "top5": 91.59}
-    assert json.loads(git("show", f"published:{row}/benchmark.json")) == {"videos_per_second": 0.5, "memory_mib": 12975}
+    assert (git(cloned, "rev-parse", "HEAD"), git(cloned, "status", "--porcelain")) == (before, "")
+    figures = json.loads(git(cloned, "show", f"published:{paths.SUMMARY}"))
+    assert (figures["dataset"], figures["videos"]) == ("kinetics400", 19796)
+    assert figures["32x2_320p"] == {"top1": 74.6, "top5": 91.59, "video_s": 0.5, "mib": 12975}
+
+
+def test_difference_to_the_published_figures_is_short_and_names_the_dataset(cloned, params):
+    published = json.loads((ROOT / paths.PUBLISHED).read_text())
+    names = summary.short_names(resolve.resolve(params).rows, published)
+    figures = {"dataset": "motion", "videos": 144}
+    figures |= {name: {figure: 12.34 for figure in summary.FIGURES} for name in names.values()}
+    (cloned.folder / paths.SUMMARY).write_text(json.dumps(figures))
+    dvc(cloned, "init", "--quiet")
+    assert r2plus1d(cloned, "published").returncode == 0
+    lines = dvc(cloned, "metrics", "diff", "published").splitlines()
+    assert len(lines) <= 40
+    (dataset,) = (line.split() for line in lines if " dataset " in line)
+    assert {"kinetics400", "motion"} <= set(dataset)
+    assert len([line for line in lines if ".top1 " in line]) == len(names)
 
 
 def test_missing_git_clone_is_told_in_one_line(tmp_path):
     project = Project(tmp_path / "project", tiny_params())
-    failed = project.run("published", GIT_CEILING_DIRECTORIES=str(tmp_path))
+    failed = r2plus1d(project, "published", GIT_CEILING_DIRECTORIES=str(tmp_path))
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: git rev-parse failed; DVC needs a git clone")
+    assert failed.stderr.startswith("error: git rev-parse failed; this needs a git clone")
+    assert len(failed.stderr.splitlines()) == 1

@@ -1,9 +1,13 @@
 """DVC and git in the folder of a project."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.support.project import ROOT, Project
 
 
 def dvc(project, *arguments: str, **environment: str) -> str:
@@ -21,3 +25,44 @@ def git(project, *arguments: str) -> str:
     identity = ["-c", "user.name=Tester", "-c", "user.email=tester@localhost"]
     command = ["git", *identity, *arguments]
     return subprocess.run(command, cwd=project.folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def r2plus1d(project, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """A command of the package, run from the project's own code."""
+    environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), **environment}
+    command = [sys.executable, "-m", "r2plus1d", *arguments]
+    return subprocess.run(
+        command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def commit_all(project, message: str = "all") -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", message)
+
+
+def make_with_dvc(project: Project) -> None:
+    """The project as a git clone in which `dvc repro` has made all outputs; code and outputs are a commit each."""
+    (project.folder / ".dvc").mkdir()
+    for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copy(ROOT / name, project.folder / name)
+    shutil.rmtree(project.folder / "metrics" / "rows")  # of other parameters
+    git(project, "init", "--quiet")
+    commit_all(project, "code")
+    dvc(project, "repro")
+    commit_all(project, "outputs")
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder, symlinks=True)
+    return Project.at(folder)
+
+
+def clone_of(project: Project, folder: Path) -> Project:
+    git(project, "clone", "--quiet", ".", str(folder))
+    return Project.at(folder)
+
+
+def ran(said: str) -> list[str]:
+    """The stages that `dvc repro` ran."""
+    return re.findall("Running stage '(.*)'", said)

@@ -51,6 +51,20 @@ def smaller_params() -> dict:
     return params
 
 
+def tiniest_params() -> dict:
+    """The row `custom` alone, trained for three updates, and every figure from a single clip."""
+    params = tiny_params()
+    motion_set = params["datasets"]["motion"]
+    motion_set["scale"] |= {"resolution": 0.0625, "depth": 10}
+    motion_set["train"] |= {"epochs": 1}
+    motion_set["benchmark"] |= {"warmup_videos": 0, "videos": 1}
+    params["recipe"]["test"] |= {"clips": 1, "crops": 1}
+    params["recipe"]["benchmark"] |= {"train_steps": 1, "clips": 1, "crops": 1}
+    params["model"] |= {"frames": 4, "frame_interval": 2}
+    params["zoo"] = {CUSTOM: params["zoo"][CUSTOM]}
+    return params
+
+
 class Project:
     """A copy of the project in a folder of its own; `run` calls a stage there."""
 
