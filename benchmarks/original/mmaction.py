@@ -53,7 +53,9 @@ from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 from r2plus1d.video import decoding, views
 from r2plus1d.video.extraction import extract
-from r2plus1d.video.shards import FrameReader, read_index
+from r2plus1d.video.groups import Listed, Machines
+from r2plus1d.video.probe import probe
+from r2plus1d.video.shards import FrameReader
 from r2plus1d.video.views import to_input
 from r2plus1d.zoo import accuracy, evaluation
 
@@ -79,7 +81,7 @@ class Inputs:
 
     def reader(self, row: schema.RowConfig) -> Reader:
         if row.clip.input == "frames":
-            return FrameReader(self.folder / "frames" / row.frames)
+            return FrameReader(self.folder / "frames" / row.resolution)
         return decoding.VideoReader(self.folder / "videos")
 
 
@@ -136,13 +138,17 @@ def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inpu
         if not file.is_file():
             raise BenchmarkError(f"{file}: no such video")
         (folder / "videos" / name).symlink_to(file.resolve())
-    if refused := extract(folder / "videos", names, short_sides, folder / "work", folder / "frames", 0):
-        raise BenchmarkError(f"{files[names.index(refused[0][0])]}: {refused[0][1]}")
+    listed, alone = [Listed(name) for name in names], Machines(workers=0)
+    readable, unreadable = probe(folder / "videos", listed, folder / "work", alone)
+    if unreadable:
+        raise BenchmarkError(f"{files[names.index(unreadable[0].path)]}: {unreadable[0].reason}")
+    counts = {video.path: video.frames for video in readable}
+    for side, pixels in short_sides.items():
+        extract(folder / "videos", listed, counts, pixels, folder / "work", folder / "frames" / side, alone)
     for shard in sorted((folder / "frames").glob("*/shard-*.tar")):
         with tarfile.open(shard) as tar:
             tar.extractall(folder / "loose" / shard.parent.name, filter="data")
-    counts = read_index(next((folder / "frames").iterdir()))["frames"]
-    samples = [annotations.Sample(name, int(counts[name]), 0) for name in names]
+    samples = [annotations.Sample(name, counts[name], 0) for name in names]
     write_text(folder / "frames.txt", annotations.format_frames(samples))
     write_text(folder / "video.txt", annotations.format_videos(samples))
     first = [next(decoding.decode(folder / "videos" / name)) for name in names]
@@ -186,7 +192,7 @@ def random_weights(row: schema.RowConfig, inputs: Inputs, path: Path) -> Recogni
 # ---- The two sides ----
 
 
-def ours(row: schema.RowConfig, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
+def ours(row: schema.TestedRow, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
     """What `theirs/views.py` writes for a video, from our side; its functions say the shapes."""
     sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
     item = TestVideos(row, [sample], reader)[0]
@@ -221,7 +227,7 @@ def theirs(row: schema.RowConfig, inputs: Inputs, python: Path, folder: Path) ->
     job = {
         "config": re.sub("_[0-9]+p$", "", row.row),  # 256p and 320p share a configuration
         "list": str(inputs.folder / f"{row.clip.input}.txt"),
-        "prefix": str(inputs.folder / "loose" / row.frames if frames else inputs.folder / "videos"),
+        "prefix": str(inputs.folder / "loose" / row.resolution if frames else inputs.folder / "videos"),
         "weights": str(inputs.folder / "weights.pth"),
         "versions": str(inputs.folder / "versions.json"),
         "videos": len(inputs.samples),
@@ -292,7 +298,7 @@ def failures(row: str, found: dict) -> list[str]:
     return [f"{row}: different {what}" for what in wrong]
 
 
-def compare_row(row: schema.RowConfig, inputs: Inputs, python: Path) -> tuple[dict, dict]:
+def compare_row(row: schema.TestedRow, inputs: Inputs, python: Path) -> tuple[dict, dict]:
     """(figures of the row with those of each video, versions of the original)"""
     count = len(inputs.samples)
     model = for_inference(random_weights(row, inputs, inputs.folder / "weights.pth"), CPU)
@@ -365,15 +371,16 @@ def our_versions() -> dict[str, str]:
     }
 
 
-def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[schema.RowConfig]]:
+def published_rows(wanted: list[str] | None) -> tuple[dict[str, int], list[schema.BenchmarkedRow]]:
     """(short sides by folder, the rows asked for) as on Kinetics-400."""
     params = files.read_params(ROOT / "params.yaml")
     params["dataset"] = "kinetics400"
-    data, rows = resolve.resolve(params)
+    rows = {row.row: row for row in resolve.resolve(params).rows if row.row != schema.CUSTOM}
     for name in wanted or ():
-        if name not in params["zoo"]:
-            raise BenchmarkError(f"no row {name!r}; there are {', '.join(params['zoo'])}")
-    return data.short_sides, [row for row in rows if row.row in (wanted or params["zoo"])]
+        if name not in rows:
+            raise BenchmarkError(f"no row {name!r}; there are {', '.join(rows)}")
+    short_sides = {row.resolution: row.clip.short_side for row in rows.values() if row.clip.input == "frames"}
+    return short_sides, [row for name, row in rows.items() if name in (wanted or rows)]
 
 
 def arguments() -> argparse.Namespace:

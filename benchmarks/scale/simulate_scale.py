@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's ro
 from benchmarks.common import ROOT, BenchmarkError, command_line, publish
 from r2plus1d.clips import items, loader
 from r2plus1d.config import files
+from r2plus1d.config.schema import RowConfig
 from r2plus1d.datasets import annotations
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.results.markdown import markdown_table
@@ -35,15 +36,14 @@ from r2plus1d.system.files import write_text
 from r2plus1d.system.machine import cores
 from r2plus1d.system.progress import progress
 from r2plus1d.system.stage import run
-from r2plus1d.video import extraction
+from r2plus1d.video import groups
 from r2plus1d.zoo import rows
 
 SIZES = [12_500, 25_000, 50_000, 100_000]
 KINETICS = 240_436 + 19_796  # videos
 CLASSES = 400
 VAL_EVERY = 13  # of so many videos one is for validation, as in Kinetics-400
-STAGES = ("download", "extract_frames", "build_lists")
-ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p"
+ROWS = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p", "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p"  # two short sides
 CLIPS = 1000  # read from the row
 HASHED = 1 << 30  # bytes
 # A small process starts the command: a child's peak counts from the size of the process that forks it.
@@ -78,15 +78,19 @@ def measure(folder: Path, size: int) -> dict[str, dict]:
     project = folder / "project"
     make_dataset(folder / "dataset", size)
     make_project(project, folder / "dataset")
-    python(project, "stages/sources.py")
-    python(project, "stages/resolve.py")
-    figures = {name: python(project, f"stages/{name}.py")[0] for name in STAGES}
+    for name in ("resolve", "scan"):
+        python(project, f"stages/{name}.py")
+    figures = {name: python(project, f"stages/{name}.py")[0] for name in ("download", "probe")}
+    packed = [python(project, "stages/extract_frames.py", row)[0] for row in ROWS]
+    figures["extract_frames"] = {"seconds": sum(p["seconds"] for p in packed), "mib": max(p["mib"] for p in packed)}
+    figures["build_lists"] = python(project, "stages/build_lists.py")[0]
     figures["nothing"] = python(project, "-c", "from r2plus1d.zoo import rows")[0]
-    figures["row"], said = python(project, Path(__file__).resolve(), "open", ROW)
+    figures["row"], said = python(project, Path(__file__).resolve(), "open", ROWS[-1])
     figures["row"] |= json.loads(said)
     dvc_repository(project)
-    figures["dvc_first"] = call(project, "dvc", "commit", "--force", "sources", "resolve", *STAGES)[0]
-    figures["dvc_again"], said = call(project, "dvc", "repro", STAGES[-1])
+    last = [f"extract_frames@{row}" for row in ROWS] + ["build_lists"]
+    figures["dvc_first"] = call(project, "dvc", "commit", "--force", "resolve", "scan", "download", "probe", *last)[0]
+    figures["dvc_again"], said = call(project, "dvc", "repro", *last)
     if "Running stage" in said:
         raise BenchmarkError(f"DVC ran what had not changed:\n{said}")
     return figures
@@ -112,22 +116,23 @@ def make_dataset(folder: Path, size: int) -> None:
 
 def make_project(folder: Path, dataset: Path) -> None:
     """The stages and parameters of this clone, at a sixteenth of the resolution."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*")
     for name in ("stages", "src", "metrics", "my_videos"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("dvc.yaml", ".dvcignore", "constraints.txt"):
         shutil.copy(ROOT / name, folder / name)
     params = files.read_params(ROOT / "params.yaml")
     params["dataset"], entry = "lists", params["datasets"]["lists"]
     entry["path"] = str(dataset / "videos")
     entry["source"] |= {split: str(dataset / f"{split}.txt") for split in ("train", "val")}
-    entry["scale"]["resolution"] = 0.0625
+    params["scale"]["resolution"] = 0.0625
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
 
 def open_row(name: str) -> None:
     """Prints as JSON what a training does before its first step, and the reading of clips."""
     began = time.perf_counter()
-    row = rows.open_row(name)
+    row = rows.open_row(name, RowConfig)
     opened = time.perf_counter()
     handed = pickle.dumps(items.TrainClips(row.config, row.splits["train"], row.reader))  # to every reader process
     pickled = time.perf_counter()
@@ -154,7 +159,7 @@ def hashing(folder: Path) -> dict[str, float]:
     of a kilobyte each, and to find them unchanged. `videos_first`, `videos_again`: the same for its videos, ten times
     what a tenth of them takes.
     """
-    files = 2 * 2 * -(-KINETICS // extraction.VIDEOS_PER_SHARD) + 2  # .tar, .npy and index for two short sides
+    files = 2 * 2 * -(-KINETICS // groups.VIDEOS_PER_GROUP) + 2  # .tar, .npy and index for two short sides
     rng = np.random.default_rng(0)
     shapes = {"nothing": (1, 1), "large": (16, HASHED // 16), "frames": (files, 1024), "videos": (KINETICS // 10, 64)}
     for name, (count, size) in shapes.items():
@@ -204,6 +209,7 @@ def table(figures: dict) -> str:
     sizes, dvc = figures["sizes"], figures["dvc"]
     rows = [
         ("manifest: every file found and its SHA-256 (`download`)", "download", "seconds"),
+        ("every video looked at (`probe`)", "probe", "seconds"),
         ("frames packed, two short sides (`extract_frames`)", "extract_frames", "seconds"),
         ("lists made and checked (`build_lists`)", "build_lists", "seconds"),
         ("DVC: first hash of all of it", "dvc_first", "seconds"),
@@ -213,6 +219,7 @@ def table(figures: dict) -> str:
         ("an epoch's order and batches", "row", "epoch_seconds"),
         ("a training clip read (ms)", "row", "clip_ms"),
         ("peak memory (MiB): `download`", "download", "mib"),
+        ("`probe`", "probe", "mib"),
         ("`extract_frames`", "extract_frames", "mib"),
         ("`build_lists`", "build_lists", "mib"),
         ("a row opened, an epoch's order, clips read", "row", "mib"),

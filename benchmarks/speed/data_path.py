@@ -138,7 +138,7 @@ def ours(job: dict) -> dict:
     row = published_rows(None)[1][0]
     length, interval = job["clip"]
     clip = row.clip.model_copy(update={"input": job["input"], "frames": length, "frame_interval": interval})
-    row = row.model_copy(update={"clip": clip, "frames": "256p"})
+    row = row.model_copy(update={"clip": clip, "resolution": "256p"})
     reader = Inputs(Path(job["folder"]), samples, []).reader(row)
 
     def training(number: int) -> None:

@@ -4,11 +4,11 @@ program at equal quality.
     python benchmarks/speed/extraction.py [--videos DIR]
 
 Ours is `extract`, as the stage calls it: decoding, resizing to the short side, JPEG and packing, with the decoder in a
-process of its own. The original is its own tool, build_rawframes.py, into loose files. ffmpeg writes loose JPEG files
-too, with the lowest quantiser whose frames are no nearer to the decoded ones than ours (PSNR). It is the program on
-PATH, or that of the wheel imageio-ffmpeg, installed into the original's environment (see original/mmaction.py). Medians
-of turns, on one core and on two with as many processes. Then the peak memory for a video and for one 30 times as long.
-Some minutes.
+process of its own; without the stage before it, `probe`, which decodes every video once for all rows. The original is
+its own tool, build_rawframes.py, into loose files. ffmpeg writes loose JPEG files too, with the lowest quantiser whose
+frames are no nearer to the decoded ones than ours (PSNR). It is the program on PATH, or that of the wheel
+imageio-ffmpeg, installed into the original's environment (see original/mmaction.py). Medians of turns, on one core and
+on two with as many processes. Then the peak memory for a video and for one 30 times as long. Some minutes.
 
 Writes benchmarks/results/extraction.json and .md, and the table in docs/results.md.
 """
@@ -42,6 +42,8 @@ from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 from r2plus1d.video import decoding, sandbox, views
 from r2plus1d.video.extraction import extract
+from r2plus1d.video.groups import Listed, Machines
+from r2plus1d.video.probe import probe
 
 FFMPEG = "imageio-ffmpeg==0.8.1"
 SHORT_SIDE = 256
@@ -114,12 +116,15 @@ def ours(videos: list[str], out: str, core: int) -> dict:
     folder.mkdir()
     for name, path in zip(names, videos, strict=True):
         (folder / name).symlink_to(path)
+    listed, work, alone = [Listed(name) for name in names], Path(out, "work"), Machines(workers=0)
+    readable, unreadable = probe(folder, listed, work, alone)
+    if unreadable:
+        raise BenchmarkError(f"{unreadable[0].path}: {unreadable[0].reason}")
+    counts = {video.path: video.frames for video in readable}
     for _ in range(2):
         began = time.perf_counter()
-        refused = extract(folder, names, {"frames": SHORT_SIDE}, Path(out, "work"), Path(out, "packed"), 0)
+        extract(folder, listed, counts, SHORT_SIDE, work, Path(out, "packed"), alone)
         seconds = time.perf_counter() - began
-    if refused:
-        raise BenchmarkError(f"{refused[0][0]}: {refused[0][1]}")
     memory = {"extraction": peak("self"), "decoder": peak(sandbox._own.process._popen.pid)}
     return {"seconds": seconds, "memory_mib": memory}
 
@@ -189,7 +194,7 @@ def measure_quality(files: list[Path], folder: Path, python: Path, program: str)
     for out in outs.values():
         out.mkdir()
     our_process(paths, str(outs["ours"]), core)
-    for shard in outs["ours"].glob("packed/frames/*.tar"):
+    for shard in outs["ours"].glob("packed/*.tar"):
         shutil.unpack_archive(shard, outs["ours"], filter="data")
     original(paths, str(outs["original"]), core, python)
     for q in QUANTISERS:

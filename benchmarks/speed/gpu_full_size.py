@@ -75,28 +75,29 @@ def prepare(copy: Path, epochs: int, small: bool) -> None:
     params = files.read_params(paths.PARAMS)
     motion = params["datasets"]["motion"]
     motion["scale"] = {"resolution": 1.0, "width": 1.0, "depth": None}
-    motion["runtime"] |= {"device": "cuda", "threads": None, "lowered": True}
+    motion["runtime"] = {}
+    params["runtime"] |= {"device": "cuda", "threads": None, "lowered": True}
     motion["train"] |= {"videos_per_gpu": None, "epochs": epochs, "lr": params["recipe"]["train"]["lr"]}
     motion["benchmark"] |= {"warmup_videos": 5, "videos": 100}
     if small:
         motion["scale"] = {"resolution": 0.125, "width": 0.0625, "depth": 10}
         motion["source"] |= {"train_videos": 1, "val_videos": 1}
-        motion["runtime"] |= {"device": "cpu", "threads": 2}
+        params["runtime"] |= {"device": "cpu", "threads": 2}
         motion["train"] |= {"epochs": 1}
         motion["benchmark"] |= {"warmup_videos": 1, "videos": 2}
     (copy / paths.PARAMS).write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    for stage in ("sources", "resolve", "download", "extract_frames", "build_lists"):
+    for stage in ("resolve", "scan", "download", "probe", "build_lists"):
         python(copy, f"stages/{stage}.py")
 
 
 def measure(copy: Path, row: str) -> dict:
-    for stage in ("train", "test", "benchmark"):
+    for stage in ("extract_frames", "train", "test", "benchmark"):
         python(copy, f"stages/{stage}.py", row)
     lines = (copy / paths.timed_log(row)).read_text(encoding="utf-8").splitlines()
     steps = [entry for entry in map(json.loads, lines) if entry["mode"] == "train"]
     later = [entry for entry in steps if entry["epoch"] > 1] or steps  # in the first one the GPU's work is recorded
     seconds, waiting = (float(np.mean([entry[key] for entry in later])) for key in ("time", "data_time"))
-    train = read_json(copy / paths.row_config(row))["train"]
+    train = read_json(copy / paths.row_config(row, "train"))["train"]
     test, rates, machine = (
         read_json(copy / paths.metrics(row, f"{name}.json")) for name in ("test", "benchmark", "benchmark_machine")
     )

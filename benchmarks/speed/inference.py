@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
 from benchmarks.common import ARITHMETICS, publish, start, turns
-from r2plus1d.config.schema import Runtime
+from r2plus1d.config.schema import Runtime, TestedRow
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths
 from r2plus1d.system.machine import cores
@@ -91,7 +91,7 @@ def measure(variant: str, size: list[int], clip: list[int]) -> dict:
 
 def trained_rows() -> list[str]:
     """Those of the default dataset that `make repro` trained."""
-    names = [path.stem for path in sorted(Path("configs").glob("*.json")) if path != paths.DATA_CONFIG]
+    names = [path.parent.name for path in sorted(paths.CONFIGS.glob("*/test.json"))]
     return [name for name in names if paths.weights(name).is_file()]
 
 
@@ -105,7 +105,7 @@ def agreement(name: str) -> dict:
     from r2plus1d.zoo import accuracy, evaluation  # noqa: PLC0415
     from r2plus1d.zoo.rows import open_row  # noqa: PLC0415
 
-    row = open_row(name)
+    row = open_row(name, TestedRow)
     device = prepare(row.config.runtime)
     model = checkpoint.restore(paths.weights(name))
     models = Plain(model).to(device), for_inference(model, device, row.config.runtime.lowered)

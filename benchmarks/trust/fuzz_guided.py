@@ -14,7 +14,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-with atheris.instrument_imports(include=["r2plus1d", "tarfile", "zipfile", "yaml"]):
+with atheris.instrument_imports(include=["r2plus1d", "tarfile", "zipfile", "ruamel.yaml"]):
     from tests.support import fuzz_targets as targets
 
 CHECKS = {

@@ -33,9 +33,10 @@ from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 
 ROW = schema.CUSTOM
-DATA = (["resolve"], ["download"], ["extract_frames"], ["build_lists"])
+DATA = (["resolve"], ["scan"], ["download"], ["probe"], ["extract_frames", ROW], ["build_lists"])
 TRAINING = (["train", ROW], ["test", ROW])
 MODELS = ("Haswell", "EPYC", "Skylake-Server")  # with AVX2; qemu 7.2 has no AVX-512
+METRICS = paths.metrics(ROW, "test.json").parent
 PLAIN = "plain"
 PIN = "    os.environ.update(PINNED)\n"  # of arithmetic.pin
 
@@ -108,9 +109,10 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
     """Content hashes by path of all that the stages wrote."""
     project = base / condition.folder
     project.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*")
     for name in ("stages", "src", "metrics", "my_videos"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.rmtree(project / "metrics" / ROW)
+        shutil.copytree(ROOT / name, project / name, ignore=ignored)
+    shutil.rmtree(project / METRICS)
     for name in () if condition.data else ("configs", "data"):
         shutil.copytree(base / PLAIN / name, project / name)
     if not condition.pinned:
@@ -138,10 +140,8 @@ def make(base: Path, condition: Condition) -> dict[str, str]:
             )
             if done.returncode:
                 raise BenchmarkError(f"{condition.name}: {stage} failed: {done.stderr[-2000:]}")
-    written = [
-        f for name in ("configs", "data", "models", "results", f"metrics/{ROW}") for f in (project / name).rglob("*")
-    ]
-    files = sorted(f for f in written if f.is_file() and not f.name.startswith("made_by_"))
+    written = [f for name in ("configs", "data", "models", "results", METRICS) for f in (project / name).rglob("*")]
+    files = sorted(f for f in written if f.is_file())
     hashes = {str(file.relative_to(project)): sha256(file) for file in files}
     if condition.folder != PLAIN:
         shutil.rmtree(project)
@@ -155,7 +155,8 @@ def tiny(workers: int | str) -> dict:
     motion["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
     motion["scale"] |= {"resolution": 0.0625, "width": 0.0625, "depth": 18}
     motion["train"] |= {"epochs": 2, "videos_per_gpu": 4, "log_interval": 2, "dropout": 0.5}
-    motion["runtime"] |= {"workers": workers, "device": "cpu", "threads": 2}
+    motion["runtime"] |= {"device": "cpu", "threads": 2}
+    params["machine"]["workers"] = workers
     params["model"] |= {"frames": 8, "frame_interval": 2, "depth": 10}
     params["test"] |= {"clips": 1, "crops": 3}
     return params

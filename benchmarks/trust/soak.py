@@ -29,11 +29,10 @@ from benchmarks.common import ROOT, BenchmarkError, command_line, publish
 from r2plus1d.config.schema import CUSTOM as ROW
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.progress import progress
-from r2plus1d.system.stage import run
+from r2plus1d.system.stage import STAGES, run
 from tests.support.project import Project, smaller_params
 
-STAGES = ("sources", "resolve", "download", "extract_frames", "build_lists", "train", "test", "benchmark", "report")
-OF_ROWS = ("train", "test", "benchmark")
+OF_ROWS = ("extract_frames", "train", "test", "benchmark")
 WHOLE = f"test@{ROW}"  # what `dvc repro` is asked for
 COLUMNS = ("command", "signal", "ended while running", "resumed", "other bytes", "half-written", "left over")
 TIMED = ("benchmark.json", "benchmark_machine.json", "made_by_benchmark.json")  # timings, and the hash of them
