@@ -17,7 +17,7 @@ from r2plus1d.system.stage import run
 from r2plus1d.zoo import records
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
-from r2plus1d.zoo.training import train
+from r2plus1d.zoo.training import Training
 from r2plus1d.zoo.update import build_arguments
 
 
@@ -36,7 +36,7 @@ def make(row: Row) -> None:
     name, config, classes = row.config.row, row.config, len(row.classes)
     arguments, work = build_arguments(config, classes), records.unfinished(row)
     if config.checkpoint is None:
-        model, log = train(config, row.splits, row.reader, classes, work, row.workers, say)
+        model, log = Training(config, row.splits, row.reader, classes, work, row.workers, say).run()
         iterations = -(-len(row.splits["train"]) // config.videos_per_step)
         lines = [format_entry(entry, iterations) for entry in log.entries]
     else:

@@ -382,5 +382,5 @@ def test_mp4_that_refers_to_another_file_is_set_aside(tmp_path, mp4):
 
 def test_video_changed_after_its_extraction_is_named_in_the_error(tmp_path, mp4):
     (tmp_path / "v.mp4").write_bytes(broken(mp4)["garbage"])
-    with pytest.raises(VideoError, match=r"v\.mp4: Invalid data .*, though extraction could read it"):
+    with pytest.raises(VideoError, match=r"v\.mp4: Invalid data .*, though it could be read before"):
         VideoReader(tmp_path).read("v.mp4", np.array([0, 39]))

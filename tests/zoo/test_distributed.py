@@ -108,7 +108,8 @@ def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_
     single = single.model_copy(update={"runtime": plain})
     build = update.build_model
     monkeypatch.setattr(training, "build_model", lambda *arguments: split(build(*arguments)))
-    model, log = training.train(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
+    made = training.Training(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
+    model, log = made.run()
     start = build(single, len(row.classes)).state_dict()
     ours, expected = load_file(WEIGHTS), model.state_dict()
     entries = [json.loads(line) for line in (paths.model(ROW) / "train.log.json").read_text().splitlines()]

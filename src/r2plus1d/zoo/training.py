@@ -38,32 +38,14 @@ class TrainingError(UserError):
     """Training that cannot go on; what was reached is kept in the work folder."""
 
 
-def train(
-    config: RowConfig,
-    splits: dict[str, list[Sample]],
-    reader: Reader,
-    num_classes: int,
-    work: Path,
-    workers: int | None,
-    say: Callable[[str], None],
-) -> tuple[Recognizer, Log]:
-    """The trained network and the log.
+class Training:
+    """One row's training, and its steps in the order in which `run` takes them.
 
     After every epoch the whole state goes to `work`; where a state of the same configuration stands there, training
     goes on from it, to the same bytes. Of several processes the first alone uses `work`, and the running statistics
     of the inner batch norms are its own, as in the published rows. Raises TrainingError when there is nothing to train
     on, or where loss, gradients or weights are not finite; such weights are never saved.
     """
-    if not splits["train"]:
-        raise TrainingError(f"{config.row}: there are no training videos; give the row a checkpoint in params.yaml")
-    training = Training(config, splits, reader, num_classes, work, workers, say)
-    training.resume()
-    training.announce()
-    return training.run()
-
-
-class Training:
-    """The state of one row's training, and its steps in the order in which `train` takes them."""
 
     def __init__(
         self,
@@ -75,6 +57,8 @@ class Training:
         workers: int | None,
         say: Callable[[str], None],
     ):
+        if not splits["train"]:
+            raise TrainingError(f"{config.row}: there are no training videos; give the row a checkpoint in params.yaml")
         self.config, self.splits, self.reader, self.workers, self.say = config, splits, reader, workers, say
         self.state = work / STATE
         self.device = prepare(config.runtime)
@@ -82,6 +66,31 @@ class Training:
         self.optimizer = optimizer_for(self.model, config)
         self.network = self._network()
         self.log, self.start = Log(), 0
+
+    def run(self) -> tuple[Recognizer, Log]:
+        """The trained network and the log."""
+        self.resume()
+        self.announce()
+        config, samples = self.config, self.splits["train"]
+        self.update = updates(self.network, self.optimizer, config.train.max_grad_norm)
+        place = processes.rank(), processes.processes()
+        schedule = Schedule(len(samples), config.videos_per_step, config.seed, self.start, config.train.epochs, *place)
+        clips = TrainClips(config, samples, self.reader)
+        batches = iter(
+            reading(loader(clips, self.device, self.workers, batch_sampler=schedule, collate_fn=clips.collate))
+        )
+        steps: Iterator[int] = iter(range(len(schedule)))
+        if processes.first():
+            steps = iter(progress(steps, len(schedule), f"training {config.row}", "steps"))
+        for epoch in range(self.start, config.train.epochs):
+            self.train_epoch(epoch, schedule, batches, steps)
+            self.check_weights(epoch)
+            if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
+                self.validate(epoch, schedule.batches_per_epoch)
+            if processes.first():
+                self.save(epoch)
+        next(steps, None)
+        return self.model, self.log
 
     def _network(self) -> torch.nn.Module:
         """What computes the steps, with the weights of `model`."""
@@ -118,29 +127,6 @@ class Training:
         if count > 1:
             rate = self.config.learning_rate
             self.say(f"{count} processes x {each} videos = {count * each} videos a step, lr {rate:.4g}")
-
-    def run(self) -> tuple[Recognizer, Log]:
-        """All epochs that are left."""
-        config, samples = self.config, self.splits["train"]
-        self.update = updates(self.network, self.optimizer, config.train.max_grad_norm)
-        place = processes.rank(), processes.processes()
-        schedule = Schedule(len(samples), config.videos_per_step, config.seed, self.start, config.train.epochs, *place)
-        clips = TrainClips(config, samples, self.reader)
-        batches = iter(
-            reading(loader(clips, self.device, self.workers, batch_sampler=schedule, collate_fn=clips.collate))
-        )
-        steps: Iterator[int] = iter(range(len(schedule)))
-        if processes.first():
-            steps = iter(progress(steps, len(schedule), f"training {config.row}", "steps"))
-        for epoch in range(self.start, config.train.epochs):
-            self.train_epoch(epoch, schedule, batches, steps)
-            self.check_weights(epoch)
-            if (epoch + 1) % config.train.val_interval == 0 or epoch + 1 == config.train.epochs:
-                self.validate(epoch, schedule.batches_per_epoch)
-            if processes.first():
-                self.save(epoch)
-        next(steps, None)
-        return self.model, self.log
 
     def train_epoch(self, epoch: int, schedule: Schedule, batches: Iterator, steps: Iterator[int]) -> None:
         """One pass over the training videos; an entry of the log after every `log_interval` steps."""
