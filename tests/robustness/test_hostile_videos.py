@@ -16,8 +16,9 @@ import av
 import numpy as np
 import pytest
 
-from r2plus1d.video import decoding, extraction, sandbox, shards
+from r2plus1d.video import decoding, extraction, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, VideoReader
+from r2plus1d.video.groups import Listed, Machines
 
 NO_CONTAINER = "no valid file in a container that is read"
 INVALID = "Invalid data found when processing input"
@@ -112,12 +113,16 @@ def test_odd_size_is_decoded_and_extracted(tmp_path, size):
     path = encoded(tmp_path / "v.mkv", "ffv1", "gray", size)
     assert outcome(path) == (12, (*size, 3))
     assert extract(tmp_path, path) == {}
-    assert shards.read_index(tmp_path / "frames" / "256p").loc["v.mkv", "frames"] == 12
+    assert shards.read_index(tmp_path / "frames").loc["v.mkv", "frames"] == 12
 
 
 def extract(folder: Path, *paths: Path) -> dict[str, str]:
-    names, sides = [path.name for path in paths], {"256p": 32}
-    return dict(extraction.extract(folder, names, sides, folder / "work", folder / "frames", 0))
+    """The reasons of the videos of which nothing is packed."""
+    listed = [Listed(path.name) for path in paths]
+    readable, unreadable = probe.probe(folder, listed, folder / "looking", Machines(0))
+    counts = {row.path: row.frames for row in readable}
+    extraction.extract(folder, listed, counts, 32, folder / "work", folder / "frames", Machines(0))
+    return dict(unreadable)
 
 
 def test_frame_of_1_x_5000_is_set_aside(tmp_path):

@@ -11,10 +11,12 @@ import pytest
 
 from r2plus1d.system import pool
 from r2plus1d.system.files import replacing, write_json
-from r2plus1d.video import extraction, shards
+from r2plus1d.video import extraction, groups, probe, shards
+from r2plus1d.video.groups import Listed, Machines
 from tests.support.project import content
 
 SHARDS = 16
+COUNTS = {f"{number:02d}.mp4": 40 for number in range(SHARDS)}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def cluster():
 @pytest.fixture
 def videos(tmp_path, clip_path, monkeypatch):
     """As many shards as videos, each long enough to be interrupted."""
-    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
+    monkeypatch.setattr(groups, "VIDEOS_PER_GROUP", 1)
     folder = tmp_path / "videos"
     folder.mkdir()
     for number in range(SHARDS):
@@ -37,12 +39,12 @@ def videos(tmp_path, clip_path, monkeypatch):
 
 
 def extract(videos, out, scheduler=None):
-    paths, sides = [file.name for file in videos.iterdir()], {"256p": 256, "320p": 320}
-    return extraction.extract(videos, paths, sides, out / "work", out / "frames", 0, scheduler)
+    listed = [Listed(file.name) for file in videos.iterdir()]
+    extraction.extract(videos, listed, COUNTS, 256, out / "work", out / "frames", Machines(0, scheduler))
 
 
 def test_extraction_gives_the_same_bytes_after_a_worker_is_killed(cluster, videos, tmp_path, monkeypatch):
-    assert extract(videos, tmp_path / "here") == []
+    extract(videos, tmp_path / "here")
     killed = []
 
     def kill_one():
@@ -56,7 +58,7 @@ def test_extraction_gives_the_same_bytes_after_a_worker_is_killed(cluster, video
     thread = threading.Thread(target=kill_one)
     thread.start()
     monkeypatch.chdir(tmp_path)  # not the folder that the workers started in
-    assert extract(videos.relative_to(tmp_path), tmp_path / "there", cluster.scheduler_address) == []
+    extract(videos.relative_to(tmp_path), tmp_path / "there", cluster.scheduler_address)
     thread.join()
     assert 1 <= killed[0] < SHARDS - 1, "the extraction ended before the worker could be killed"
     assert content(tmp_path / "there" / "frames") == content(tmp_path / "here" / "frames")
@@ -64,10 +66,22 @@ def test_extraction_gives_the_same_bytes_after_a_worker_is_killed(cluster, video
 
 
 def test_worker_that_runs_other_code_is_refused(cluster, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "CODE", "another")
-    with pytest.raises(extraction.ExtractionError, match="start the workers again"):
+    monkeypatch.setattr(groups, "CODE", "another")
+    with pytest.raises(groups.MachineError, match="start the workers again"):
         extract(videos, tmp_path, cluster.scheduler_address)
     assert not (tmp_path / "frames").exists()
+    with pytest.raises(groups.MachineError, match="start the workers again"):
+        probe.probe(videos, [Listed("00.mp4")], tmp_path / "looking", Machines(0, cluster.scheduler_address))
+
+
+def test_cluster_finds_in_videos_what_this_machine_does(cluster, videos, tmp_path):
+    (videos / "00.mp4").write_bytes(b"no video")
+    listed = [Listed(file.name) for file in videos.iterdir()]
+    here = probe.probe(videos, listed, tmp_path / "here", Machines(0))
+    there = probe.probe(videos, listed, tmp_path / "there", Machines(0, cluster.scheduler_address))
+    assert here == there
+    assert [row.path for row in here[1]] == ["00.mp4"]
+    assert len(here[0]) == SHARDS - 1
 
 
 def test_worker_without_the_package_is_told_with_the_way_out(cluster, monkeypatch):
@@ -77,18 +91,17 @@ def test_worker_without_the_package_is_told_with_the_way_out(cluster, monkeypatc
 
 
 def test_machine_outside_the_shared_folder_is_refused(tmp_path):
-    places = {"videos": tmp_path, "work": tmp_path / "elsewhere", "short_sides": {"256p": 256}}
-    with pytest.raises(extraction.ExtractionError, match="must share the project's folder"):
-        extraction._pack((0, ["a.mp4"]), code=extraction.CODE, **places)
+    tasks = {"do": print, "complete": print, "work": tmp_path / "elsewhere", "asked": groups.CODE}
+    with pytest.raises(groups.MachineError, match="must share the project's folder"):
+        groups._one((0, [Listed("a.mp4")]), **tasks)
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_note_without_its_shard_counts_for_nothing(videos, tmp_path):
     """As a worker leaves it that was taken for lost and ends after the frames were moved to their place."""
-    note = extraction._note(tmp_path / "work", 0)
-    write_json(note, {"rows": {"256p": [], "320p": []}, "set_aside": []})
+    write_json(groups._note(tmp_path / "work", 0), [])
     extract(videos, tmp_path)
-    assert "00.mp4" in shards.read_index(tmp_path / "frames" / "256p").index
+    assert "00.mp4" in shards.read_index(tmp_path / "frames").index
 
 
 def test_two_machines_that_write_one_file_use_partial_names_of_their_own(tmp_path):

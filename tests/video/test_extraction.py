@@ -1,5 +1,6 @@
-"""Frames packed from videos: what is set aside, what can be read back, and the same bytes every time."""
+"""Videos looked at, and frames packed from them: what is set aside, what can be read back, the same bytes each time."""
 
+import functools
 import shutil
 import tarfile
 from pathlib import Path
@@ -8,10 +9,13 @@ import av
 import numpy as np
 import pytest
 
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.encode import write_h264
 from r2plus1d.system import errors
 from r2plus1d.system.files import sha256
-from r2plus1d.video import extraction, shards
-from r2plus1d.video.decoding import decode
+from r2plus1d.video import extraction, groups, probe, sandbox, shards
+from r2plus1d.video.decoding import VideoError, decode
+from r2plus1d.video.groups import Listed, Machines
 from tests.support.project import content
 
 
@@ -39,41 +43,78 @@ def broken(tmp_path, clip_path):
     return folder
 
 
-def extract(folder, out, workers=0, short_sides=None):
-    paths = [f.name for f in folder.iterdir()]
-    return extraction.extract(folder, paths, short_sides or {"256p": 32}, out / "work", out / "frames", workers)
+def look(folder, out, workers=0):
+    return probe.probe(folder, [Listed(f.name) for f in folder.iterdir()], out / "looking", Machines(workers))
+
+
+def extract(folder, out, workers=0, short_side=32) -> dict[str, str]:
+    """Packs what can be read; the reasons of the videos that cannot."""
+    readable, unreadable = look(folder, out, workers)
+    listed, counts = [Listed(f.name) for f in folder.iterdir()], {row.path: row.frames for row in readable}
+    extraction.extract(folder, listed, counts, short_side, out / "work", out / "frames", Machines(workers))
+    return dict(unreadable)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_frames_and_size_that_are_found_are_those_of_the_video_decoded_whole(broken, tmp_path, workers):
+    write_h264(broken / "small.mp4", motion.render(0, 0, 2, 0, 48)[:7], motion.FPS)
+    readable, _ = look(broken, tmp_path, workers)
+    decoded = {name: list(decode(broken / name)) for name in ("a good.mp4", "small.mp4", "z_good.mp4")}
+    assert readable == [(name, len(images), *images[0].shape[:2]) for name, images in decoded.items()]
+    assert readable[0][1:] == (40, 64, 86)
+    assert readable[1][1:] == (7, 48, 64)
 
 
 def test_unreadable_video_is_set_aside_and_reported(broken, tmp_path):
-    aside = dict(extract(broken, tmp_path))
+    aside = extract(broken, tmp_path)
     assert set(aside) == {"text.mp4", "empty.mp4", "truncated.mp4", "audio.mp4", "no_frames.mp4"}
     assert all(aside.values())
-    assert list(shards.read_index(tmp_path / "frames" / "256p").index) == ["a good.mp4", "z_good.mp4"]
+    assert list(shards.read_index(tmp_path / "frames").index) == ["a good.mp4", "z_good.mp4"]
+    for name, reason in aside.items():
+        with pytest.raises(VideoError) as error:
+            list(decode(broken / name))
+        assert str(error.value) == reason
 
 
 def test_video_that_changed_since_it_was_listed_is_set_aside(broken, tmp_path):
-    digests = {file.name: sha256(file) for file in broken.iterdir()}
+    listed = [Listed(file.name, sha256(file)) for file in broken.iterdir()]
     (broken / "z_good.mp4").write_bytes((broken / "a good.mp4").read_bytes() + b"more")
-    names, sides = sorted(digests), {"256p": 32}
-    aside = dict(extraction.extract(broken, names, sides, tmp_path / "w", tmp_path / "out", 0, None, digests))
-    assert "not the one noted in manifest.csv" in aside["z_good.mp4"]
-    assert list(shards.read_index(tmp_path / "out" / "256p").index) == ["a good.mp4"]
+    readable, unreadable = probe.probe(broken, listed, tmp_path / "looking", Machines(0))
+    assert "not the one noted in manifest.csv" in dict(unreadable)["z_good.mp4"]
+    assert [row.path for row in readable] == ["a good.mp4"]
+    (broken / "a good.mp4").unlink()
+    assert dict(probe.probe(broken, listed, tmp_path / "looking", Machines(0))[1])["a good.mp4"] == (
+        "No such file or directory"
+    )
+
+
+def test_video_that_changed_since_it_was_looked_at_ends_the_extraction_with_the_way_out(broken, tmp_path):
+    video, out = broken / "z_good.mp4", tmp_path / "frames"
+    listed, counts = [Listed(video.name, sha256(video))], {video.name: 40}
+    pack = functools.partial(extraction.extract, broken, work=tmp_path / "w", out=out, short_side=32)
+    video.write_bytes(video.read_bytes() + b"more")
+    words = r"z_good\.mp4: it was readable, and is not now: its content is not .*run `dvc repro --force probe`"
+    with pytest.raises(extraction.ExtractionError, match=words):
+        pack(listed=listed, counts=counts, machines=Machines(0))
+    with pytest.raises(extraction.ExtractionError, match="40 frames, and 41 before; run"):
+        pack(listed=[Listed(video.name)], counts={video.name: 41}, machines=Machines(0))
+    assert not out.exists()
 
 
 def test_unreadable_video_leaves_its_neighbours_their_frames(broken, tmp_path):
     extract(broken, tmp_path)
-    reader = shards.FrameReader(tmp_path / "frames" / "256p")
+    reader = shards.FrameReader(tmp_path / "frames")
     first, last = (reader.read(name, np.arange(40)) for name in ("a good.mp4", "z_good.mp4"))
     np.testing.assert_array_equal(first, last)
-    with tarfile.open(tmp_path / "frames" / "256p" / "shard-00000.tar") as tar:
+    with tarfile.open(tmp_path / "frames" / "shard-00000.tar") as tar:
         names = tar.getnames()
     assert len(names) == 80
     assert names[0] == "a good.mp4/img_00001.jpg"
 
 
 def test_packed_frames_are_the_video_s(clip_path, tmp_path):
-    extract(clip_path.parent, tmp_path, short_sides={"256p": 64})
-    packed = shards.FrameReader(tmp_path / "frames" / "256p").read(clip_path.name, np.arange(40))
+    extract(clip_path.parent, tmp_path, short_side=64)
+    packed = shards.FrameReader(tmp_path / "frames").read(clip_path.name, np.arange(40))
     original = np.stack(list(decode(clip_path)))
     assert packed.shape == original.shape
     assert np.abs(packed.astype(int) - original).mean() < 4
@@ -88,34 +129,54 @@ def copies(clip: Path, names: str, folder: Path) -> Path:
 
 
 def test_packed_frames_are_the_same_after_an_interruption(clip_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
+    monkeypatch.setattr(groups, "VIDEOS_PER_GROUP", 1)
     folder = copies(clip_path, "abc", tmp_path / "videos")
     extract(folder, tmp_path / "one")
     write = extraction._write
 
-    def fail_at_c(path, writers):
+    def fail_at_c(path, *rest):
         if path.name == "c.mp4":
             raise KeyboardInterrupt
-        write(path, writers)
+        write(path, *rest)
 
     monkeypatch.setattr(extraction, "_write", fail_at_c)
     with pytest.raises(KeyboardInterrupt):
         extract(folder, tmp_path / "two")
     assert not (tmp_path / "two" / "frames").exists()
     written = []
-    monkeypatch.setattr(extraction, "_write", lambda path, writers: (written.append(path.name), write(path, writers)))
+    monkeypatch.setattr(extraction, "_write", lambda path, *rest: (written.append(path.name), write(path, *rest)))
     extract(folder, tmp_path / "two")
     assert written == ["c.mp4"]
     assert content(tmp_path / "one" / "frames") == content(tmp_path / "two" / "frames")
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["frames"]
 
 
+def test_interrupted_look_at_the_videos_goes_on_where_it_stopped(broken, tmp_path, monkeypatch):
+    monkeypatch.setattr(groups, "VIDEOS_PER_GROUP", 2)
+    whole = look(broken, tmp_path / "one")
+    measure = sandbox.measure
+
+    def fail_at_z(path):
+        if path.name == "z_good.mp4":
+            raise KeyboardInterrupt
+        return measure(path)
+
+    monkeypatch.setattr(sandbox, "measure", fail_at_z)
+    with pytest.raises(KeyboardInterrupt):
+        look(broken, tmp_path / "two")
+    measured = []
+    monkeypatch.setattr(sandbox, "measure", lambda path: (measured.append(path.name), measure(path))[1])
+    assert look(broken, tmp_path / "two") == whole
+    assert measured == ["z_good.mp4"]
+    assert list((tmp_path / "two").iterdir()) == []
+
+
 def test_reader_keeps_no_file_open(clip_path, tmp_path, monkeypatch):
     """Kinetics-400 has thousands of shards; a process may often open 1024 files."""
-    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 1)
+    monkeypatch.setattr(groups, "VIDEOS_PER_GROUP", 1)
     folder = copies(clip_path, "abcd", tmp_path / "videos")
     extract(folder, tmp_path)
-    reader = shards.FrameReader(tmp_path / "frames" / "256p")
+    reader = shards.FrameReader(tmp_path / "frames")
     before = len(list(Path("/dev/fd").iterdir()))
     for name in "abcd":
         reader.read(f"{name}.mp4", np.arange(3))
@@ -126,7 +187,7 @@ def test_missing_frames_give_an_error_with_the_way_out(tmp_path, clip_path):
     with pytest.raises(errors.FrameError, match="dvc repro extract_frames"):
         shards.FrameReader(tmp_path)
     extract(clip_path.parent, tmp_path)
-    reader = shards.FrameReader(tmp_path / "frames" / "256p")
+    reader = shards.FrameReader(tmp_path / "frames")
     with pytest.raises(errors.FrameError, match="has frames 0 to 39, not 0 to 40"):
         reader.read(clip_path.name, np.array([0, 40]))
     with pytest.raises(errors.FrameError, match=r"no frames of 'other\.mp4'"):

@@ -18,8 +18,9 @@ import pytest
 
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
-from r2plus1d.video import extraction, sandbox, shards
+from r2plus1d.video import extraction, groups, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, decode
+from r2plus1d.video.groups import Listed, Machines
 from tests.support.project import ROOT
 
 # Put before everything else in the process that decodes, by Python's own way in: the files' names say what happens.
@@ -54,8 +55,8 @@ if "r2plus1d.video.sandbox" in sys.orig_argv:
             path.with_suffix(".tried").touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def decode(path, true=decoding.decode):
-        for number, image in enumerate(true(path)):
+    def decode(path, *wanted, true=decoding.decode):
+        for number, image in enumerate(true(path, *wanted)):
             yield image
             if number == (0 if path.stem == "spin" else 2):
                 fail(path)
@@ -107,8 +108,11 @@ def test_fault_of_the_decoder_costs_one_video_and_has_its_reason(fault, faulty, 
     monkeypatch.setattr(sandbox, "SILENCE", 3 if fault == "hang" else 60)
     if fault == "spin":
         monkeypatch.setenv("SHORT_BUDGET", "1")
+    path = faulty(fault)
     with pytest.raises(VideoError, match=REASONS[fault]):
-        list(sandbox.decode(faulty(fault)))
+        list(sandbox.decode(path))
+    with pytest.raises(VideoError, match=REASONS[fault]):
+        sandbox.measure(path)
     np.testing.assert_array_equal(copied(clip_path), list(decode(clip_path)))
 
 
@@ -118,33 +122,35 @@ def copied(path: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("workers", [0, 2, "cluster"])
 def test_crash_leaves_the_neighbours_their_bytes_and_the_extraction_running(workers, faulty, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "VIDEOS_PER_SHARD", 4)
+    monkeypatch.setattr(groups, "VIDEOS_PER_GROUP", 4)
     folder = faulty("segfault").parent
-    healthy = packed(["a.mp4", "f.mp4", "z.mp4"], folder, tmp_path / "healthy", 0)[0]
+    healthy = packed(["a.mp4", "f.mp4", "z.mp4"], folder, tmp_path / "healthy", Machines(0))[0]
     for fault in ("abort", "eat", "kill_once"):
         faulty(fault)
     names = sorted(path.name for path in folder.glob("*.mp4"))
     if workers == "cluster":
         options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
         with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
-            found, aside = packed(names, folder, tmp_path / "all", 0, cluster.scheduler_address)
+            found, aside = packed(names, folder, tmp_path / "all", Machines(0, cluster.scheduler_address))
     else:
-        found, aside = packed(names, folder, tmp_path / "all", workers)
+        found, aside = packed(names, folder, tmp_path / "all", Machines(workers))
     assert sorted(aside) == ["abort.mp4", "eat.mp4", "segfault.mp4"]
     assert "SIGSEGV" in aside["segfault.mp4"]
     assert {name: found[name] for name in healthy} == healthy
     assert {name.split("/")[0] for name in found} == {"a.mp4", "f.mp4", "kill_once.mp4", "z.mp4"}
 
 
-def packed(names, folder, out, workers, scheduler=None) -> tuple[dict[str, str], dict[str, str]]:
+def packed(names, folder, out, machines) -> tuple[dict[str, str], dict[str, str]]:
     """(SHA-256 of every packed JPEG by its name, reasons of the videos set aside)"""
-    sides = {"256p": 32}
-    aside = extraction.extract(folder, names, sides, out / "work", out / "frames", workers, scheduler)
+    listed = [Listed(name) for name in names]
+    readable, aside = probe.probe(folder, listed, out / "looking", machines)
+    counts = {row.path: row.frames for row in readable}
+    extraction.extract(folder, listed, counts, 32, out / "work", out / "frames", machines)
     found = {}
-    for shard in sorted((out / "frames" / "256p").glob("*.tar")):
+    for shard in sorted((out / "frames").glob("*.tar")):
         with tarfile.open(shard) as tar:
             found |= {m.name: hashlib.sha256(tar.extractfile(m).read()).hexdigest() for m in tar}
-    assert sorted(shards.read_index(out / "frames" / "256p").index) == sorted({n.split("/")[0] for n in found})
+    assert sorted(shards.read_index(out / "frames").index) == sorted({n.split("/")[0] for n in found})
     return found, dict(aside)
 
 
