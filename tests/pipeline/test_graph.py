@@ -279,7 +279,7 @@ def test_difference_to_the_published_figures_is_short_and_names_the_dataset(clon
     published = json.loads((ROOT / paths.PUBLISHED).read_text())
     names = summary.short_names(resolve.resolve(params).rows, published)
     figures = {"dataset": "motion", "videos": 144}
-    figures |= {name: {figure: 12.34 for figure in summary.FIGURES} for name in names.values()}
+    figures |= {name: dict.fromkeys(summary.FIGURES, 12.34) for name in names.values()}
     (cloned.folder / paths.SUMMARY).write_text(json.dumps(figures))
     dvc(cloned, "init", "--quiet")
     assert r2plus1d(cloned, "published").returncode == 0

@@ -11,10 +11,12 @@ import yaml
 from r2plus1d.results import verification
 from r2plus1d.results import verify as verifying
 from r2plus1d.system import paths
+from r2plus1d.system.git import GitError
 from tests.support.commands import copy_of, git, r2plus1d
 from tests.support.project import Project
 
 ROW = "custom"
+NEW = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 8}  # another row
 TEST = str(paths.metrics(ROW, "test.json"))
 BENCHMARK = str(paths.metrics(ROW, "benchmark.json"))
 MADE = [str(paths.metrics(ROW, f"{name}.csv")) for name in ("curve", "confusion")]
@@ -121,26 +123,39 @@ def test_machine_with_another_torch_is_judged_by_a_tolerance(verify, capsys):
     commit(str(paths.made_by(ROW, "train")), '"torch": "2', '"torch": "1')
     verify.verify(ROW)
     said = capsys.readouterr().out
-    assert said.index("Not the same bytes here: torch ") < said.index("anew in")
+    assert said.index("Not the same bytes here: torch ") < said.index("again in")
     assert f"| {TEST} top5 | within tolerance (± " in said
     assert "3 standard deviations of the difference" in said
 
 
+def test_machine_of_every_row_counts_where_all_are_verified(verify):
+    """Not that of `custom` alone, which need not be there."""
+    assert verify.another_machine(None) == verify.another_machine(ROW) == []
+    commit("params.yaml", "zoo:\n  custom: model\n", f"zoo:\n  mine: {json.dumps(NEW)}\n")
+    record = paths.made_by("mine", "train")
+    record.parent.mkdir()
+    shutil.copy(paths.made_by(ROW, "train"), record)
+    git(Project.at(Path()), "add", str(record))
+    commit(str(record), '"torch": "2', '"torch": "1')
+    (reason,) = verify.another_machine(None)
+    assert reason.startswith("torch ")
+
+
 @pytest.mark.parametrize(
-    ("row", "spoil", "words"),
+    ("row", "spoil", "error", "words"),
     [
-        ("no_such_row", "true", "dvc.lock has no row 'no_such_row'; there are custom"),
-        (ROW, "git rm -q --cached dvc.lock && git commit -qm none", "no dvc.lock is committed"),
-        (ROW, "rm -rf .git", "needs a git clone"),
+        ("no_such_row", "true", verifying.VerificationError, "dvc.lock has no row 'no_such_row'; there are custom"),
+        (ROW, "git rm -q --cached dvc.lock && git commit -qm none", verifying.VerificationError, "no dvc.lock is comm"),
+        (ROW, "rm -rf .git", GitError, "this needs a git clone"),
     ],
 )
-def test_nothing_to_compare_with_is_said(verify, monkeypatch, tmp_path, row, spoil, words):
+def test_nothing_to_compare_with_is_said(verify, monkeypatch, tmp_path, row, spoil, error, words):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Tester")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "tester@localhost")
     subprocess.run(spoil, shell=True, check=True)
-    with pytest.raises(verify.VerificationError, match=words):
+    with pytest.raises(error, match=words):
         verify.verify(row)
     assert clones(tmp_path) == []
 
