@@ -175,7 +175,7 @@ def test_limit_of_a_dataset_that_is_not_in_use_is_refused(params):
 
 
 def test_other_number_of_test_clips_makes_dvc_test_the_row_and_report_it_alone(own):
-    change(own, "test.clips", 7)
+    change(own, "test.clips", 2)
     assert ran(dvc(own, "repro")) == ["resolve", "test@custom", "report"]
 
 

@@ -1,52 +1,74 @@
 """What DVC does between folders and machines: a remote without the frames, experiments without a new extraction."""
 
-import shutil
-from types import SimpleNamespace
+import os
+import subprocess
+import sys
 
 import pytest
 
 from r2plus1d.system import paths
 from r2plus1d.system.files import sha256
-from tests.support.commands import dvc, git
-from tests.support.project import ROOT
+from tests.support.commands import clone_of, commit_all, copy_of, dvc, git, ran
+from tests.support.project import Project
 
 
-@pytest.fixture
-def committed(project):
-    """The prepared project with something in the place of a trained model, as a git commit."""
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, project.folder / name)
-    (project.folder / paths.weights("custom")).parent.mkdir(parents=True)
-    (project.folder / paths.weights("custom")).write_bytes(b"weights")
-    git(project, "init", "--quiet")
-    dvc(project, "init", "--quiet")
-    stages = ("sources", "resolve", "download", "extract_frames", "build_lists", "train@custom")
-    dvc(project, "commit", "--quiet", "--force", *stages)
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message", "all")
+@pytest.fixture(scope="module")
+def pushed(committed, tmp_path_factory) -> Project:
+    """The committed project after `dvc push` to the folder `store` beside it; tests only look at it."""
+    folder = tmp_path_factory.mktemp("pushed")
+    project = copy_of(committed, folder / "project")
+    dvc(project, "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
+    dvc(project, "push", "--quiet")
+    commit_all(project, "remote")
     return project
 
 
-def test_all_but_videos_and_frames_is_pushed_and_pulled(committed, tmp_path):
-    dvc(committed, "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
-    dvc(committed, "push", "--quiet")
-    pushed = {sha256(file) for file in (tmp_path / "store").rglob("*") if file.is_file()}
-    data = committed.folder / "data" / "motion"
-    for left_out in [*data.glob("frames/*/*"), *data.glob("videos/*/*/*")]:
-        assert sha256(left_out) not in pushed
-    git(committed, "add", "--all")
-    git(committed, "commit", "--quiet", "--message", "remote")
-    git(committed, "clone", "--quiet", ".", str(tmp_path / "clone"))
-    clone = SimpleNamespace(folder=tmp_path / "clone")
+@pytest.fixture
+def clone(pushed, tmp_path) -> Project:
+    return clone_of(pushed, tmp_path / "clone")
+
+
+def left_here(name: str) -> bool:
+    return name.startswith((str(paths.data("motion") / "videos"), str(paths.data("motion") / "frames")))
+
+
+def test_all_but_videos_and_frames_is_pushed(pushed):
+    stored = {sha256(file) for file in (pushed.folder.parent / "store").rglob("*") if file.is_file()}
+    made = pushed.results()
+    outside_git = {name for name in made if not name.startswith("metrics/")}
+    assert {name for name in outside_git if made[name] not in stored} == {name for name in made if left_here(name)}
+
+
+def test_pull_brings_all_that_was_pushed_and_nothing_is_left_to_run(clone, pushed):
     dvc(clone, "pull", "--allow-missing")
-    for brought in (paths.weights("custom"), paths.manifest("motion"), paths.labels("motion"), paths.COVERAGE):
-        assert (clone.folder / brought).read_bytes() == (committed.folder / brought).read_bytes()
-    assert not (clone.folder / paths.frames("motion")).exists()
-    assert "Running stage" not in dvc(clone, "repro", "--allow-missing", "train@custom")
+    made = pushed.results()
+    assert clone.results() == {name: digest for name, digest in made.items() if not left_here(name)}
+    assert ran(dvc(clone, "repro", "--allow-missing")) == []
+    assert git(clone, "status", "--porcelain") == ""
 
 
-def test_experiment_in_a_folder_of_its_own_reuses_the_frames(committed):
-    said = dvc(committed, "exp", "run", "--temp", "--set-param", "test.clips=5", "build_lists")
-    assert "Running stage 'resolve'" in said
-    assert "Stage 'extract_frames' didn't change, skipping" in said
-    assert "Running stage 'extract_frames'" not in said
+def test_plain_pull_brings_the_same_and_names_what_stays_away(clone, pushed):
+    """DVC ends it as an error: it has no way to tell an output that is never pushed from one that was lost."""
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
+    command = [sys.executable, "-m", "dvc", "pull"]
+    done = subprocess.run(command, cwd=clone.folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    named = done.stderr.partition("Checkout failed for following targets:")[2].splitlines()
+    assert set(named[1:3]) == {"data/motion/frames/custom", "data/motion/videos"}
+    assert clone.results() == {name: digest for name, digest in pushed.results().items() if not left_here(name)}
+
+
+@pytest.mark.slow
+def test_change_after_a_pull_makes_videos_and_frames_anew_and_what_it_asks_for(clone, pushed):
+    dvc(clone, "pull", "--allow-missing")
+    params = clone.folder / "params.yaml"
+    params.write_text(params.read_text().replace("clips: null", "clips: 2", 1))
+    assert ran(dvc(clone, "repro")) == ["resolve", "download", "extract_frames@custom", "test@custom", "report"]
+    kept = [name for name in pushed.results() if name.startswith(("data/", "models/"))]
+    assert {name: clone.results()[name] for name in kept} == {name: pushed.results()[name] for name in kept}
+
+
+def test_experiment_in_a_folder_of_its_own_reuses_the_frames(own):
+    said = dvc(own, "exp", "run", "--temp", "--set-param", "test.clips=2", "train@custom", "build_lists")
+    assert ran(said) == ["resolve"]
+    assert "Stage 'extract_frames@custom' didn't change, skipping" in said

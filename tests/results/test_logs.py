@@ -13,7 +13,8 @@ import pytest
 
 from r2plus1d.results import logs
 from r2plus1d.system.errors import UserError
-from r2plus1d.zoo import evaluation, log
+from r2plus1d.zoo import evaluation
+from r2plus1d.zoo.log import Log
 from tests.support.project import ROOT
 
 HEADER = {
@@ -61,7 +62,7 @@ def test_published_log_is_read_whole_without_its_header(read):
 
 
 def test_our_own_log_reads_as_training_counts_it(tmp_path):
-    ours = log.Log()
+    ours = Log()
     for epoch in (1, 2, 3):
         for iteration in (20, 40):
             entry = {k: v for k, v in train(epoch, iteration, 3.0 / epoch).items() if k not in ("loss_cls", "memory")}

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from r2plus1d.config import resolve
-from r2plus1d.results import markdown, plots, report
+from r2plus1d.results import markdown, plots, report, summary
 from r2plus1d.system import paths
 from tests.support.project import ROOT
 
@@ -32,7 +32,17 @@ def rows(params) -> list:
             confusion=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
         )
 
-    return [figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params)[1])]
+    return [figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
+
+
+@pytest.fixture(scope="module")
+def published() -> dict:
+    return json.loads((ROOT / paths.PUBLISHED).read_text())
+
+
+@pytest.fixture
+def names(rows, published) -> dict[str, str]:
+    return summary.short_names([row.config for row in rows], published)
 
 
 COVERAGE = {
@@ -42,35 +52,82 @@ COVERAGE = {
 }
 
 
-def test_published_table_is_that_of_its_source():
-    table = report.published_table(json.loads((ROOT / paths.PUBLISHED).read_text()))
-    lines = table.splitlines()
-    assert lines[2] == (
-        "| config | resolution | gpus | backbone | pretrain | top1 acc | top5 acc | inference_time(video/s) "
-        "| gpu_mem(M) | ckpt | log | json |"
+def test_published_table_is_that_of_its_source(published):
+    lines = report.published_table(published).splitlines()
+    assert "19,796 validation videos" in lines[0]
+    assert lines[2] == "| row | short side | gpus | backbone | pretrain | top-1 | top-5 | video/s | MiB | files |"
+    assert lines[4].startswith(
+        "| 8x8_256p | 256 | 8x4 | ResNet34 | None | 67.30 | 87.65 | x | 5019 | [ckpt][8x8_256p ckpt]"
     )
-    assert "| short-side 256 | 8x4 | ResNet34 | None | 67.30 | 87.65 | x | 5019 |" in lines[4]
-    assert "| short-side 320 | 8x2 | ResNet34 | None | 74.60 | 91.59 | 0.5 (320x3 frames) | 12975 |" in lines[7]
+    assert lines[7].startswith(
+        "| 32x2_320p | 320 | 8x2 | ResNet34 | None | 74.60 | 91.59 | 0.5 (320x3) | 12975 | [ckpt]"
+    )
+    for name, row in published["rows"].items():
+        assert f"`{row['short']}` is `{name}`" in lines[9]
+        assert [f"[{row['short']} {kind}]: {row[kind]}" for kind in report.FILES] == [
+            line for line in lines if line.startswith(f"[{row['short']} ")
+        ]
 
 
-def test_measured_table_says_dataset_scale_device_and_coverage(rows):
-    table = report.measured_table(rows, COVERAGE)
-    for words in ("dataset `motion`", "resolution x 0.25", "channels x 0.125", "depth", "CPU Some", "361 listed"):
+def test_measured_table_says_dataset_scale_device_and_how_many_videos(rows, names):
+    table = report.measured_table(rows, names, COVERAGE)
+    for words in ("dataset `motion`", "resolution x 0.25", "channels x 0.125", "depth", "CPU Some", "Chance is 8.3%"):
         assert words in table
-    assert "144 listed, 143 found, 142 readable" in table
-    assert table.count("| 2 of 144 | 7") == 10
-    assert table.count("12.34 (80x3 frames)") == 5
-    assert "| custom | 16x4 | 63.759 | 52.98 | 2 of 144 | 74.00 | 74.00 | 69.00 | 8.30 |" in table
+    assert "12 classes, 360 training and 142 validation videos" in table
+    assert table.count("12.34 (80x3) | 900 |") == 5
+    assert "| 8x8_256p | 8x8 | 70.00 | 99.00 | 70.00 | 65.00 | 8.30 |" in table
+    assert "| custom | 16x4 | 74.00 | 99.00 | 74.00 | 69.00 | 8.30 |" in table
 
 
-def test_row_with_finished_weights_is_reported(rows, tmp_path):
+def test_details_name_the_entry_of_the_parameters_what_the_row_costs_and_the_coverage(rows, names):
+    table = report.details_table(rows, names, COVERAGE)
+    assert "Training: 361 listed, 360 found, 360 readable. Validation: 144 listed, 143 found, 142 readable." in table
+    assert table.count("| 63.759 | 52.98 | 2 of 144 |") == 5
+    for row in rows:
+        assert (
+            f"| {names[row.config.row]} | {row.config.row} | {row.config.clip.short_side} | CPU | ResNet10 |" in table
+        )
+
+
+def test_row_with_finished_weights_is_reported(rows, names, tmp_path):
     address = "https://host/weights-12345678.pth"
     given = dataclasses.replace(
         rows[0], config=rows[0].config.model_copy(update={"checkpoint": address}), curve=rows[0].curve[:0]
     )
-    assert f"[not trained here]({address}) | x | x |" in report.measured_table([given, *rows[1:]], COVERAGE)
+    assert "| 8x8_256p (not trained here) | 8x8 | 70.00 |" in report.measured_table([given, *rows[1:]], names, COVERAGE)
+    details = report.details_table([given, *rows[1:]], names, COVERAGE)
+    assert details.count(f"| [weights]({address}) |") == 1
     plots.plot_curves([given], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_summary_holds_the_figures_of_every_row_under_the_names_of_the_published_ones(rows, names, published):
+    made = summary.summary(rows, names, 142)
+    assert list(made) == ["dataset", "videos", *names.values()]
+    assert (made["dataset"], made["videos"]) == ("motion", 142)
+    assert made["custom"] == {
+        "top1": 74.0,
+        "top5": 99.0,
+        "mean_class": 74.0,
+        "single_clip": 69.0,
+        "static": 8.3,
+        "video_s": 12.34,
+        "mib": 900,
+    }
+    of_published = summary.published_summary(published)
+    assert set(of_published) == set(made) - {"custom"}
+    assert all(set(figures) <= set(made["custom"]) for figures in of_published.values() if isinstance(figures, dict))
+
+
+def test_rows_whose_short_names_would_be_the_same_keep_their_own(rows, names, published):
+    """Two of an own making, and one that looks like a published row."""
+    configs = [row.config for row in rows]
+    added = [configs[0].model_copy(update={"row": name}) for name in ("first", "second")]
+    found = summary.short_names([*configs, *added], published)
+    assert [found["first"], found["second"]] == ["first", "second"]
+    assert len(set(found.values())) == len(found)
+    other = configs[0].model_copy(update={"row": "mine", "clip": configs[0].clip.model_copy(update={"frames": 4})})
+    assert summary.short_names([*configs, other], published)["mine"] == "4x8_256p"
 
 
 def test_text_outside_the_markers_stays_as_it_is():
@@ -93,17 +150,22 @@ def test_plots_show_something_and_repeat_to_the_byte(rows, tmp_path):
         assert matplotlib.image.imread(a)[..., :3].std() > 0.05
 
 
-def test_readme_has_its_markers():
-    text = (ROOT / paths.README).read_text()
-    for name in ("published", "measured"):
+@pytest.mark.parametrize(
+    ("document", "markers"), [(paths.README, ("published", "measured")), (paths.RESULTS, ("details", "profile"))]
+)
+def test_document_has_its_markers(document, markers):
+    text = (ROOT / document).read_text()
+    for name in markers:
         markdown.between_markers(text, name, "")
 
 
-def test_committed_table_shows_the_accuracies_of_the_metric_files():
-    for path in (paths.README, paths.REPORT / "measured.md"):
-        measured = (ROOT / path).read_text().partition("Measured here")[2].splitlines()
-        for file in ROOT.glob("metrics/*/test.json"):
-            figures = json.loads(file.read_text())
-            first, second, *_ = (line for line in measured if line.startswith(f"| {file.parent.name} |"))
-            assert f"| {figures['top1']:.2f} | {figures['top5']:.2f} |" in first
-            assert f"| {figures['top1']:.2f} | {figures['mean_class_accuracy']:.2f} |" in second
+def test_committed_tables_and_summary_show_the_figures_of_the_metric_files(params, published):
+    names = summary.short_names(resolve.resolve(params).rows, published)
+    made = json.loads((ROOT / paths.SUMMARY).read_text())
+    for document in (paths.README, paths.REPORT / "measured.md"):
+        measured = (ROOT / document).read_text().partition("Measured here")[2].splitlines()
+        for row, name in names.items():
+            test = json.loads((ROOT / paths.metrics(row, "test.json")).read_text())
+            (line,) = (line for line in measured if line.startswith(f"| {name} |"))
+            assert f" | {test['top1']:.2f} | {test['top5']:.2f} | {test['mean_class_accuracy']:.2f} | " in line
+            assert (made[name]["top1"], made[name]["top5"]) == (test["top1"], test["top5"])

@@ -1,6 +1,5 @@
 """`make verify`: the same again passes, anything else does not. One pipeline is run for all of it."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -9,92 +8,52 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r2plus1d.results import provenance, verification
+from r2plus1d.results import verification
+from r2plus1d.results import verify as verifying
 from r2plus1d.system import paths
-from tests.support.commands import dvc, git
-from tests.support.project import ROOT, Project, tiny_params
+from r2plus1d.system.git import GitError
+from tests.support.commands import copy_of, git, r2plus1d
+from tests.support.project import Project
 
 ROW = "custom"
+NEW = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 8}  # another row
 TEST = str(paths.metrics(ROW, "test.json"))
-
-
-def tiniest() -> dict:
-    params = tiny_params()
-    motion = params["datasets"]["motion"]
-    motion["scale"] |= {"resolution": 0.0625}
-    motion["train"] |= {"epochs": 1}
-    motion["runtime"] |= {"workers": 0}
-    params["model"] |= {"frames": 8, "frame_interval": 2, "depth": 10}
-    params["test"] |= {"clips": 1, "crops": 1}
-    return params
-
-
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory) -> Project:
-    """One row made by its stages and committed."""
-    project = Project(tmp_path_factory.mktemp("verify") / "project", tiniest())
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, project.folder / name)
-    git(project, "init", "--quiet")
-    dvc(project, "init", "--quiet")
-    for stage in ("sources", "resolve", "download", "extract_frames", "build_lists"):
-        project.must(stage)
-    for stage in ("train", "test", "benchmark"):
-        project.must(stage, ROW)
-    stages = (
-        "sources",
-        "resolve",
-        "download",
-        "extract_frames",
-        "build_lists",
-        *(f"{s}@{ROW}" for s in provenance.STAGES),
-    )
-    dvc(project, "commit", "--quiet", "--force", *stages)
-    git(project, "add", "--all")
-    git(project, "commit", "--quiet", "--message", "all")
-    return project
+BENCHMARK = str(paths.metrics(ROW, "benchmark.json"))
+MADE = [str(paths.metrics(ROW, f"{name}.csv")) for name in ("curve", "confusion")]
+MADE += ["dvc.lock", str(paths.COVERAGE), TEST, BENCHMARK]
 
 
 @pytest.fixture(scope="module")
 def verified(committed, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
-    """What `verify` says of it, and the clone that it kept."""
-    kept = tmp_path_factory.mktemp("kept")
-    (committed.folder / "my_videos" / "README.md").write_text("changed")  # no part of it
-    (committed.folder / "params.yaml").open("a").write("# a remark that is not committed\n")
-    done = committed.run("verify", ROW, KEEP="1", TMPDIR=str(kept), PYTHONDONTWRITEBYTECODE="1")
-    git(committed, "checkout", "--quiet", ".")
+    """What `verify` says of the committed project, and the clone that it kept."""
+    project, kept = copy_of(committed, tmp_path_factory.mktemp("verify") / "project"), tmp_path_factory.mktemp("kept")
+    (project.folder / "my_videos" / "README.md").write_text("changed")  # no part of it
+    (project.folder / "params.yaml").open("a").write("# a remark that is not committed\n")
+    done = r2plus1d(project, "verify", ROW, KEEP="1", TMPDIR=str(kept))
     return done, next(kept.glob("r2plus1d-verify-*"))
 
 
 @pytest.fixture
-def verify(committed, verified, tmp_path, monkeypatch):
-    """The script as a module, in a copy of the project that a test may spoil. Instead of making everything again, it
-    takes what was made."""
-    spec = importlib.util.spec_from_file_location("verify", ROOT / "stages" / "verify.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    shutil.copytree(committed.folder, tmp_path / "project", symlinks=True)
+def verify(own, verified, tmp_path, monkeypatch):
+    """The module, in a copy of the project that a test may spoil. Instead of making everything again, it takes what was
+    made."""
     (tmp_path / "temporary").mkdir()
 
     def repro(folder, _):
-        for name in ("dvc.lock", "metrics/coverage.json", *(f"metrics/{ROW}/{f}.json" for f in ("test", "benchmark"))):
+        for name in MADE:
             shutil.copy(verified[1] / name, folder / name)
-        for name in ("curve", "confusion"):
-            shutil.copy(verified[1] / f"metrics/{ROW}/{name}.csv", folder / f"metrics/{ROW}/{name}.csv")
 
-    monkeypatch.setattr(module, "repro", repro)
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.chdir(tmp_path / "project")
-    return module
+    monkeypatch.setattr(verifying, "repro", repro)
+    monkeypatch.setattr(verifying.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(own.folder)
+    return verifying
 
 
 def commit(file: str, old: str, new: str) -> None:
     text = Path(file).read_text()
     assert old in text
     Path(file).write_text(text.replace(old, new))
-    project = Project.__new__(Project)
-    project.folder = Path()
-    git(project, "commit", "--quiet", "--all", "--message", "spoiled")
+    git(Project.at(Path()), "commit", "--quiet", "--all", "--message", "spoiled")
 
 
 def clones(tmp_path: Path) -> list[Path]:
@@ -108,15 +67,22 @@ def test_same_again_is_identical(verified):
     assert "Running stage 'download'" in done.stdout
     assert f"| models/{ROW} | identical |" in done.stdout
     assert f"| {TEST} static.top1 | identical |" in done.stdout
-    assert f"| metrics/{ROW}/benchmark.json videos_per_second | not comparable |" in done.stdout
-    assert f"| metrics/{ROW}/benchmark.json macs | identical |" in done.stdout
+    assert f"| {BENCHMARK} videos_per_second | not comparable |" in done.stdout
+    assert f"| {BENCHMARK} macs | identical |" in done.stdout
     assert "DIFFERENT" not in done.stdout
     assert f"The clone is kept in {clone}" in done.stdout
     assert list((clone / ".dvc" / "cache").rglob("*")), "the outputs did not come from a cache of its own"
 
 
+def test_record_of_the_same_work_stays_as_it_was(verified):
+    """On another day, from another commit."""
+    changed = git(Project.at(verified[1]), "status", "--porcelain").splitlines()
+    timed = {BENCHMARK, str(paths.metrics(ROW, "benchmark_machine.json")), str(paths.made_by(ROW, "benchmark"))}
+    assert {line.split()[-1] for line in changed} <= {"dvc.lock", *timed}
+
+
 def test_clone_that_nobody_asked_for_is_removed(verify, tmp_path):
-    verify.main(ROW)
+    verify.verify(ROW)
     assert clones(tmp_path) == []
 
 
@@ -126,7 +92,7 @@ def test_other_output_than_the_committed_one_is_found(verify, tmp_path, capsys):
     spoiled = f"0123456789abcdef0123456789abcdef{real[32:]}"
     commit("dvc.lock", real, spoiled)
     with pytest.raises(verify.VerificationError, match="differs from what is committed"):
-        verify.main(ROW)
+        verify.verify(ROW)
     said = capsys.readouterr().out
     assert f"| models/{ROW} | DIFFERENT | {spoiled} | {real} |" in said
     assert "1 DIFFERENT" in said
@@ -137,7 +103,7 @@ def test_other_figure_than_the_committed_one_is_found(verify, capsys):
     real = json.loads(Path(TEST).read_text())["top5"]
     commit(TEST, f'"top5": {real}', '"top5": 12.34')
     with pytest.raises(verify.VerificationError):
-        verify.main(ROW)
+        verify.verify(ROW)
     assert f"| {TEST} top5 | DIFFERENT | 12.34 | {real} |" in capsys.readouterr().out
 
 
@@ -146,7 +112,7 @@ def test_committed_file_other_than_that_of_dvc_lock_is_found(name, verify, capsy
     file = str(paths.metrics(ROW, name))
     commit(file, ",", ",9")
     with pytest.raises(verify.VerificationError):
-        verify.main(ROW)
+        verify.verify(ROW)
     assert f"| {file} | DIFFERENT |" in capsys.readouterr().out
 
 
@@ -154,41 +120,51 @@ def test_machine_with_another_torch_is_judged_by_a_tolerance(verify, capsys):
     real = json.loads(Path(TEST).read_text())["top5"]
     near = real + 8.33
     commit(TEST, f'"top5": {real}', f'"top5": {near:.2f}')
-    commit(f"metrics/{ROW}/made_by_train.json", '"torch": "2', '"torch": "1')
-    verify.main(ROW)
+    commit(str(paths.made_by(ROW, "train")), '"torch": "2', '"torch": "1')
+    verify.verify(ROW)
     said = capsys.readouterr().out
-    assert said.index("Not the same bytes here: torch ") < said.index("anew in")
+    assert said.index("Not the same bytes here: torch ") < said.index("again in")
     assert f"| {TEST} top5 | within tolerance (± " in said
     assert "3 standard deviations of the difference" in said
 
 
+def test_machine_of_every_row_counts_where_all_are_verified(verify):
+    """Not that of `custom` alone, which need not be there."""
+    assert verify.another_machine(None) == verify.another_machine(ROW) == []
+    commit("params.yaml", "zoo:\n  custom: model\n", f"zoo:\n  mine: {json.dumps(NEW)}\n")
+    record = paths.made_by("mine", "train")
+    record.parent.mkdir()
+    shutil.copy(paths.made_by(ROW, "train"), record)
+    git(Project.at(Path()), "add", str(record))
+    commit(str(record), '"torch": "2', '"torch": "1')
+    (reason,) = verify.another_machine(None)
+    assert reason.startswith("torch ")
+
+
 @pytest.mark.parametrize(
-    ("row", "spoil", "words"),
+    ("row", "spoil", "error", "words"),
     [
-        ("no_such_row", "true", "dvc.lock has no row 'no_such_row'; there are custom"),
-        (ROW, "git rm -q --cached dvc.lock && git commit -qm none", "no dvc.lock is committed"),
-        (ROW, "rm -rf .git", "needs a git clone"),
+        ("no_such_row", "true", verifying.VerificationError, "dvc.lock has no row 'no_such_row'; there are custom"),
+        (ROW, "git rm -q --cached dvc.lock && git commit -qm none", verifying.VerificationError, "no dvc.lock is comm"),
+        (ROW, "rm -rf .git", GitError, "this needs a git clone"),
     ],
 )
-def test_nothing_to_compare_with_is_said(verify, monkeypatch, tmp_path, row, spoil, words):
+def test_nothing_to_compare_with_is_said(verify, monkeypatch, tmp_path, row, spoil, error, words):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "Tester")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "tester@localhost")
     subprocess.run(spoil, shell=True, check=True)
-    with pytest.raises(verify.VerificationError, match=words):
-        verify.main(row)
+    with pytest.raises(error, match=words):
+        verify.verify(row)
     assert clones(tmp_path) == []
 
 
-def test_pipeline_that_fails_is_reported_as_failed(committed, tmp_path):
-    shutil.copytree(committed.folder, tmp_path / "project", symlinks=True)
-    project = Project.__new__(Project)
-    project.folder = tmp_path / "project"
-    (project.folder / "stages" / "resolve.py").write_text("raise SystemExit('error: of the stage')")
-    git(project, "commit", "--quiet", "--all", "--message", "spoiled")
+def test_pipeline_that_fails_is_reported_as_failed(own, tmp_path):
+    (own.folder / "stages" / "resolve.py").write_text("raise SystemExit('error: of the stage')")
+    git(own, "commit", "--quiet", "--all", "--message", "spoiled")
     (tmp_path / "temporary").mkdir()
-    failed = project.run("verify", ROW, TMPDIR=str(tmp_path / "temporary"))
+    failed = r2plus1d(own, "verify", ROW, TMPDIR=str(tmp_path / "temporary"))
     assert failed.returncode == 1
     assert "error: of the stage" in failed.stderr
     assert "dvc repro failed" in failed.stderr.splitlines()[-1]
@@ -207,5 +183,5 @@ def test_exact_outputs_stay_exact_where_arithmetic_may_differ():
     assert verification.compare_output("resolve", "configs", "a", "b", exact=False).verdict == verification.DIFFERENT
     assert verification.compare_output("train@x", "m", "a", "b", exact=False).verdict == verification.NOT_COMPARED
     assert verification.compare_output("train@x", "m", "a", None, exact=False).verdict == verification.DIFFERENT
-    counts = verification.compare_figures("metrics/x/benchmark.json", {"macs": 1}, {"macs": 2}, exact=False)
+    counts = verification.compare_figures("metrics/rows/x/benchmark.json", {"macs": 1}, {"macs": 2}, exact=False)
     assert [f.verdict for f in counts] == [verification.DIFFERENT]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.resolve import resolve
-from r2plus1d.config.schema import CUSTOM
 from r2plus1d.results import verification
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths, records
@@ -32,7 +31,7 @@ def verify(row: str | None = None) -> None:
     committed = locked(row)
     if changes := git("status", "--porcelain", "--", *records.CODE, LOCK, "metrics").splitlines():
         say(f"Not verified: {len(changes)} uncommitted changes ({', '.join(line[3:] for line in changes[:5])})")
-    for reason in (reasons := another_machine(row or CUSTOM)):
+    for reason in (reasons := another_machine(row)):
         say(f"Not the same bytes here: {reason}")
     folder, keep = Path(tempfile.mkdtemp(prefix="r2plus1d-verify-")), bool(os.environ.get("KEEP"))
     try:
@@ -97,16 +96,16 @@ def _in_git(file: Path) -> str:
     return git("hash-object", str(file)).strip()
 
 
-def another_machine(row: str) -> list[str]:
-    """Why the bytes cannot be those that the row's committed records describe."""
+def another_machine(row: str | None) -> list[str]:
+    """Why the bytes cannot be those that the committed records describe, of the row or of all rows."""
     params = strict_yaml.load(git("show", f"HEAD:{paths.PARAMS}"))
-    config = next(config for config in resolve(params, _weights()).rows if config.row == row)
     reasons: dict[str, None] = {}  # in order, once each
-    for stage in ("train", "test"):
-        if git("ls-tree", "HEAD", name := paths.made_by(row, stage).as_posix()):
-            reasons |= dict.fromkeys(differences(json.loads(git("show", f"HEAD:{name}")), config.runtime))
-        else:
-            say(f"{name} is not committed: expecting the same bytes")
+    for config in resolve(params, _weights()).rows:
+        for stage in ("train", "test") if row in (None, config.row) else ():
+            if git("ls-tree", "HEAD", name := paths.made_by(config.row, stage).as_posix()):
+                reasons |= dict.fromkeys(differences(json.loads(git("show", f"HEAD:{name}")), config.runtime))
+            else:
+                say(f"{name} is not committed: expecting the same bytes")
     return list(reasons)
 
 
