@@ -57,9 +57,9 @@ def mounted(mounting, project: Project, script: str, *arguments) -> subprocess.C
     ("stage", "row", "free", "file"),
     [
         ("download", (), 100_000, "runs/download"),
-        ("extract_frames", (), 200_000, "runs/extract"),
+        ("extract_frames", (ROW,), 200_000, "runs/extract"),
         ("train", (ROW,), 16_384, "runs/custom-"),
-        ("test", (ROW,), 8192, "metrics/custom/"),
+        ("test", (ROW,), 8192, "metrics/rows/custom/"),
     ],
 )
 def test_full_disk_ends_in_one_line_and_keeps_what_is_there(
@@ -103,7 +103,7 @@ def test_read_only_folder_ends_in_one_line(stage, row, folder, copied, mounting)
     ("stage", "row", "file", "workers"),
     [
         ("resolve", (), "params.yaml", 0),
-        ("train", (ROW,), "data/motion/frames/320p/shard-00000.tar", 1),
+        ("train", (ROW,), "data/motion/frames/custom/shard-00000.tar", 1),
         ("test", (ROW,), "models/custom/model.safetensors", 0),
     ],
 )
@@ -111,7 +111,7 @@ def test_unreadable_file_ends_in_one_line(stage, row, file, workers, copied):
     """A link to itself: nobody can read it, root neither. The frames are read by a process of their own."""
     if workers:
         params = smaller_params()
-        params["datasets"]["motion"]["runtime"]["workers"] = workers
+        params["machine"]["workers"] = workers
         copied.set(params)
     (copied.folder / file).unlink()
     (copied.folder / file).symlink_to((copied.folder / file).name)
@@ -142,7 +142,7 @@ def test_killed_worker_is_named_with_the_way_out():
     words = "a worker process was killed, most likely by the system because memory ran out"
     with pytest.raises(pool.WorkerError, match=words) as error:
         list(pool.spread(killed, [1, 2], 2))
-    assert "lower datasets.<name>.runtime.workers" in str(error.value)
+    assert "lower machine.workers" in str(error.value)
 
 
 class Dying(Killing):
@@ -166,7 +166,7 @@ def test_reader_that_ends_while_the_model_computes_is_explained():
 def test_ended_reader_process_is_named_with_the_way_out(sign):
     with pytest.raises(pool.WorkerError, match="/dev/shm") as error:
         list(loader(Killing(sign), torch.device("cpu"), 1, batch_size=1))
-    assert "lower datasets.<name>.runtime.workers" in str(error.value)
+    assert "lower machine.workers" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_gradient_that_is_not_finite_leaves_the_weights_as_they_are():
 
 SPOIL = """
 import sys
-from r2plus1d.zoo import training
-step, calls = training.step, []
+from r2plus1d.zoo import update
+step, calls = update.step, []
 def spoiled(model, optimizer, x, labels, *rest):
     calls.append(1)
     if len(calls) == 4:
@@ -236,7 +236,7 @@ def spoiled(model, optimizer, x, labels, *rest):
     if len(calls) == {last}:
         next(model.parameters()).data[:] = float("inf")
     return result
-training.step = spoiled
+update.step = spoiled
 sys.argv = ["stages/train.py", "custom"]
 exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
 """

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.system import errors
@@ -16,7 +17,9 @@ from r2plus1d.system.files import sha256
 from r2plus1d.video import extraction, groups, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
-from tests.support.project import content
+from tests.support.project import VIDEO_ROW, content
+
+SAME_SIDE = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p"  # as `custom`
 
 
 @pytest.fixture
@@ -192,3 +195,23 @@ def test_missing_frames_give_an_error_with_the_way_out(tmp_path, clip_path):
         reader.read(clip_path.name, np.array([0, 40]))
     with pytest.raises(errors.FrameError, match=r"no frames of 'other\.mp4'"):
         reader.read("other.mp4", np.array([0]))
+
+
+def test_row_of_the_same_short_side_takes_the_frames_over(project):
+    first, second = (project.folder / "data/motion/frames" / row for row in (CUSTOM, SAME_SIDE))
+    assert "the frames of custom have the same short side: 40" in project.must("extract_frames", SAME_SIDE)
+    assert content(second) == content(first)
+    assert all((second / name).samefile(first / name) for name in content(first))
+    shutil.rmtree(first)
+    taken = content(second)
+    shutil.rmtree(second)
+    assert "have the same short side" not in project.must("extract_frames", SAME_SIDE), "no row has them now"
+    assert content(second) == taken
+    assert "the frames of r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p have" in project.must("extract_frames", CUSTOM)
+    assert content(first) == taken
+
+
+def test_row_that_reads_videos_has_no_frames_packed(prepared):
+    folder = prepared.folder / "data/motion/frames" / VIDEO_ROW
+    assert list(content(folder)) == ["index.csv"]
+    assert shards.read_index(folder).empty
