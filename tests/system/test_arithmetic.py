@@ -57,6 +57,10 @@ def test_cluster_workers_use_the_pinned_kernels(monkeypatch):
     options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
     with dask.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         assert list(pool.spread(seen, range(2), 1, cluster.scheduler_address)) == [EXPECTED] * 2
+        cluster.scale(2)  # one that joins later
+        with dask.Client(cluster.scheduler_address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
+            assert list(client.run(seen).values()) == [EXPECTED] * 2
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
