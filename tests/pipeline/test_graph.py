@@ -192,13 +192,22 @@ def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):
     assert git(own, "status", "--porcelain").splitlines() == ["M dvc.lock", f" M {TRAINING}"]
 
 
-def test_changed_statement_trains_again_and_so_does_force(own):
+def test_changed_statement_trains_again(own):
     with open(own.folder / TRAINING, "a") as file:
         file.write("MORE = 1\n")
-    for options in ((), ("--force",)):
-        said = dvc(own, "repro", "--single-item", *options, "train@custom")
-        assert KEPT not in said
-        assert "Epoch(val) [1]" in said
+    said = dvc(own, "repro", "--single-item", "train@custom")
+    assert KEPT not in said
+    assert "Epoch(val) [1]" in said
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [("probe", "24 of 24 videos can be read"), pytest.param("train@custom", "Epoch(val) [1]", marks=pytest.mark.slow)],
+)
+def test_force_makes_everything_again(own, stage, words):
+    said = dvc(own, "repro", "--single-item", "--force", stage)
+    assert KEPT not in said
+    assert words in said
 
 
 def test_new_entry_of_the_zoo_gets_its_stages_and_its_place_in_tables_and_summary(own):
