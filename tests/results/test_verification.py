@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r2plus1d.results import verification
+from r2plus1d.results import summary, verification
 from r2plus1d.results import verify as verifying
 from r2plus1d.system import paths
 from r2plus1d.system.git import GitError
@@ -185,3 +185,24 @@ def test_exact_outputs_stay_exact_where_arithmetic_may_differ():
     assert verification.compare_output("train@x", "m", "a", None, exact=False).verdict == verification.DIFFERENT
     counts = verification.compare_figures("metrics/rows/x/benchmark.json", {"macs": 1}, {"macs": 2}, exact=False)
     assert [f.verdict for f in counts] == [verification.DIFFERENT]
+
+
+def test_figures_beside_timings_are_compared_one_by_one():
+    """The summary of all rows; the benchmark's counts."""
+    names = dict.fromkeys(summary.FIGURES, 50.0)
+    old = {"dataset": "motion", "videos": 144, "custom": names}
+    new = old | {"custom": names | {"static": 60.0, "top1": 90.0, "video_s": 9.0, "mib": 9}}
+    for exact, static in ((True, verification.DIFFERENT), (False, verification.WITHIN)):
+        found = {f.what.split()[1]: f for f in verification.compare_figures("metrics/summary.json", old, new, exact)}
+        assert found["custom.static"].verdict.startswith(static)
+        assert found["custom.top1"].verdict == verification.DIFFERENT
+        assert found["custom.video_s"].verdict == found["custom.mib"].verdict == verification.NOT_COMPARED
+        assert found["custom.top5"].verdict == found["dataset"].verdict == verification.SAME
+
+
+@pytest.mark.parametrize("path", ["metrics/summary.json", "metrics/rows/x/benchmark.json"])
+def test_file_that_one_side_lacks_is_found(path):
+    sides = {"stage": {path: "a"}}, {"stage": {}}
+    for committed, made in (sides, sides[::-1]):
+        (finding,) = verification.compare(committed, made, str, str, exact=False)
+        assert (finding.what, finding.verdict) == (path, verification.DIFFERENT)
