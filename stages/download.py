@@ -17,7 +17,7 @@ def main() -> None:
     name, inputs = data.dataset, [paths.DATA_CONFIG, paths.scan(data.dataset)]
     tables = [paths.manifest(name), paths.set_aside(name), paths.classes(name)]
     machine = files.machine(files.read_params(paths.PARAMS))
-    with records.recorded("download", records.SHARED, inputs, tables):
+    with records.recorded("download", records.SHARED, inputs, lambda: tables):
         work = paths.work(f"download-{name}", digest([paths.DATA_CONFIG]))
         rows, aside, classes = dispatch.bring(data, work, paths.data(name) / "videos", machine)
         write_table(paths.manifest(name), rows, Entry)

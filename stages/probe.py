@@ -17,8 +17,9 @@ def main() -> None:
     data = files.read_data(paths.DATA_CONFIG)
     name, inputs = data.dataset, [paths.manifest(data.dataset)]
     table, videos = read_table(paths.manifest(name)), paths.videos(data)
+    tables = [paths.probe(name), paths.unreadable(name)]
     machine = files.machine(files.read_params(paths.PARAMS))
-    with records.recorded("probe", records.SHARED, inputs, [paths.probe(name), paths.unreadable(name)]):
+    with records.recorded("probe", records.SHARED, inputs, lambda: tables):
         if data.loose_frames:
             counts = dict(zip(table["path"], table["frames"].tolist(), strict=True))
             readable, unreadable = probe_loose(videos, counts, data.loose_frames)

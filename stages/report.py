@@ -5,7 +5,7 @@ import sys
 import pandas as pd
 
 from r2plus1d.config import files
-from r2plus1d.config.schema import BenchmarkedRow
+from r2plus1d.config.schema import TestedRow
 from r2plus1d.results import plots, report
 from r2plus1d.results.markdown import into_document
 from r2plus1d.results.summary import short_names, summary
@@ -34,7 +34,7 @@ def main() -> None:
 
 def opened(name: str) -> report.RowFigures:
     return report.RowFigures(
-        config=files.read_row(paths.CONFIGS, name, BenchmarkedRow),
+        config=files.read_row(paths.CONFIGS, name, TestedRow),
         test=must_read_json(paths.metrics(name, "test.json")),
         benchmark=must_read_json(paths.metrics(name, "benchmark.json")),
         machine=must_read_json(paths.metrics(name, "benchmark_machine.json")),

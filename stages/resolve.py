@@ -14,13 +14,14 @@ from r2plus1d.system.stage import run
 def main() -> None:
     published = json.loads(paths.PUBLISHED.read_text(encoding="utf-8"))["rows"]
     weights = {name: row["ckpt"] for name, row in published.items()}
-    resolved = resolve.resolve(files.read_params(paths.PARAMS), weights)
+    params = files.read_params(paths.PARAMS)
+    resolved = resolve.resolve(params, weights)
     data = resolved.data
     if data.path is not None and not Path(data.path).is_dir():
         hint = "write it without ~" if data.path.startswith("~") else "give it the folder of your videos, or for them"
         raise ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
-    if data.source.kind == "folder" and data.path is not None:
-        for file in Path(data.path).rglob("*"):
+    if folder := params["datasets"].get("folder", {}).get("path"):  # DVC reads it, whatever the dataset
+        for file in Path(folder).rglob("*"):
             if file.exists() and not (file.is_file() or file.is_dir()):
                 raise ConfigError(f"{str(file)!r} is a pipe, socket or device, which DVC would read; remove it")
     for row in resolved.rows:

@@ -360,7 +360,7 @@ def test_official_split_is_the_official_one(mirror, tmp_path, kind):
 
 def test_missing_unrar_is_named_with_the_way_to_install_it(mirror, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "unrar.cffi", None)
-    with pytest.raises(ReaderError, match="install it with: pip install unrar2-cffi"):
+    with pytest.raises(ReaderError, match=r"install it with: pip install '\.\[rar\]'"):
         bring(official(mirror, tmp_path, "hmdb51"), tmp_path)
 
 

@@ -38,11 +38,11 @@ from r2plus1d.config.schema import (
 )
 from r2plus1d.system.errors import ConfigError
 
-SECTIONS: dict[str, type[Section]] = {
-    "scale": Scale,
-    "runtime": Runtime,
-    "train": TrainConfig,
-    "benchmark": BenchmarkConfig,
+SECTIONS = {  # what a dataset may say of each; the section of that name has the last word
+    "scale": list(Scale.model_fields),
+    "runtime": ["device", "threads"],  # the others are never null there
+    "train": list(TrainConfig.model_fields),
+    "benchmark": list(BenchmarkConfig.model_fields),
 }
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
 SOURCES: dict[str, type[Section]] = {
@@ -79,8 +79,8 @@ class Resolved:
                 part = section.model_validate({key: known[key] for key in section.model_fields})
                 found[f"{row.row}/{stage}.json"] = part
             # The table's accuracy is by `test`; its speed by the benchmark's own number of views of the same size.
-            crop = row.test.crop
-            views = {"clips": row.benchmark.clips, "crops": row.benchmark.crops, "resize": crop, "crop": crop}
+            views: dict[str, Any] = {"clips": row.benchmark.clips, "crops": row.benchmark.crops}
+            views |= {"resize": row.test.crop, "crop": row.test.crop, "average_clips": "prob"}
             timed = row.model_copy(update={"test": row.test.model_copy(update=views)})
             found[f"{row.row}/benchmark.json"] = timed
         return found
@@ -223,7 +223,7 @@ def _source(where: str, entry: Any, limit: Limit) -> Any:
     if not (entry.get("path") is None or isinstance(entry["path"], str)):
         raise ConfigError(f"{where}.path is {short(entry['path'])}: expected the path of a folder, or null")
     for key, known in SECTIONS.items():
-        check_keys(f"{where}.{key}", entry.get(key, {}), known.model_fields, complete=False)
+        check_keys(f"{where}.{key}", entry.get(key, {}), known, complete=False)
     section, values = SOURCES[kind], dict(entry["source"])
     if "limit" in section.model_fields:
         if "limit" in values:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from r2plus1d.results.report import RowFigures, chance
+from r2plus1d.results.report import RowFigures, chance, views_text
 from r2plus1d.system.files import replacing
 
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -49,13 +49,19 @@ def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
     save_figure(figure, path)
 
 
+def _views(rows: Sequence[RowFigures]) -> str:
+    """The views of the test, where all rows have the same."""
+    texts = {views_text(row).removesuffix(", the published protocol") for row in rows}
+    return texts.pop() if len(texts) == 1 else "all views of the test"
+
+
 @styled
 def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     """Top-1 of every row beside its static control, with chance."""
     figure = Figure((8, 3.6), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))
-    moving = axes.bar(places - 0.2, [row.test["top1"] for row in rows], 0.38, label="10 clips x 3 crops")
+    moving = axes.bar(places - 0.2, [row.test["top1"] for row in rows], 0.38, label=_views(rows))
     still = [row.test["static"]["top1"] for row in rows]
     static = axes.bar(places + 0.2, still, 0.38, color="0.7", label="static control (one view, one frame repeated)")
     for bars in (moving, static):

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from r2plus1d.config.schema import RowConfig
+from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.results.markdown import markdown_table
 
+PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
 SPLITS = {"train": "Training", "val": "Validation"}
 COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
@@ -17,7 +18,7 @@ COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5"
 class RowFigures:
     """What the stages measured for one row."""
 
-    config: RowConfig
+    config: TestedRow
     test: dict  # metrics/rows/<row>/test.json
     benchmark: dict
     machine: dict
@@ -79,8 +80,8 @@ def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverag
         f"{scale_text(first.config)}, on {device_text(first)}. Chance is {chance(coverage):.1f}% top-1."
     )
     told = (
-        "Top-1 and top-5: 10 clips x 3 crops, the published protocol. Single clip: one centre clip. Static: the same "
-        "clip with its middle frame repeated, what appearance alone scores."
+        f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. Static: the same clip with its "
+        "middle frame repeated, what appearance alone scores."
     )
     return "\n".join([head, "", markdown_table(columns, cells), "", told])
 
@@ -112,6 +113,22 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         "views. A row's weights and logs lie in `models/<row>/`."
     )
     return f"{markdown_table((*columns, 'val videos'), cells)}\n\n{told}"
+
+
+def protocol_text(rows: Sequence[RowFigures], names: Mapping[str, str]) -> str:
+    """The views of the test, such as `10 clips x 3 crops`, with the rows that have others."""
+    by_views: dict[str, list[str]] = {}
+    for row in rows:
+        by_views.setdefault(views_text(row), []).append(names[row.config.row])
+    if len(by_views) == 1:
+        return next(iter(by_views))
+    return "; ".join(f"{views} for {', '.join(short)}" for views, short in by_views.items())
+
+
+def views_text(row: RowFigures) -> str:
+    test = row.config.test
+    published = (test.clips, test.crops, test.average_clips) == PUBLISHED_VIEWS
+    return f"{test.clips} clips x {test.crops} crops{', the published protocol' if published else ''}"
 
 
 def coverage_text(counts: dict) -> str:

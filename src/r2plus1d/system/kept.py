@@ -10,31 +10,47 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from r2plus1d.system import code, paths
+from r2plus1d.system import records
 from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import read_json, write_bytes
+from r2plus1d.system.files import write_bytes
 from r2plus1d.system.git import git
 
 CODE = ("src", "stages", "constraints.txt")
+AGAIN = "R2PLUS1D_AGAIN"  # environment variable: set, everything is made again
 
 
 def gives_back(stage: str, row: str, elsewhere: Callable[[dict], bool] = lambda record: False) -> bool:
     """Whether the outputs are those that this run would make, and stand in their places again.
 
-    That takes a record of the same code (by its syntax trees) and versions, not `elsewhere` (on another
-    device), and files of code as the only dependencies that DVC names as changed. So `dvc repro --force`
-    makes everything again, and so does a stage that is run by hand.
+    That takes a record of the same code (by its syntax trees) and versions, not `elsewhere` (on another device), files
+    of code as the only dependencies that DVC names as changed, and in DVC's cache the very outputs of that record.
+    A stage that is run by hand does its work, and so does every stage where R2PLUS1D_AGAIN is set.
     """
-    record = read_json(paths.made_by(row, stage))
     started_by_another = "TORCHELASTIC_RUN_ID" in os.environ  # which has asked already
-    if "DVC_STAGE" not in os.environ or started_by_another or not isinstance(record, dict):
+    if "DVC_STAGE" not in os.environ or started_by_another or AGAIN in os.environ:
         return False
-    if code.changed(record.get("code", {"": ""})) or record.get("libraries") != code.libraries():
+    record = records.read(stage, row)
+    if not records.of_what_runs_now(record) or elsewhere(record) or not _from_cache(os.environ["DVC_STAGE"]):
         return False
-    if elsewhere(record) or not _from_cache(os.environ["DVC_STAGE"]):
+    if not records.of_files_on_disk(record):  # such as of a run that was ended before DVC had noted it
         return False
     print("the code changed in nothing that runs here (see docs/architecture.md): the outputs are taken from the cache")
     return True
+
+
+def is_whole(address: str) -> bool:
+    """Whether DVC finds the outputs of a stage as it left them; where DVC is not at work, that is believed."""
+    if "DVC_STAGE" not in os.environ:
+        return True
+    from dvc.exceptions import DvcException  # noqa: PLC0415
+    from dvc.repo import Repo  # noqa: PLC0415
+
+    try:
+        with Repo(".") as repo:
+            (stage,) = repo.stage.collect(address)
+            return not any(out.workspace_status() for out in stage.outs)
+    except DvcException:
+        return False
 
 
 def _from_cache(address: str) -> bool:

@@ -17,48 +17,66 @@ from r2plus1d.system.git import git
 
 CODE = ("src", "stages", "params.yaml", "dvc.yaml", "constraints.txt", "pyproject.toml")
 SHARED = "data"  # stands in the place of a row for the stages that all rows share
+ESSENTIAL = ("inputs", "outputs", "code", "libraries")
 VARIES = ("commit", "machine")  # from machine to machine and from day to day, with the same result
 
 
 @contextlib.contextmanager
 def recorded(
-    stage: str, row: str, inputs: list[Path], outputs: list[Path], facts: Callable[[], dict[str, Any]] = dict
+    stage: str,
+    row: str,
+    inputs: list[Path],
+    outputs: Callable[[], list[Path]],
+    facts: Callable[[], dict[str, Any]] = dict,
 ) -> Iterator[None]:
     """Writes the record when the block ends without an error.
 
-    Commit, code and inputs are those of the start, so that editing during a long run does not enter its record. `facts`
-    are asked for at the end.
+    Commit, code and inputs are those of the start, so that editing during a long run does not enter its record;
+    `outputs` and `facts` are asked for at the end. A fact may take the place of what the record says by itself.
     """
     code.running()  # remembers the trees as they are now
-    record = {"row": row, "stage": stage, "commit": commit()}
+    record: dict[str, Any] = {"row": row, "stage": stage, "commit": commit()}
     record["inputs"] = hashes([file for file in inputs if os.access(file, os.R_OK)])  # another is the work's own error
     yield
-    record |= {"outputs": hashes(outputs), "code": code.running(), "libraries": code.libraries(), **facts()}
+    record |= {"outputs": hashes(outputs()), "code": code.running(), "libraries": code.libraries(), **facts()}
     record["environment"] = {key: os.environ.get(key) for key in arithmetic.PINNED}
     file = paths.made_by(row, stage)
     if _lasting(read_json(file)) != _lasting(record):
         write_json(file, record)
 
 
-def same(stage: str, inputs: list[Path], facts: dict[str, Any], row: str) -> str | None:
-    """Another row whose stage was run on the same inputs by the same code, with the same facts, and whose outputs are
-    still there; else None."""
+def read(stage: str, row: str) -> dict[str, Any]:
+    """The record, with what every record has; an empty one where there is none, or another file."""
+    found = read_json(paths.made_by(row, stage))
+    whole = isinstance(found, dict) and all(isinstance(found.get(key), dict) for key in ESSENTIAL)
+    return found if whole else {}
+
+
+def of_what_runs_now(record: dict[str, Any]) -> bool:
+    """Whether the same code, by its syntax trees, and the same versions would run again."""
+    return bool(record) and not code.changed(record["code"]) and record["libraries"] == code.libraries()
+
+
+def of_files_on_disk(record: dict[str, Any]) -> bool:
+    """Whether what it was made from and what it made lie there as they were."""
+    return all(_unchanged(Path(path), digest) for key in ("inputs", "outputs") for path, digest in record[key].items())
+
+
+def same(stage: str, inputs: list[Path], facts: dict[str, Any], row: str) -> dict[str, Any]:
+    """The record of another row whose stage was run on the same inputs, by what runs now, with the same facts, and
+    whose outputs are still there; else an empty one."""
     now = hashes(inputs)
-    for file in sorted(paths.made_by(row, stage).parents[1].glob(f"*/made_by_{stage}.json")):
-        record = read_json(file)
-        if file.parent.name == row or not isinstance(record, dict) or record.get("inputs") != now:
+    for file in sorted(paths.RECORDS.glob(f"*/made_by_{stage}.json")):
+        record = read(stage, file.parent.name)
+        if file.parent.name == row or not of_what_runs_now(record) or record["inputs"] != now:
             continue
-        if any(record.get(key) != value for key, value in facts.items()) or code.changed(record["code"]):
-            continue
-        if record["libraries"] == code.libraries() and all(
-            map(_unchanged, *zip(*record["outputs"].items(), strict=True))
-        ):
-            return file.parent.name
-    return None
+        if all(record.get(key) == value for key, value in facts.items()) and of_files_on_disk(record):
+            return record
+    return {}
 
 
-def _unchanged(path: str, digest: str) -> bool:
-    return Path(path).is_file() and sha256(Path(path)) == digest
+def _unchanged(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest
 
 
 def hashes(files: list[Path]) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from r2plus1d.system.errors import UserError, one_line
-from r2plus1d.video.views import MAX_PIXELS, Stack
+from r2plus1d.video.stack import MAX_PIXELS, Stack
 
 # FFmpeg's names of the containers that such files are, told apart by their content. No playlists, no lists of images.
 CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,ogg"

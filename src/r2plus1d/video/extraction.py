@@ -4,8 +4,6 @@ A shard's bytes depend on the list of videos and on the code alone, not on the p
 """
 
 import functools
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -45,26 +43,6 @@ def extract(
     shards.write_index(work, (row for group in rows for row in group))
     replace_folder(work, out)
     forget(work)
-
-
-def nothing_packed(out: Path) -> None:
-    """The folder of a row that reads videos, or loose frames, where they lie: an index without a video."""
-    shutil.rmtree(out, ignore_errors=True)
-    shards.write_index(out, ())
-
-
-def take_over(packed: Path, out: Path) -> None:
-    """The frames that are packed already for another row: the same files under another name, without a copy where the
-    file system has hard links."""
-    work = out.with_name(f".{out.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    for file in sorted(packed.iterdir()):
-        try:
-            os.link(file, work / file.name, follow_symlinks=False)  # DVC's own links into its cache too
-        except OSError:
-            shutil.copyfile(file, work / file.name)
-    replace_folder(work, out)
 
 
 def _pack(number: int, group: list[Listed], videos: Path, counts: dict[str, int], short_side: int, work: Path) -> list:

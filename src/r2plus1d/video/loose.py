@@ -9,7 +9,7 @@ import numpy as np
 
 from r2plus1d.system.errors import FrameError
 from r2plus1d.video.shards import decode_into, jpeg_size
-from r2plus1d.video.views import Stack
+from r2plus1d.video.stack import Stack
 
 
 def frame_size(folder: Path, frame_name: str) -> tuple[int, int]:

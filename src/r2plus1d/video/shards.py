@@ -9,6 +9,8 @@ Frame k of a video (k from 0) is row first + k. Videos stand in sorted order, so
 
 import contextlib
 import csv
+import os
+import shutil
 import tarfile
 import tokenize
 from collections.abc import Iterable, Sequence
@@ -19,8 +21,8 @@ import pandas as pd
 import simplejpeg
 
 from r2plus1d.system.errors import FrameError, one_line
-from r2plus1d.system.files import replacing
-from r2plus1d.video.views import MAX_PIXELS, Stack
+from r2plus1d.system.files import replace_folder, replacing
+from r2plus1d.video.stack import MAX_PIXELS, Stack
 
 QUALITY = 95
 MOST_BYTES = 1 << 28  # of its JPEG
@@ -101,13 +103,6 @@ class ShardWriter:
         assert self._size is not None  # no video is without frames
         self.rows.append((self._video, self.number, self._first, len(self.spans) - self._first, *self._size))
 
-    def drop(self) -> None:
-        """Takes back the frames added since `begin`."""
-        del self.spans[self._first :]
-        self._file.seek(self._start)
-        self._file.truncate()
-        self._tar.offset = self._start
-
     def __exit__(self, *error) -> None:
         self._stack.__exit__(*error)
 
@@ -128,6 +123,32 @@ def write_index(folder: Path, rows: Iterable[Sequence]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(rows)
+
+
+def told(folder: Path) -> list[Path]:
+    """The small files that tell one folder of packed frames from another: the index, and the places of all frames,
+    since another picture has another length."""
+    return [folder / "index.csv", *sorted(folder.glob("*.npy"))]
+
+
+def nothing_packed(out: Path) -> None:
+    """The folder of a row that reads videos, or loose frames, where they lie: an index without a video."""
+    shutil.rmtree(out, ignore_errors=True)
+    write_index(out, ())
+
+
+def take_over(packed: Path, out: Path) -> None:
+    """The frames that are packed already for another row: the same files under another name, without a copy where the
+    file system has hard links."""
+    work = out.with_name(f".{out.name}.part")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for file in sorted(packed.iterdir()):
+        try:
+            os.link(file, work / file.name, follow_symlinks=False)  # DVC's own links into its cache too
+        except OSError:
+            shutil.copyfile(file, work / file.name)
+    replace_folder(work, out)
 
 
 def read_index(folder: Path) -> pd.DataFrame:

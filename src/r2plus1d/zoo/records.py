@@ -33,7 +33,7 @@ def recorded(stage: str) -> Callable:
                 device = None if taken else machine(prepare(row.config.runtime))
                 return {"seed": row.config.seed, "weights_of": taken, "machine": device}
 
-            with records.recorded(stage, name, inputs, OUTPUTS[stage](name), facts):
+            with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](name), facts):
                 return work(row)
 
         return with_record
@@ -55,7 +55,7 @@ def gives_back(stage: str, row: Row) -> bool:
 
     def elsewhere(record: dict) -> bool:
         then = record.get("machine")
-        return then is not None and any(then[key] != value for key, value in _place(row.config.runtime).items())
+        return then is not None and any(then.get(key) != value for key, value in _place(row.config.runtime).items())
 
     return kept.gives_back(stage, row.config.row, elsewhere)
 
@@ -67,9 +67,10 @@ def machine(device: torch.device) -> dict[str, str | int | None]:
 
 
 def _place(runtime: Runtime) -> dict:
-    """What decides the bytes of a machine: the GPU, or the kernels on the CPU."""
+    """What decides the bytes of a machine: the GPU, or the kernels and the number of threads on the CPU."""
     now = machine(prepare(runtime))
-    return {key: now[key] for key in ("type", "cuda", "device" if now["type"] == "cuda" else "cpu_kernels")}
+    own = ("device",) if now["type"] == "cuda" else ("cpu_kernels", "threads")
+    return {key: now[key] for key in ("type", "cuda", *own)}
 
 
 def differences(record: dict, runtime: Runtime) -> list[str]:
