@@ -163,7 +163,7 @@ LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}']
         ("a: &a [*a]\n", "nested"),
         ("a: &a {b: *a}\n", "nested"),
         ("a: " + "[" * 100_000, "more than 10000 brackets"),
-        ("a: " + "[" * 9_000, "RecursionError"),
+        ("a: " + "[" * 900, "RecursionError"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
         ("? [1, 2]\n: 3\n", "the key (1, 2) is no text"),
         ("a: " + "9" * 5000, "Exceeds the limit"),
