@@ -210,6 +210,25 @@ def test_force_makes_everything_again(own, stage, words):
     assert words in said
 
 
+def test_result_of_older_code_is_never_given_back(own):
+    """Other code was run by hand, or DVC was ended before it noted the run: the record is newer than DVC's outputs."""
+    probe = own.folder / "src/r2plus1d/video/probe.py"
+    probe.write_text(probe.read_text().replace("Probed(*row)", "Probed(*row[:3], 7)"))
+    own.must("probe")
+    said = dvc(own, "repro", "--single-item", "probe")
+    assert KEPT not in said
+    assert {line.rsplit(",")[-1] for line in (own.folder / paths.probe("motion")).read_text().splitlines()} == {
+        "width",
+        "7",
+    }
+
+
+def test_everything_is_made_again_where_that_is_asked_for(own):
+    with open(own.folder / "src/r2plus1d/video/probe.py", "a") as file:
+        file.write("# a remark\n")
+    assert KEPT not in dvc(own, "repro", "--single-item", "--force", "probe", R2PLUS1D_AGAIN="1")
+
+
 def test_new_entry_of_the_zoo_gets_its_stages_and_its_place_in_tables_and_summary(own):
     change(own, "zoo.mine", NEW)
     listed = dvc(own, "stage", "list", "--all", "--name-only").split()
