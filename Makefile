@@ -1,4 +1,5 @@
 # make repro: the environment, then the whole pipeline. make test: the same environment, then the tests.
+# make test ARGS="-m 'slow or not slow'": all of the tests; other arguments of pytest likewise.
 # make gpu: on a machine with an NVIDIA GPU, the tables of what it does there, in docs/results.md.
 # make verify [ROW=custom]: everything, or one row, made again in a clean clone and compared with what is committed.
 
@@ -14,7 +15,7 @@ repro: $(READY) published
 	@dvc repro
 
 test: $(READY)
-	@pytest -n auto --maxprocesses 4
+	@pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # What somebody has pushed to the project's DVC remote, but for videos and frames; then what must run, if anything.
 pull: $(READY)

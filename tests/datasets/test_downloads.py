@@ -195,7 +195,7 @@ def test_parts_named_after_classes_are_found_with_their_surplus(kinetics, tmp_pa
     assert "/400/val/yoga.tar.gz" not in kinetics.fetched()
 
 
-def test_listed_video_keeps_its_place_beside_a_clip_of_another_class(kinetics, tmp_path):
+def test_listed_video_keeps_its_place_where_a_clip_of_it_is_listed_for_another_class(kinetics, tmp_path):
     lines = [f"https://s3.amazonaws.com/kinetics/400/val/{label}.tar.gz" for label in LABELS]
     kinetics.files["/400/val/k400_val_path.txt"] = "\n".join(lines).encode()
     listed = name("val", 2, 0)
@@ -285,13 +285,13 @@ def test_lack_of_room_is_noticed_before_the_first_part(kinetics, tmp_path, monke
         ("/400/val/k400_val_path.txt", "", "found 'nothing'"),
     ],
 )
-def test_annotations_of_another_layout_are_refused_and_fetched_anew(kinetics, tmp_path, path, text, words):
+def test_annotations_of_another_layout_are_refused_and_fetched_again(kinetics, tmp_path, path, text, words):
     good = kinetics.files[path]
     kinetics.files[path] = text.encode()
     with pytest.raises(downloads.DownloadError) as error:
         bring(source(kinetics), tmp_path)
     assert words in str(error.value)
-    kinetics.files[path] = good  # fetched anew
+    kinetics.files[path] = good  # fetched again
     assert len(bring(source(kinetics), tmp_path)[0]) == 24
 
 

@@ -59,7 +59,7 @@ def test_given_train_and_val_folders_are_the_split(folder, tmp_path):
     rows, _ = bring(tmp_path / "both", tmp_path)
     assert all(path.startswith(f"{split}/{label}/") for path, label, split, *_ in rows)
     shutil.rmtree(tmp_path / "both" / "val")
-    with pytest.raises(manifest.DataError, match="no val/ beside it"):
+    with pytest.raises(manifest.DataError, match="no val/ next to it"):
         bring(tmp_path / "both", tmp_path)
 
 

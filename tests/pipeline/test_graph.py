@@ -105,7 +105,7 @@ def test_every_row_of_the_parameters_is_in_the_pipeline(params):
 def run_again(before: dict, after: dict) -> set[str]:
     """The stages for which a change of the parameters makes another configuration, by row; `all` stands for all rows.
 
-    Those that run after them, because they read what those make anew, are not counted.
+    Those that run after them, because they read what those make, are not counted.
     """
     if not {key for key in before if before[key] != after[key]} & set(GRAPH["resolve"]["params"]):
         return set()

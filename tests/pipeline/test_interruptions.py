@@ -129,7 +129,7 @@ def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracke
         refused = tracked.start(*REPRO, **path()).communicate(timeout=60)[0]
     assert f"stage train of {ROW} is busy: process {os.getpid()} on " in refused
     assert "Traceback" not in refused
-    tracked.start(*REPRO, **path()).communicate(timeout=120)  # goes on, or begins anew if the orphan came to its end
+    tracked.start(*REPRO, **path()).communicate(timeout=120)  # goes on, or starts over if the orphan came to its end
     assert tracked.results() == finished.results()
 
 

@@ -14,7 +14,7 @@ from tests.support.project import Project
 
 @pytest.fixture(scope="module")
 def pushed(committed, tmp_path_factory) -> Project:
-    """The committed project after `dvc push` to the folder `store` beside it; tests only look at it."""
+    """The committed project after `dvc push` to the folder `store` next to it; tests only look at it."""
     folder = tmp_path_factory.mktemp("pushed")
     project = copy_of(committed, folder / "project")
     dvc(project, "remote", "add", "--quiet", "--default", "store", str(folder / "store"))
@@ -59,7 +59,7 @@ def test_plain_pull_brings_the_same_and_names_what_stays_away(clone, pushed):
 
 
 @pytest.mark.slow
-def test_change_after_a_pull_makes_videos_and_frames_anew_and_what_it_asks_for(clone, pushed):
+def test_change_after_a_pull_runs_what_it_asks_for_and_what_was_not_pulled(clone, pushed):
     dvc(clone, "pull", "--allow-missing")
     params = clone.folder / "params.yaml"
     params.write_text(params.read_text().replace("clips: null", "clips: 2", 1))

@@ -187,7 +187,7 @@ def test_exact_outputs_stay_exact_where_arithmetic_may_differ():
     assert [f.verdict for f in counts] == [verification.DIFFERENT]
 
 
-def test_figures_beside_timings_are_compared_one_by_one():
+def test_figures_of_files_with_timings_are_compared_one_by_one():
     """The summary of all rows; the benchmark's counts."""
     names = dict.fromkeys(summary.FIGURES, 50.0)
     old = {"dataset": "motion", "videos": 144, "custom": names}

@@ -267,7 +267,7 @@ def test_value_that_is_not_finite_ends_the_training_and_keeps_the_last_good_stat
     assert copied.results() == finished.results()
 
 
-def test_damaged_state_is_reported_and_the_training_begins_anew(copied, finished):
+def test_damaged_state_is_named_and_the_training_starts_over_to_the_same_bytes(copied, finished):
     copied.clear("train", ROW)
     process = copied.start("stages/train.py", ROW)
     for line in process.stdout:

@@ -1,4 +1,4 @@
-"""What counts as another code: the syntax tree, not what stands between and beside it."""
+"""What counts as another code: the syntax tree, no comment and no docstring."""
 
 import json
 import subprocess

@@ -19,7 +19,7 @@ from r2plus1d.system.processes import cores_each, processes
 AUGMENTATION, ORDER = 0, 1  # separate the random streams drawn from one seed
 
 
-MODESTY = 15  # of reader processes beside a model on the CPU, as `nice` counts
+MODESTY = 15  # of reader processes that share the CPU with a model, as `nice` counts
 
 
 class Schedule:

@@ -228,7 +228,7 @@ def _way_out(part: Part) -> Iterator[None]:
         yield
     except (ArchiveError, RefusedError) as error:
         raise DownloadError(
-            f"{error}. Run again to fetch it anew; to go on without it, add {part.title!r} to "
+            f"{error}. Run again to fetch it once more; to go on without it, add {part.title!r} to "
             "datasets.<name>.source.skip"
         ) from error
 

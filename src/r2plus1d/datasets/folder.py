@@ -23,7 +23,7 @@ def copy(
         raise DataError(f"datasets.folder.path is {path!r}: there is no such folder")
     splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
     if list(splits) == ["train"]:
-        raise DataError(f"{root}: there is a train/ but no val/ beside it; add it, or keep neither")
+        raise DataError(f"{root}: there is a train/ but no val/ next to it; add it, or keep neither")
     found, aside = _scan(root, list(splits.values()) or [root])
     order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
     classes = sorted(order, key=lambda name: (order[name], name))
@@ -78,7 +78,7 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[Se
                 file = Path(folder, name)
                 below = file.relative_to(top).parts
                 if len(below) < 2:
-                    continue  # beside the class folders, such as a README
+                    continue  # not in a class folder: a README, say
                 if file.suffix.lower() not in VIDEO_SUFFIXES:
                     keep(file, "its name does not end like a video's")
                 elif not writable(str(file.relative_to(root))):

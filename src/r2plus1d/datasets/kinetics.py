@@ -22,7 +22,7 @@ from r2plus1d.datasets.fetch import fetch_read
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, SetAside
 
 COLUMNS = ["label", "youtube_id", "time_start", "time_end"]
-ANEW = "it was thrown away, and another run fetches it anew"
+GONE = "it was thrown away, and the next run fetches it again"
 UNUSABLE = 0.01  # share of an annotation's lines that may be of another form, such as ids that a spreadsheet mangled
 Row = tuple[str, str, int, int]  # label, YouTube id, start, end
 
@@ -67,7 +67,7 @@ def _annotation(source: KineticsSource, split: str, folder: Path) -> tuple[list[
 
 
 def _parts(source: KineticsSource, split: str, folder: Path) -> list[Part]:
-    """Beside their list, whatever addresses it gives: a copy of the mirror need not change its lists."""
+    """In the folder of their list, whatever addresses it gives: a copy of the mirror need not change its lists."""
     base = f"{source.url}/{split}"
     url = f"{base}/k{source.url.rsplit('/', 1)[1]}_{split}_path.txt"
     names = fetch_read(url, folder, lambda path: _names(read_text(path), url))
@@ -78,7 +78,7 @@ def _names(text: str, url: str) -> list[str]:
     names = [line.strip().rsplit("/", 1)[-1] for line in text.splitlines() if line.strip()]
     usable = re.compile(r"[^\x00-\x1f\x7f]{1,200}(\.tar\.gz|\.tgz)")
     if wrong := next((name for name in names if not usable.fullmatch(name)), None if names else "nothing"):
-        raise DownloadError(f"{url}: expected addresses of .tar.gz files, one a line, found {wrong[:200]!r}; {ANEW}")
+        raise DownloadError(f"{url}: expected addresses of .tar.gz files, one a line, found {wrong[:200]!r}; {GONE}")
     return names
 
 
@@ -87,7 +87,7 @@ def _rows(text: str, url: str) -> tuple[list[Row], list[tuple[int, str]]]:
     table = csv.DictReader(io.StringIO(text, newline=""), restval="")
     if missing := [name for name in COLUMNS if name not in (table.fieldnames or ())]:
         raise DownloadError(
-            f"{url}: expected a table with the columns {', '.join(COLUMNS)}, found none named {missing[0]}; {ANEW}"
+            f"{url}: expected a table with the columns {', '.join(COLUMNS)}, found none named {missing[0]}; {GONE}"
         )
     rows: list[Row] = []
     unusable = []
@@ -103,9 +103,9 @@ def _rows(text: str, url: str) -> tuple[list[Row], list[tuple[int, str]]]:
                 text = ",".join((label, youtube_id, *seconds))[:200]
                 unusable.append((table.line_num, f"{text!r} is no class, YouTube id and two seconds"))
     except csv.Error as error:
-        raise DownloadError(f"{url}, line {table.line_num}: {error}; {ANEW}") from error
+        raise DownloadError(f"{url}, line {table.line_num}: {error}; {GONE}") from error
     if not rows or len(unusable) > UNUSABLE * (len(rows) + len(unusable)):
         number, reason = unusable[0] if unusable else (table.line_num, "no rows")
         share = f"{len(unusable)} of {len(rows) + len(unusable)} lines cannot be used"
-        raise DownloadError(f"{url}, line {number}: {reason}; {share}; {ANEW}")
+        raise DownloadError(f"{url}, line {number}: {reason}; {share}; {GONE}")
     return rows, unusable

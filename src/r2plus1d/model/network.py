@@ -158,7 +158,7 @@ class Block(nn.Module):
 
     @property
     def parts(self) -> list[ConvNorm]:
-        """The convolutions beside the shortcut, in order."""
+        """The convolutions other than the shortcut, in order."""
         return [part for part in (self.conv1, self.conv2, self.conv3) if part is not None]
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:

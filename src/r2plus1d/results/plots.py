@@ -57,7 +57,7 @@ def _views(rows: Sequence[RowFigures]) -> str:
 
 @styled
 def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
-    """Top-1 of every row beside its static control, with chance."""
+    """Top-1 of every row, its static control, and chance."""
     figure = Figure((8, 3.6), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))

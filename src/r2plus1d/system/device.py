@@ -103,7 +103,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def describe(device: torch.device) -> dict[str, str | int | None]:
-    """What stands beside a timing: device, threads, versions."""
+    """What every timing is given with: device, threads, versions."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),

@@ -23,7 +23,7 @@ class BusyError(UserError):
 
 @contextlib.contextmanager
 def replacing(path: Path, rivals: bool = False) -> Iterator[Path]:
-    """A name beside `path` to write to; takes the place of `path` when the block ends without an error.
+    """A name in the folder of `path` to write to; takes the place of `path` when the block ends without an error.
 
     The name is always the same, so that the next writer clears what a killed one left. With `rivals`, writers of `path`
     at the same time, on this machine or another with the same folder, have a name each; `remove_partials` clears those.

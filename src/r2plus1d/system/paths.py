@@ -105,12 +105,12 @@ def made_by(row: str, stage: str) -> Path:
 
 
 def timed_log(row: str) -> Path:
-    """The training log with wall-clock values, beside the pipeline: not an output, since it never repeats."""
+    """The training log with wall-clock values: no output of the pipeline, since it never repeats."""
     return Path("logs") / f"{row}.log.json"
 
 
 def seconds(stage: str, row: str | None) -> Path:
-    """What a stage's last run took, beside the pipeline like the timed log."""
+    """What a stage's last run took: no output of the pipeline, as the timed log is none."""
     return Path("logs/seconds") / f"{f'{stage}@{row}' if row else stage}.json"
 
 

@@ -84,7 +84,7 @@ def cores_each() -> int:
 def replicate(model: nn.Module, example: Tensor) -> nn.Module:
     """The model with its gradients averaged over the processes, of which every backward pass must be one of all.
 
-    After its first backward pass DistributedDataParallel groups the gradients anew, and sums them in another order.
+    After its first backward pass DistributedDataParallel groups the gradients again, and sums them in another order.
     That pass is made here, with a clip of no consequence [1, 3, T, H, W], so that a resumed training rounds like one
     that went on.
     """

@@ -1,4 +1,4 @@
-"""Where a stage's seconds went: a record beside the pipeline, for `profile`.
+"""Where a stage's seconds went: a record for `profile` that the pipeline does not read.
 
 It lies in `logs/`, which neither DVC nor git sees, since times never repeat.
 """

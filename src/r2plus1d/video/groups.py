@@ -76,7 +76,7 @@ def forget(work: Path) -> None:
 
 
 def check_content(file: Path, video: Listed) -> None:
-    """Raises VideoError where the file is another than when it was listed; reading it costs little beside decoding."""
+    """Raises VideoError where the file is another than when it was listed; reading it costs little next to decoding."""
     if video.sha256 is None:
         return
     try:

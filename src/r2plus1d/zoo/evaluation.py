@@ -40,7 +40,7 @@ class Result:
 def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
     """Scores and accuracies of a trained network.
 
-    Reported beside the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
+    Reported besides the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
     frame is repeated, what appearance alone scores.
     """
     device = prepare(config.runtime)

@@ -46,7 +46,7 @@ class Inference(nn.Module):
         return self.compute(frames, self.tables(torch.arange(n * t).view(n, t), frames.device))
 
     def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
-        """As `lowering.Plain` does."""
+        """As `lowered.Plain` does."""
         key = tuple(x_FHWC.shape), tuple(indices_NT.shape), indices_NT.numpy().tobytes()
         if key in self.recordings:
             return self.recordings[key](x_FHWC)
