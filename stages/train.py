@@ -5,12 +5,8 @@ Interrupted, it goes on from the last epoch, or the last byte fetched, when it i
 
 import shutil
 import sys
-from pathlib import Path
-
-import torch.hub
 
 from r2plus1d.config.schema import RowConfig
-from r2plus1d.datasets.fetch import FetchError, fetch
 from r2plus1d.model import checkpoint
 from r2plus1d.system import paths, processes
 from r2plus1d.system.stage import run
@@ -19,6 +15,7 @@ from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
 from r2plus1d.zoo.training import Training
 from r2plus1d.zoo.update import build_arguments
+from r2plus1d.zoo.weights import file_of
 
 
 def main(name: str) -> None:
@@ -40,23 +37,13 @@ def make(row: Row) -> None:
         iterations = -(-len(row.splits["train"]) // config.videos_per_step)
         lines = [format_entry(entry, iterations) for entry in log.entries]
     else:
-        model, log = checkpoint.adopt(weights_file(config.checkpoint), arguments), Log()
+        model, log = checkpoint.adopt(file_of(config.checkpoint, "give its path as `checkpoint`"), arguments), Log()
         lines = [f"Not trained: these are the weights of {config.checkpoint}"]
         say(lines[0])
     if processes.first():
         checkpoint.save(model, paths.weights(name), arguments)
         log.write(paths.model(name), lines, paths.timed_log(name), paths.metrics(name, "curve.csv"))
         shutil.rmtree(work, ignore_errors=True)
-
-
-def weights_file(source: str) -> Path:
-    """A fetched file stays in torch's own cache, where MMAction keeps the same files under the same names."""
-    if "://" not in source:
-        return Path(source)
-    try:
-        return fetch(source, Path(torch.hub.get_dir(), "checkpoints"))
-    except FetchError as error:
-        raise FetchError(f"{error}; or fetch the file yourself and give its path as `checkpoint`") from error
 
 
 def say(text: str) -> None:

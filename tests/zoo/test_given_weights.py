@@ -1,11 +1,8 @@
 """Rows whose weights are given: published ones, or a file's."""
 
-import functools
 import hashlib
-import http.server
 import json
 import subprocess
-import threading
 
 import pytest
 import torch
@@ -19,6 +16,7 @@ from r2plus1d.system import paths
 from r2plus1d.zoo import update
 from tests.support.commands import dvc
 from tests.support.networks import same
+from tests.support.server import serving
 
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
 
@@ -37,11 +35,8 @@ def served(project, tmp_path, monkeypatch):
     digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
     name = f"{ROW}_20200729-{digest[:8]}.pth"
     (folder / "new.pth").rename(folder / name)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield project, f"http://127.0.0.1:{server.server_port}/{name}", network
-        server.shutdown()
+    with serving(folder) as address:
+        yield project, f"{address}/{name}", network
 
 
 def give(project, row: str, value) -> None:

@@ -6,14 +6,18 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.models import video
 
 import r2plus1d
 from r2plus1d.config.schema import CUSTOM
+from r2plus1d.datasets.fetch import FetchError
 from r2plus1d.model.checkpoint import CheckpointError
+from r2plus1d.model.families import FAMILIES
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from tests.support.networks import same
 from tests.support.project import ROOT
+from tests.support.server import serving
 
 WEIGHTS = paths.weights(CUSTOM)
 
@@ -46,6 +50,56 @@ def test_row_of_an_untrained_project_is_answered_with_the_command_that_trains(tm
 def test_missing_weights_file_is_named():
     with pytest.raises(CheckpointError, match=r"gone\.safetensors: No such file"):
         r2plus1d.load("gone.safetensors")
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """A network of torchvision's and its weights as torchvision publishes them."""
+    torch.manual_seed(0)
+    network = video.mc3_18(num_classes=5).eval()
+    file = tmp_path_factory.mktemp("theirs") / "mc3_18.pth"
+    torch.save(network.state_dict(), file)
+    return network, file
+
+
+def test_weights_of_another_library_are_loaded_from_a_file_or_an_address(theirs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    network, file = theirs
+    x = torch.randn(1, 3, 8, 32, 32)
+    with serving(file.parent) as address, torch.inference_mode():
+        for source in (file, f"{address}/{file.name}"):
+            loaded = r2plus1d.load(source)
+            torch.testing.assert_close(loaded(x), network(x), rtol=1e-5, atol=1e-5)
+            assert loaded.family == FAMILIES["torchvision"]
+    assert len(list(tmp_path.rglob(file.name))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("fc.bias"), "it has no cls_head.fc_cls.bias"),
+        (lambda state: state.pop("stem.0.weight"), "its four stages have 0, 0, 0, 0 blocks"),
+        (lambda state: state.pop("layer4.1.conv2.1.bias"), "layer4.1.conv2.bn.bias: nothing, expected 512"),
+        (lambda state: state.update({"layer2.2.conv1.1.bias": torch.ones(1)}), "stages have 2, 3, 2, 2 blocks"),
+        (lambda state: state.update({"layer3.0.conv2.0.weight": torch.ones(1, 1, 7, 3, 3)}), "span 3, 3, 1, 7, 1"),
+        (lambda state: state.update({"layer3.0.conv2.0.weight": torch.ones(1)}), "not the weights of an R"),
+        (lambda state: state.update({"fc.weight": torch.ones(5, 7)}), "fc_cls.weight: 5x7, expected 5x512"),
+    ],
+)
+def test_weights_of_no_known_network_are_refused_with_what_differs(theirs, tmp_path, change, words):
+    state = dict(theirs[0].state_dict())
+    change(state)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError) as error:
+        r2plus1d.load(tmp_path / "odd.pth")
+    assert str(error.value).startswith(str(tmp_path / "odd.pth"))
+    assert words in str(error.value)
+
+
+def test_address_that_gives_nothing_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with serving(tmp_path) as address, pytest.raises(FetchError, match="fetch the file yourself and give its path"):
+        r2plus1d.load(f"{address}/gone.pth")
 
 
 def test_network_is_built_in_a_program_that_imported_torch_first():

@@ -1,4 +1,5 @@
-"""Weights on disk: our safetensors, with what is needed to rebuild the network, and MMAction's .pth.
+"""Weights on disk: our safetensors, with what is needed to rebuild the network, and the .pth of MMAction, torchvision
+and IG-65M.
 
 A .pth is a pickle. It is read by torch's restricted unpickler, which builds tensors and plain values and refuses
 everything else.
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from r2plus1d.model import layouts
 from r2plus1d.model.network import Recognizer, build
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import write_bytes
@@ -43,7 +45,7 @@ def export_mmaction(model: Recognizer, path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The state dict on the CPU, of a .safetensors or of MMAction's .pth (by the file's name).
+    """The state dict on the CPU, of a .pth or a .safetensors (by the file's name), under the names that it has there.
 
     Raises CheckpointError for a missing or damaged file, and for a .pth that holds more than weights and plain values.
     """
@@ -76,6 +78,27 @@ def adopt(path: Path, built_with: dict) -> Recognizer:
     network, are no real numbers, or are not finite.
     """
     return _filled(path, load(path), built_with, _shapes(built_with))
+
+
+def recognise(path: Path) -> Recognizer:
+    """The network of a file that does not say how it was built, in evaluation mode on the CPU.
+
+    Depth, convolution, width, classes and family are read off the weights, under MMAction's names or torchvision's.
+    Raises CheckpointError, also where they are those of no such network.
+    """
+    state = load(path)
+    theirs = layouts.is_torchvision(state)
+    if theirs:
+        state = layouts.from_torchvision(state)
+    try:
+        arguments = layouts.arguments_of(state, theirs)
+        shapes = _shapes(arguments)
+    except (ValueError, IndexError) as error:  # the latter of tensors with too few axes
+        raise CheckpointError(
+            f"{path}: these are not the weights of an R(2+1)D network or one of its relatives: {error}. Known are the "
+            "names of MMAction, of torchvision's video ResNets, and of IG-65M"
+        ) from error
+    return _filled(path, state, arguments, shapes)
 
 
 def _shapes(built_with: dict) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from r2plus1d.model import winograd
+from r2plus1d.model.families import FAMILIES, MMACTION, Family
 from r2plus1d.model.network import Block, Conv2plus1d, ConvNorm, Recognizer
 from r2plus1d.video.views import to_input
 
@@ -68,8 +69,9 @@ def for_training(model: Recognizer, device: torch.device, lowered: Where = "auto
 def _where(model: Recognizer, device: torch.device, lowered: Where) -> str | None:
     if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available():
         return "cpu"
-    # The networks for GPUs are made for convolutions that are all split into a spatial and a temporal one.
+    # The networks for GPUs are made for MMAction's convolutions, all split into a spatial and a temporal one.
     split = all(isinstance(m.conv, Conv2plus1d) for m in model.modules() if isinstance(m, ConvNorm))
+    split = split and model.family == FAMILIES[MMACTION]
     return "cuda" if lowered is True and device.type == "cuda" and torch.version.hip is None and split else None
 
 
@@ -84,12 +86,12 @@ class Plain(nn.Module):
     def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
         """Logits [N, K] of clips that share frames: clip n is the frames `indices_NT[n]` of uint8 `x_FHWC`, which lie
         on the device, the indices on the CPU."""
-        return self.model(_normalised(x_FHWC)[indices_NT].transpose(1, 2))
+        return self.model(_normalised(x_FHWC, self.model.family)[indices_NT].transpose(1, 2))
 
 
-def _normalised(x_FHWC: Tensor) -> Tensor:
+def _normalised(x_FHWC: Tensor, family: Family) -> Tensor:
     """[F, 3, H, W]"""
-    return to_input(x_FHWC.unsqueeze(1), x_FHWC.device).squeeze(2)
+    return to_input(x_FHWC.unsqueeze(1), x_FHWC.device, family.mean, family.std).squeeze(2)
 
 
 class Lowered(nn.Module):
@@ -101,6 +103,7 @@ class Lowered(nn.Module):
     def __init__(self, model: Recognizer):
         super().__init__()
         backbone = model.backbone
+        self.family = model.family
         self.stem = _convolutions(backbone.conv1)
         self.blocks = nn.ModuleList(map(_LoweredBlock, backbone.blocks))
         self.last = model.cls_head.fc_cls
@@ -113,15 +116,17 @@ class Lowered(nn.Module):
         """As `Plain` does."""
         clips, t = indices_NT.shape
         parts = indices_NT.tensor_split(_parts(clips, t * x_FHWC[0, :, :, 0].numel()))
-        x, stem = _normalised(x_FHWC).permute(0, 2, 3, 1), self.stem
+        x, stem = _normalised(x_FHWC, self.family).permute(0, 2, 3, 1), self.stem
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
         return torch.cat([self._rest(_all(stem, x[part])) for part in parts])
 
     def _rest(self, x_NTHWC: Tensor) -> Tensor:
         """Logits from the stem's activations."""
-        pooled = functional.max_pool2d(x_NTHWC.flatten(0, 1).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
-        x = pooled.unflatten(0, x_NTHWC.shape[:2])
+        x = x_NTHWC
+        if self.family.stem_pool:
+            pooled = functional.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
+            x = pooled.unflatten(0, x.shape[:2])
         for block in self.blocks:
             x = block(x)
         return self.last(x.mean((1, 2, 3)))
@@ -224,8 +229,9 @@ class Trained(nn.Module):
             return self.model(x_NCTHW)
         backbone = self.model.backbone
         x = _trained(backbone.conv1, x_NCTHW.contiguous())
-        # The ReLU gives the same before and after the pooling, which leaves it a quarter to do.
-        x = torch.relu_(_Pool.apply(x.flatten(1, 2))).unflatten(1, x.shape[1:3])
+        if self.model.family.stem_pool:
+            x = _Pool.apply(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+        x = torch.relu_(x)  # it gives the same before and after the pooling, which leaves it a quarter to do
         for block in backbone.blocks:
             x = _trained_block(block, x)
         return self.model.cls_head(x)

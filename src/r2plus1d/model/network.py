@@ -2,7 +2,7 @@
 
 Shapes: N clips, C channels, T frames, H x W pixels. Parameter names are those of the published MMAction checkpoints.
 Source: Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", CVPR 2018, section 3,
-with the choices of the published Kinetics-400 rows (stem pooling, factorised shortcut, two batch-norm epsilons).
+with the choices of a family (see `families`): how the stem ends, how shortcuts and widths are split, the epsilons.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, distributed, nn
+
+from r2plus1d.model.families import FAMILIES, MMACTION, Family
 
 # Residual blocks in the four stages. Depth 10 is not in the paper: one block a stage, for scaled-down runs.
 BLOCKS = {
@@ -20,23 +22,37 @@ BLOCKS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-INNER_EPS, OUTER_EPS = 1e-5, 1e-3  # of the batch norm inside Conv2plus1d, and of the one after it
+
+
+def split_width(in_channels: int, out_channels: int, area: int) -> int:
+    """Channels between (1, k, k) and (3, 1, 1) convolutions, for the parameters of a 3 x k x k one; area is k * k."""
+    return 3 * in_channels * out_channels * area // (in_channels * area + 3 * out_channels)
 
 
 class Conv2plus1d(nn.Module):
     """(1, k, k) convolution, batch norm, ReLU, then (k, 1, 1) convolution: [N, in, T, H, W] -> [N, out, T', H', W'].
 
-    The width in between gives a k x k x k kernel's number of parameters at k = 3; the 3 stays for other kernels.
+    The width in between gives a k x k x k kernel's number of parameters at k = 3, and the 3 stays for other kernels;
+    or it is `mid`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: tuple, stride: tuple, padding: tuple):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple,
+        stride: tuple,
+        padding: tuple,
+        *,
+        mid: int | None = None,
+        family: Family = FAMILIES[MMACTION],
+    ):
         super().__init__()
         time, height, width = kernel
-        area = height * width
-        mid = 3 * in_channels * out_channels * area // (in_channels * area + 3 * out_channels)
+        mid = mid or split_width(in_channels, out_channels, height * width)
         spatial, temporal = (1, *stride[1:]), (stride[0], 1, 1)
         self.conv_s = nn.Conv3d(in_channels, mid, (1, height, width), spatial, (0, *padding[1:]), bias=False)
-        self.bn_s = nn.BatchNorm3d(mid, eps=INNER_EPS)
+        self.bn_s = nn.BatchNorm3d(mid, family.inner_eps, family.momentum)
         self.conv_t = nn.Conv3d(mid, out_channels, (time, 1, 1), temporal, (padding[0], 0, 0), bias=False)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
@@ -98,8 +114,8 @@ class OuterNorm(nn.SyncBatchNorm):
     num_batches_tracked: Tensor
     momentum: float
 
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=OUTER_EPS)
+    def __init__(self, channels: int, family: Family = FAMILIES[MMACTION]):
+        super().__init__(channels, family.outer_eps, family.momentum)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         if x_NCTHW.is_cuda:
@@ -124,10 +140,20 @@ class OuterNorm(nn.SyncBatchNorm):
 class ConvNorm(nn.Module):
     """A convolution with its outer batch norm; no activation."""
 
-    def __init__(self, conv: Conv, in_channels: int, out_channels: int, kernel: tuple, stride: tuple):
+    def __init__(
+        self,
+        family: Family,
+        conv: Conv,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple,
+        stride: tuple,
+        mid: int | None = None,
+    ):
         super().__init__()
-        self.conv = conv(in_channels, out_channels, kernel, stride, tuple(k // 2 for k in kernel))
-        self.bn = OuterNorm(out_channels)
+        split = {"mid": mid, "family": family} if conv is Conv2plus1d else {}
+        self.conv = conv(in_channels, out_channels, kernel, stride, tuple(k // 2 for k in kernel), **split)
+        self.bn = OuterNorm(out_channels, family)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.bn(self.conv(x_NCTHW))
@@ -136,25 +162,28 @@ class ConvNorm(nn.Module):
 class Block(nn.Module):
     """Residual block: two 3x3x3 convolutions, or 1x1x1, 3x3x3 and 1x1x1 with a four times wider output.
 
-    Each is of the form that `conv` says, those of 1x1x1 and the shortcut too, as in the published rows. With r2plus1d
+    Each is of the form that `conv` says, those of 1x1x1 too, and in the published rows the shortcut. With r2plus1d
     that gives a network of 1x1x1 convolutions more parameters than r3d (53.3 to 47.0 million at depth 50); the paper
     has no such network.
     """
 
-    def __init__(self, conv: Conv, in_channels: int, width: int, stride: int, bottleneck: bool):
+    def __init__(self, family: Family, conv: Conv, in_channels: int, width: int, stride: int, bottleneck: bool):
         super().__init__()
+        layer = partial(ConvNorm, family)
         one, three, step, unit = (1, 1, 1), (3, 3, 3), (stride,) * 3, (1, 1, 1)
         self.out_channels = 4 * width if bottleneck else width
         if bottleneck:
-            self.conv1 = ConvNorm(conv, in_channels, width, one, unit)
-            self.conv2 = ConvNorm(conv, width, width, three, step)
-            self.conv3: ConvNorm | None = ConvNorm(conv, width, self.out_channels, one, unit)
+            self.conv1 = layer(conv, in_channels, width, one, unit)
+            self.conv2 = layer(conv, width, width, three, step)
+            self.conv3: ConvNorm | None = layer(conv, width, self.out_channels, one, unit)
         else:
-            self.conv1 = ConvNorm(conv, in_channels, width, three, step)
-            self.conv2 = ConvNorm(conv, width, width, three, unit)
+            mid = split_width(in_channels, width, 9) if family.mid_of_block else None
+            self.conv1 = layer(conv, in_channels, width, three, step)
+            self.conv2 = layer(conv, width, width, three, unit, mid)
             self.conv3 = None
         changes_shape = stride != 1 or in_channels != self.out_channels
-        self.downsample = ConvNorm(conv, in_channels, self.out_channels, one, step) if changes_shape else None
+        shortcut = full_conv if conv is Conv2plus1d and not family.split_shortcut else conv
+        self.downsample = layer(shortcut, in_channels, self.out_channels, one, step) if changes_shape else None
 
     @property
     def parts(self) -> list[ConvNorm]:
@@ -172,16 +201,18 @@ class Block(nn.Module):
 class Stem(ConvNorm):
     """3x7x7 convolution with spatial stride 2, batch norm, ReLU: [N, 3, T, H, W] -> [N, width, T, H/2, W/2]."""
 
-    def __init__(self, conv: Conv, width: int):
-        super().__init__(conv, 3, width, (3, 7, 7), (1, 2, 2))
+    def __init__(self, family: Family, conv: Conv, width: int):
+        mid = None if family.stem_mid is None else max(1, family.stem_mid * width // 64)
+        super().__init__(family, conv, 3, width, (3, 7, 7), (1, 2, 2), mid)
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return torch.relu_(super().forward(x_NCTHW))
 
 
 class Backbone(nn.Module):
-    """[N, 3, T, H, W] -> features [N, C, T', H/32, W/32], with C = 8 * width (32 * width with bottlenecks).
+    """[N, 3, T, H, W] -> features [N, C, T', H', W'], with C = 8 * width (32 * width with bottlenecks).
 
+    H' = H/32, or H/16 in a family without pooling after the stem; W' likewise.
     T' = T/8 where the last three stages convolve in time; a stage that does not leaves T as it is. `convs` are those
     of the stem and of the four stages.
     """
@@ -191,17 +222,17 @@ class Backbone(nn.Module):
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, depth: int, width: int, convs: tuple[Conv, ...]):
+    def __init__(self, family: Family, depth: int, width: int, convs: tuple[Conv, ...]):
         super().__init__()
-        self.conv1 = Stem(convs[0], width)
+        self.conv1 = Stem(family, convs[0], width)
         # (1, 3, 3) max pooling is two-dimensional, frame by frame: MaxPool3d's backward is not deterministic on CUDA.
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if family.stem_pool else None
         channels = width
         for stage, blocks in enumerate(BLOCKS[depth]):
             layer = nn.Sequential()
             for b in range(blocks):
                 stride = 2 if stage > 0 and b == 0 else 1
-                block = Block(convs[stage + 1], channels, width << stage, stride, bottleneck=depth >= 50)
+                block = Block(family, convs[stage + 1], channels, width << stage, stride, bottleneck=depth >= 50)
                 layer.append(block)
                 channels = block.out_channels
             self.add_module(f"layer{stage + 1}", layer)
@@ -217,6 +248,8 @@ class Backbone(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def pool(self, x_NCTHW: Tensor) -> Tensor:
+        if self.maxpool is None:
+            return x_NCTHW
         n, c, t = x_NCTHW.shape[:3]
         pooled = self.maxpool(x_NCTHW.flatten(1, 2))
         return pooled.view(n, c, t, *pooled.shape[2:])
@@ -235,10 +268,11 @@ class Head(nn.Module):
 
 
 class Recognizer(nn.Module):
-    """Normalised float clips [N, 3, T, H, W] -> logits [N, num_classes]."""
+    """Normalised float clips [N, 3, T, H, W] -> logits [N, num_classes]. `family` says how to normalise them."""
 
-    def __init__(self, backbone: Backbone, head: Head):
+    def __init__(self, family: Family, backbone: Backbone, head: Head):
         super().__init__()
+        self.family = family
         self.backbone = backbone
         self.cls_head = head
 
@@ -253,20 +287,24 @@ def build(
     conv: str = "r2plus1d",
     dropout: float = 0.5,
     frames: int = 8,
+    family: str = MMACTION,
 ) -> Recognizer:
     """The network with fresh weights, drawn from torch's global generator.
 
     `width` is the number of channels after the stem (64 as published); `dropout` is the probability before the last
-    layer; `frames` is the length of the clips, which shapes the stem of `r2d` and nothing else. Raises ValueError for
-    an unknown depth or convolution.
+    layer; `frames` is the length of the clips, which shapes the stem of `r2d` and nothing else; `family` is one of
+    `families.FAMILIES`. Raises ValueError for an unknown depth, convolution or family.
     """
     if depth not in BLOCKS:
         raise ValueError(f"depth {depth} is not one of {', '.join(map(str, BLOCKS))}")
     if conv not in CONVS:
         raise ValueError(f"conv '{conv}' is not one of {', '.join(CONVS)}")
+    if family not in FAMILIES:
+        raise ValueError(f"family '{family}' is not one of {', '.join(FAMILIES)}")
+    kind = FAMILIES[family]
     convs = tuple(partial(c, frames=frames) if c is ClipConv else c for c in CONVS[conv])
-    backbone = Backbone(depth, width, convs)
-    model = Recognizer(backbone, Head(backbone.out_channels, num_classes, dropout))
+    backbone = Backbone(kind, depth, width, convs)
+    model = Recognizer(kind, backbone, Head(backbone.out_channels, num_classes, dropout))
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

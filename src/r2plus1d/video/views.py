@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from r2plus1d.video.normalisation import IMAGENET
+
 cv2.setNumThreads(1)  # what runs in parallel are clips
-MEAN = (123.675, 116.28, 103.53)  # of ImageNet, RGB, 0-255
-STD = (58.395, 57.12, 57.375)
 ATTEMPTS = 10  # at a random resized crop, before it falls back to the centred square
 
 Box = tuple[int, int, int, int]
@@ -116,9 +116,13 @@ def flip(frames: np.ndarray) -> np.ndarray:
     return out
 
 
-def to_input(clips: Tensor, device: torch.device) -> Tensor:
-    """uint8 [N, T, H, W, 3] -> normalised float32 [N, 3, T, H, W], channels last in memory, on `device`."""
+def to_input(
+    clips: Tensor, device: torch.device, mean: Sequence[float] = IMAGENET[0], std: Sequence[float] = IMAGENET[1]
+) -> Tensor:
+    """uint8 [N, T, H, W, 3] -> normalised float32 [N, 3, T, H, W], channels last in memory, on `device`.
+
+    `mean` and `std` of the three channels, from 0 to 255, are those of the network's family."""
     n, t, h, w, _ = clips.shape
     x = clips.to(device, non_blocking=True).reshape(n, t, h, w * 3).float()
-    mean, std = (torch.tensor(v, device=device).repeat(w) for v in (MEAN, STD))  # long rows, for vector instructions
-    return x.sub_(mean).div_(std).view(n, t, h, w, 3).permute(0, 4, 1, 2, 3)
+    rows = [torch.tensor(v, device=device).repeat(w) for v in (mean, std)]  # long ones, for vector instructions
+    return x.sub_(rows[0]).div_(rows[1]).view(n, t, h, w, 3).permute(0, 4, 1, 2, 3)

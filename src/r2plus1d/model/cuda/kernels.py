@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
 
-from r2plus1d.video.views import MEAN, STD
+from r2plus1d.video.normalisation import IMAGENET
 
 MULTIPLE, STEM_MULTIPLE = 8, 32  # that channels are padded to, for the tensor cores; the stem's are widest in memory
 PACKED = 16  # channels of a block of 2 x 2 pixels: 12 and 4 of zeros, for the tensor cores
@@ -31,7 +31,7 @@ def pack(frames: Tensor, dtype: torch.dtype) -> Tensor:
     block = min(128, triton.next_power_of_2(w))
     grid = s * h, triton.cdiv(w, block)
     normalise = frames.dtype == torch.uint8
-    _pack[grid](frames, y, height, width, h, w, *frames.stride(), *MEAN, *STD, normalise, block)
+    _pack[grid](frames, y, height, width, h, w, *frames.stride(), *IMAGENET[0], *IMAGENET[1], normalise, block)
     return y
 
 

@@ -1,0 +1,38 @@
+"""How the R(2+1)D networks of different sources differ, as data.
+
+Sources: MMAction's published checkpoints; torchvision 0.29, models/video/resnet.py; moabitcoin/ig65m-pytorch,
+ig65m/models.py.
+"""
+
+from dataclasses import dataclass
+
+from r2plus1d.video.normalisation import IMAGENET, KINETICS
+
+
+@dataclass(frozen=True)
+class Family:
+    """The networks of one source: `stem_mid` is the width between the two convolutions of the stem where the stem is
+    64 wide (None: as for every other one). A block whose width changes splits its second 3x3x3 convolution by its own
+    channels, or as the first one (`mid_of_block`). The shortcut is split like the other convolutions, or not.
+    """
+
+    stem_mid: int | None
+    stem_pool: bool
+    mid_of_block: bool
+    split_shortcut: bool
+    inner_eps: float  # of the batch norm between the two convolutions
+    outer_eps: float  # of the one after them
+    momentum: float  # of all batch norms, as torch counts it: the share of the new batch
+    mean: tuple[float, ...]  # of RGB pixels from 0 to 255
+    std: tuple[float, ...]
+    resized: int | tuple[int, int]  # frames for the test: their short side, or height and width
+    crop: int
+
+
+MMACTION = "mmaction"
+FAMILIES = {
+    MMACTION: Family(None, True, False, True, 1e-5, 1e-3, 0.1, *IMAGENET, resized=256, crop=256),
+    "torchvision": Family(45, False, True, False, 1e-5, 1e-5, 0.1, *KINETICS, resized=(128, 171), crop=112),
+    # The momentum of 0.9 in its code is Caffe2's: the share of what was before.
+    "ig65m": Family(45, False, False, False, 1e-3, 1e-3, 0.1, *KINETICS, resized=128, crop=112),
+}
