@@ -5,7 +5,7 @@ import sys
 from r2plus1d.config import files
 from r2plus1d.datasets import dispatch
 from r2plus1d.datasets.manifest import Entry, SetAside, write_table
-from r2plus1d.system import kept, paths, records
+from r2plus1d.system import code, kept, paths, records
 from r2plus1d.system.files import digest, write_text
 from r2plus1d.system.stage import run
 
@@ -14,11 +14,12 @@ def main() -> None:
     if kept.gives_back("download", records.SHARED):
         return
     data = files.read_data(paths.DATA_CONFIG)
-    name, inputs = data.dataset, [paths.DATA_CONFIG, paths.scan(data.dataset)]
+    name, inputs = data.dataset, [paths.DATA_CONFIG, paths.scan(data.dataset), *dispatch.given(data)]
     tables = [paths.manifest(name), paths.set_aside(name), paths.classes(name)]
     machine = files.machine(files.read_params(paths.PARAMS))
     with records.recorded("download", records.SHARED, inputs, lambda: tables):
-        work = paths.work(f"download-{name}", digest([paths.DATA_CONFIG]))
+        made = [] if data.in_place else [repr(sorted(code.below("datasets").items())), repr(code.libraries())]
+        work = paths.work(f"download-{name}", digest([paths.DATA_CONFIG], *made))
         rows, aside, classes = dispatch.bring(data, work, paths.data(name) / "videos", machine)
         write_table(paths.manifest(name), rows, Entry)
         write_table(paths.set_aside(name), aside, SetAside)

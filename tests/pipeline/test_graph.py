@@ -99,7 +99,7 @@ def test_every_section_of_the_parameters_but_machine_is_tracked(params):
 def test_every_row_of_the_parameters_is_in_the_pipeline(params):
     for name in EACH_ROW:
         assert GRAPH[name]["foreach"] == "${zoo}"
-    assert list(params["zoo"])[-1] == CUSTOM
+    assert CUSTOM in params["zoo"]
 
 
 def run_again(before: dict, after: dict) -> set[str]:
@@ -275,7 +275,7 @@ def test_pipeline_in_a_fresh_clone_leaves_git_nothing_to_say(committed, tmp_path
 
 def test_published_rows_are_those_of_the_zoo(params):
     published = json.loads((ROOT / paths.PUBLISHED).read_text())["rows"]
-    assert [*published, CUSTOM] == list(params["zoo"])
+    assert published.keys() < params["zoo"].keys()
     assert [row["top1"] for row in published.values()] == [67.30, 67.3, 68.68, 74.60]
 
 
@@ -305,6 +305,7 @@ def test_tag_with_the_published_figures_repeats_and_leaves_the_clone_as_it_is(cl
 
 def test_difference_to_the_published_figures_is_short_and_names_the_dataset(cloned, params):
     published = json.loads((ROOT / paths.PUBLISHED).read_text())
+    params["zoo"] = {row: params["zoo"][row] for row in (*published["rows"], CUSTOM)}
     names = summary.short_names(resolve.resolve(params).rows, published)
     figures = {"dataset": "motion", "videos": 144}
     figures |= {name: dict.fromkeys(summary.FIGURES, 12.34) for name in names.values()}

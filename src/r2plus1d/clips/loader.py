@@ -96,7 +96,7 @@ def _packed(collate: Callable[[list], object], items: list) -> bytes:
 
 
 def _begin(parent: int, _: int, modest: bool) -> None:
-    """In each reader process. A `modest` one works when the model, on the same cores, waits: beside readers that got
+    """In each reader process. A `modest` one works when the model, on the same cores, waits: next to readers that got
     their share of the cores, a step took 1.4 times as long."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     end_with(parent)  # or a copy would hold the stage's lock until it missed its parent

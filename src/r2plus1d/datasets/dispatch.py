@@ -34,6 +34,14 @@ def bring(
     return rows, aside, classes
 
 
+def given(config: DataConfig) -> list[Path]:
+    """The user's own lists, which the manifest follows."""
+    source = config.source
+    if not isinstance(source, ListsSource):
+        return []
+    return [Path(file) for file in (source.train, source.val, source.labels) if file is not None]
+
+
 def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Entry], list[SetAside], list[str]]:
     """By the kind of source, of whose modules only the one that is needed is loaded: a change of another one is then
     no change of this dataset's code."""

@@ -118,9 +118,5 @@ def _header(file: Path) -> str:
         if isinstance(record := read_json(path), dict) and digest in record.get("outputs", {}).values()
     ]
     lines = [f"{file}: a model of {tensors} tensors", f"  sha256       {digest}", f"  header       {told}"]
-    known = (
-        f"that of {' and '.join(same)} here: show {same[0]}"
-        if same
-        else "none beside it, and none of the same bytes here"
-    )
+    known = f"that of {' and '.join(same)} here: show {same[0]}" if same else "none, and none of the same bytes here"
     return "\n".join([*lines, f"  record       {known}"])

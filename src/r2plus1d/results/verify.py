@@ -77,7 +77,7 @@ def locked(row: str | None) -> verification.Outputs:
 def outputs(stages: dict, folder: Path | None = None) -> verification.Outputs:
     """Of a dvc.lock: that in `folder`, or the committed one. The report's files each for itself, as git names them.
 
-    Files that are in git have its name beside DVC's: the committed file may not be that of the committed dvc.lock.
+    Files that are in git have its name after DVC's: the committed file may not be that of the committed dvc.lock.
     """
     found = {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
     in_git = {line.split("\t")[1]: line.split()[2] for line in git("ls-tree", "-r", "HEAD", "metrics").splitlines()}

@@ -71,6 +71,6 @@ def _write(file: Path, video: Listed, count: int, short_side: int, writer: shard
             raise VideoError(f"{found} frames, and {count} before")
     except VideoError as error:
         raise ExtractionError(
-            f"{file}: it was readable, and is not now: {error}; run `dvc repro --force probe` to look again"
+            f"{file}: it was readable, and is not now: {error}; run `R2PLUS1D_AGAIN=1 dvc repro --force probe`"
         ) from error
     writer.end()

@@ -194,11 +194,11 @@ class FrameReader:
         try:
             places = np.lib.format.open_memmap(path.with_suffix(".npy"), mode="r")
             if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 2:
-                raise ValueError(f"{places.dtype} {list(places.shape)} in the .npy beside it")
+                raise ValueError(f"{places.dtype} {list(places.shape)} in its .npy")
             with open(path, "rb") as file:
                 for offset, length in places[first + unique].tolist():
                     if offset < 0 or not 0 < length <= MOST_BYTES:
-                        raise ValueError(f"{length} bytes at byte {offset}, says the .npy beside it")
+                        raise ValueError(f"{length} bytes at byte {offset}, says its .npy")
                     file.seek(offset)
                     _add(images, file.read(length), path, offset, video)
         except (OSError, ValueError, LookupError, OverflowError, tokenize.TokenError) as error:  # of numpy's header too

@@ -27,7 +27,9 @@ def recorded(stage: str) -> Callable:
             if not processes.first():
                 return work(row)
             name, taken = row.config.row, row.config.checkpoint if stage == "train" else None
-            inputs = row.sources() if stage == "train" else [*row.sources(), paths.weights(name)]
+            inputs = [*row.sources(), *([] if stage == "train" else [paths.weights(name)])]
+            if taken and "://" not in taken:
+                inputs.append(Path(taken))
 
             def facts() -> dict:
                 device = None if taken else machine(prepare(row.config.runtime))
@@ -44,9 +46,9 @@ def recorded(stage: str) -> Callable:
 def unfinished(row: Row) -> Path:
     """The folder of a training that is not finished: another for other data, configuration, code, versions or device,
     since only what began a training may go on with it."""
-    place = _place(row.config.runtime)
-    trees = code.running() | (code.below("model/cuda") if place["type"] == "cuda" else {})
-    texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(place))
+    deciding = _deciding(row.config.runtime)
+    trees = code.running() | (code.below("model/cuda") if deciding["type"] == "cuda" else {})
+    texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(deciding))
     return paths.work(row.config.row, digest(row.sources(), *texts))
 
 
@@ -55,7 +57,7 @@ def gives_back(stage: str, row: Row) -> bool:
 
     def elsewhere(record: dict) -> bool:
         then = record.get("machine")
-        return then is not None and any(then.get(key) != value for key, value in _place(row.config.runtime).items())
+        return then is not None and any(then.get(key) != value for key, value in _deciding(row.config.runtime).items())
 
     return kept.gives_back(stage, row.config.row, elsewhere)
 
@@ -66,8 +68,8 @@ def machine(device: torch.device) -> dict[str, str | int | None]:
     return kept_facts | {"type": device.type, "cpu_kernels": cpu_kernels(), "processes": processes.processes()}
 
 
-def _place(runtime: Runtime) -> dict:
-    """What decides the bytes of a machine: the GPU, or the kernels and the number of threads on the CPU."""
+def _deciding(runtime: Runtime) -> dict:
+    """What of a machine decides the bytes: the GPU, or the kernels and the number of threads on the CPU."""
     now = machine(prepare(runtime))
     own = ("device",) if now["type"] == "cuda" else ("cpu_kernels", "threads")
     return {key: now[key] for key in ("type", "cuda", *own)}
