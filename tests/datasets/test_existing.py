@@ -19,6 +19,7 @@ from r2plus1d.datasets.existing import find, survey
 from r2plus1d.datasets.manifest import Entry
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
+from r2plus1d.system import paths, records
 from r2plus1d.system.errors import FrameError
 from r2plus1d.video.decoding import VideoReader, decode
 from r2plus1d.zoo import update
@@ -250,6 +251,8 @@ def test_videos_in_place_give_the_lists_that_came(own, tmp_path):
     reader = VideoReader(own / "videos")
     for sample in lists.read_samples(folder, "lists", "val"):
         assert len(reader.read(sample.path, np.array([sample.num_frames - 1]))) == 1
+    recorded = json.loads((project.folder / paths.made_by(records.SHARED, "download")).read_text())["inputs"]
+    assert {str(own / f"{split}_videos.txt") for split in ("train", "val")} <= recorded.keys()
 
 
 def test_missing_list_is_told_in_one_line(own, tmp_path):

@@ -96,7 +96,7 @@ def test_video_that_changed_since_it_was_looked_at_ends_the_extraction_with_the_
     listed, counts = [Listed(video.name, sha256(video))], {video.name: 40}
     pack = functools.partial(extraction.extract, broken, work=tmp_path / "w", out=out, short_side=32)
     video.write_bytes(video.read_bytes() + b"more")
-    words = r"z_good\.mp4: it was readable, and is not now: its content is not .*run `R2PLUS1D_AGAIN=1 dvc repro --force probe`"
+    words = r"z_good\.mp4: it was readable, and is not now: its content is not .*run `R2PLUS1D_AGAIN=1 dvc"
     with pytest.raises(extraction.ExtractionError, match=words):
         pack(listed=listed, counts=counts, machines=Machines(0))
     with pytest.raises(extraction.ExtractionError, match="40 frames, and 41 before; run"):

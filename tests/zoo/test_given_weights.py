@@ -12,7 +12,7 @@ from r2plus1d.config import files
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
-from r2plus1d.system import paths
+from r2plus1d.system import paths, records
 from r2plus1d.zoo import update
 from tests.support.commands import dvc
 from tests.support.networks import same
@@ -64,6 +64,21 @@ def test_weights_in_the_published_layout_go_through_dvc_repro(served, tmp_path):
     assert {name: again[name] for name in ("test.json", "confusion.csv", "curve.csv")} == {
         name: content_of(project)[name] for name in ("test.json", "confusion.csv", "curve.csv")
     }
+
+
+def test_overwritten_file_of_weights_is_no_longer_that_of_the_record(served, tmp_path):
+    """So that `dvc repro --force` takes the new ones, though only code has changed."""
+    project, address, _ = served
+    file = tmp_path / "served" / address.rpartition("/")[2]
+    give(project, ROW, str(file))
+    project.must("resolve")
+    project.must("extract_frames", ROW)
+    project.must("train", ROW)
+    record = records.read("train", ROW)
+    assert record["weights_of"] == str(file)
+    assert records.of_files_on_disk(record)
+    file.write_bytes(file.read_bytes() + b"more")
+    assert not records.of_files_on_disk(record)
 
 
 def content_of(project) -> dict[str, bytes]:
