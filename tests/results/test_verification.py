@@ -206,3 +206,13 @@ def test_file_that_one_side_lacks_is_found(path):
     for committed, made in (sides, sides[::-1]):
         (finding,) = verification.compare(committed, made, str, str, exact=False)
         assert (finding.what, finding.verdict) == (path, verification.DIFFERENT)
+
+
+def test_stage_that_was_taken_out_of_the_pipeline_is_named_and_not_compared(verify, capsys):
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    for name in ("sources", "train@gone"):
+        lock["stages"][name] = {"cmd": "true", "outs": [{"path": name, "hash": "md5", "md5": "0" * 32, "size": 0}]}
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    git(Project.at(Path()), "commit", "--quiet", "--all", "--message", "left over")
+    assert set(verify.locked(None)) == verify.described()
+    assert "no longer has these stages of dvc.lock: sources, train@gone" in capsys.readouterr().out
