@@ -8,10 +8,10 @@ from r2plus1d.zoo import records
 
 def test_number_of_threads_counts_as_another_place_where_the_parameters_set_none():
     runtime, before = Runtime(device="cpu", gpus=1, threads=None, lowered="auto"), torch.get_num_threads()
-    here = records._place(runtime)
+    here = records._deciding(runtime)
     torch.set_num_threads(before + 1)
     try:
-        assert records._place(runtime) != here
+        assert records._deciding(runtime) != here
     finally:
         torch.set_num_threads(before)
-    assert records._place(runtime) == here
+    assert records._deciding(runtime) == here
