@@ -9,6 +9,7 @@ from torchvision.models import video
 from r2plus1d.model import layouts
 from r2plus1d.model.lowered import for_inference, for_training
 from r2plus1d.model.network import CONVS, build
+from tests.support.networks import as_trained
 
 CPU = torch.device("cpu")
 
@@ -37,22 +38,11 @@ THEIRS = {
 }
 
 
-def after_a_step(model: nn.Module) -> nn.Module:
-    """With statistics and scales other than 0 and 1, as weights that were trained have them."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval()
-
-
 @pytest.mark.parametrize("name", THEIRS)
 def test_network_of_another_library_has_the_same_logits_here(name):
     torch.manual_seed(0)
     make, expected = THEIRS[name]
-    theirs = after_a_step(make())
+    theirs = as_trained(make())
     state = layouts.from_torchvision(theirs.state_dict())
     arguments = layouts.arguments_of(state, theirs=True)
     assert arguments == {"width": 64, "num_classes": 400, **expected}
@@ -70,7 +60,7 @@ def test_network_of_another_library_has_the_same_logits_here(name):
 
 def test_frames_are_normalised_as_torchvision_does():
     torch.manual_seed(0)
-    theirs = after_a_step(video.mc3_18())
+    theirs = as_trained(video.mc3_18())
     state = layouts.from_torchvision(theirs.state_dict())
     ours = build(**layouts.arguments_of(state, theirs=True)).eval()
     ours.load_state_dict(state)
@@ -87,7 +77,7 @@ def test_frames_are_normalised_as_torchvision_does():
 @pytest.mark.parametrize("name", THEIRS)
 def test_training_step_of_another_library_has_the_same_gradients_here(name):
     torch.manual_seed(0)
-    theirs = after_a_step(THEIRS[name][0]()).double().train()
+    theirs = as_trained(THEIRS[name][0]()).double().train()
     state = layouts.from_torchvision(theirs.state_dict())
     ours = build(**layouts.arguments_of(state, theirs=True), dropout=0.0).double().train()
     ours.load_state_dict(state)

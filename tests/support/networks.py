@@ -6,14 +6,22 @@ from r2plus1d.model.network import OuterNorm, build
 
 
 def trained_a_little(**arguments):
-    """Batch norms with statistics and scales other than 0 and 1, as after training."""
+    """A network whose batch norms have seen a batch, with scales other than 0 and 1."""
     torch.manual_seed(0)
     model = build(**arguments)
     model(torch.randn(4, 3, 8, 32, 32))
+    return as_trained(model, statistics=False)
+
+
+def as_trained(model, statistics=True):
+    """In eval mode, with batch norms' scales, and statistics, other than 0 and 1, as weights that were trained have."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm3d | OuterNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            if statistics:
+                torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model.eval()
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torchvision.models import video
 
 import r2plus1d
@@ -72,6 +72,17 @@ def test_weights_of_another_library_are_loaded_from_a_file_or_an_address(theirs,
             torch.testing.assert_close(loaded(x), network(x), rtol=1e-5, atol=1e-5)
             assert loaded.family == FAMILIES["torchvision"]
     assert len(list(tmp_path.rglob(file.name))) == 1
+
+
+@pytest.mark.parametrize("name", ["mc3_18.pt", "weights", "mc3_18.safetensors"])
+def test_weights_are_known_by_their_content_whatever_the_name(theirs, tmp_path, name):
+    network, file = theirs
+    (tmp_path / name).write_bytes(file.read_bytes())
+    x = torch.randn(1, 3, 8, 32, 32)
+    save_file(network.state_dict(), tmp_path / "plain.pth")
+    with torch.inference_mode():
+        for source in (tmp_path / name, tmp_path / "plain.pth"):
+            torch.testing.assert_close(r2plus1d.load(source)(x), network(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -53,11 +53,11 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
     """The path of the file in `folder`; it is fetched only where it is not there yet.
 
     Goes on after the bytes that an interrupted call left, where they surely belong to the same file: a name with a
-    SHA-256 is checked at the end, and for other names the server has to give an ETag or a date, asked for again by If-
-    Range; such a file has a folder of its own for each address, and its SHA-256 is kept with it for later calls. Where
-    there is neither, it is fetched in one call or from its start. `arrived` takes the place of a progress bar; what it
-    raises ends the call, and the bytes are kept. Raises FetchError where the server cannot be reached or refuses, and
-    where the file's SHA-256 does not begin as its name says.
+    SHA-256 is checked at the end, and for other names the server has to give an ETag or a date, which `If-Range` asks
+    for again; such a file has a folder of its own for each address, and its SHA-256 is kept with it for later calls.
+    Where there is neither, it is fetched in one call or from its start. `arrived` takes the place of a progress bar;
+    what it raises ends the call, and the bytes are kept. Raises FetchError where the server cannot be reached or
+    refuses, and where the file's SHA-256 does not begin as its name says.
     """
     name, prefix = Path(urlsplit(url).path).name, sha256_prefix(url)
     if prefix is None:

@@ -1,10 +1,11 @@
-"""Weights on disk: our safetensors, with what is needed to rebuild the network, and the .pth of MMAction, torchvision
+"""Weights on disk: our safetensors, with what is needed to rebuild the network, and the files of MMAction, torchvision
 and IG-65M.
 
-A .pth is a pickle. It is read by torch's restricted unpickler, which builds tensors and plain values and refuses
-everything else.
+Theirs are pickles, mostly named .pth. They are read by torch's restricted unpickler, which builds tensors and plain
+values and refuses everything else.
 """
 
+import contextlib
 import io
 import json
 import pickle
@@ -25,6 +26,7 @@ from r2plus1d.system.files import write_bytes
 
 REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE = (torch.int64, torch.int32)
+ZIP, PICKLE = b"PK\3\4", b"\x80"  # how torch's files begin, and its older ones
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
 
 
@@ -45,21 +47,21 @@ def export_mmaction(model: Recognizer, path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """The state dict on the CPU, of a .pth or a .safetensors (by the file's name), under the names that it has there.
+    """The state dict on the CPU, of safetensors or of a pickle as torch writes it, under the names that it has there.
 
-    Raises CheckpointError for a missing or damaged file, and for a .pth that holds more than weights and plain values.
+    The content tells them apart. Raises CheckpointError for a missing or damaged file, and for a pickle that holds more
+    than weights and plain values.
     """
     path = Path(path)
-    return _load_pth(path) if path.suffix == ".pth" else _load_safetensors(path)
+    return _load_safetensors(path) if _is_safetensors(path) else _load_pickle(path)
 
 
 def restore(path: Path) -> Recognizer:
     """The network that `save` wrote, in evaluation mode on the CPU. Raises CheckpointError."""
     state = load(path)
-    with safe_open(path, "pt") as file:
-        built_with = (file.metadata() or {}).get(METADATA)
+    built_with = _built_with(path)
     if built_with is None:
-        raise CheckpointError(f"{path}: the header does not say how the network was built")
+        raise CheckpointError(f"{path}: it does not say how the network was built")
     try:
         arguments = json.loads(built_with)
         shapes = _shapes(arguments)
@@ -81,12 +83,15 @@ def adopt(path: Path, built_with: dict) -> Recognizer:
 
 
 def recognise(path: Path) -> Recognizer:
-    """The network of a file that does not say how it was built, in evaluation mode on the CPU.
+    """The network of any file with weights, in evaluation mode on the CPU: one that `save` wrote, or another.
 
-    Depth, convolution, width, classes and family are read off the weights, under MMAction's names or torchvision's.
-    Raises CheckpointError, also where they are those of no such network.
+    Where the file does not say how the network was built, depth, convolution, width, classes and family are read off
+    the weights, under MMAction's names or torchvision's. Raises CheckpointError, also where they are those of no such
+    network.
     """
     state = load(path)
+    if _built_with(path) is not None:
+        return restore(path)
     theirs = layouts.is_torchvision(state)
     if theirs:
         state = layouts.from_torchvision(state)
@@ -130,6 +135,22 @@ def _filled(path: Path, state: dict[str, Tensor], built_with: dict, like: dict[s
     return model.eval()
 
 
+def _is_safetensors(path: Path) -> bool:
+    """By the brace that opens the header, behind its length of 8 bytes; the name counts where nothing else tells."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(9)
+        return start[8:] == b"{" or (path.suffix == ".safetensors" and not start.startswith((ZIP, PICKLE)))
+    return path.suffix != ".pth"
+
+
+def _built_with(path: Path) -> str | None:
+    """What `save` wrote of how a network was built; None of other files."""
+    if not _is_safetensors(path):
+        return None
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get(METADATA)
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
@@ -139,10 +160,11 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: damaged, or no weights: {_first_line(error)}") from error
 
 
-def _load_pth(path: Path) -> dict[str, Tensor]:
+def _load_pickle(path: Path) -> dict[str, Tensor]:
     try:
         _refuse_packed(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # given a path, torch goes by the name
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
@@ -170,7 +192,7 @@ def _refuse_packed(path: Path) -> None:
     """A .pth is a zip without compression. With it, or with members that share their bytes, it would unpack to any
     size."""
     with open(path, "rb") as file:
-        if file.read(4) != b"PK\3\4":  # torch's older container, which has no compression
+        if file.read(4) != ZIP:  # torch's older container, which has no compression
             return
     with zipfile.ZipFile(path) as archive:
         held = sum(member.file_size for member in archive.infolist())

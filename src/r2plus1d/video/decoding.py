@@ -46,7 +46,8 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
     count, pixels, size = 0, 0, None
     try:
         with _opened(path) as (container, stream):
-            for number, frame in enumerate(container.decode(stream)):
+            packets = _packets_of(container, stream)
+            for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
                 turns = round(frame.rotation / 90) % 4
                 if size is None:
                     size = _turned(frame, turns)
@@ -64,8 +65,6 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
                 raise VideoError(f"cut off: {count} of {stream.frames} frames")
     except MemoryError:  # FFmpeg's too; it may be the machine's fault
         raise
-    except IndexError as error:  # PyAV's
-        raise VideoError("a stream begins amid the file") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(one_line(error)) from error
 
@@ -228,6 +227,16 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
     stream.codec_context.options = LIMITS
     stream.thread_type, stream.thread_count = "NONE", 1  # processes, one per core, are what runs in parallel
     return stream
+
+
+def _packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """All of one stream and the empty one at its end; streams that begin amid the file are passed over.
+
+    For those, PyAV looks behind the end of its list of streams, and by what lies there in memory it ends as it should
+    or with an IndexError; by then everything of `stream` has come.
+    """
+    with contextlib.suppress(IndexError):
+        yield from container.demux(stream)
 
 
 def _check_pixels(height: int, width: int) -> None:

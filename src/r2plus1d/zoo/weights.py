@@ -14,8 +14,8 @@ from r2plus1d.system import paths
 def load(source: str | Path) -> Recognizer:
     """The network of a trained row, such as "custom", of a file or of an https address, in eval mode on the CPU.
 
-    A row is looked up below models/ of the working directory. A file is a model.safetensors of this project or a .pth
-    of MMAction, torchvision or IG-65M; one that is fetched stays in torch's cache.
+    A row is looked up below models/ of the working directory. A file is a model.safetensors of this project or weights
+    of MMAction, torchvision or IG-65M, in safetensors or pickled; one that is fetched stays in torch's cache.
 
     The network takes normalised float clips [N, 3, T, H, W] and returns logits [N, K]. Its `family` says how to
     normalise (see `video.views.to_input`), and the size that it was trained for. Raises CheckpointError, FetchError.
@@ -29,7 +29,7 @@ def load(source: str | Path) -> Recognizer:
             raise CheckpointError(f"{name!r} is no trained row below {file.parents[1].absolute()}; {hint}")
     else:
         file = file_of(name, "give its path")
-    return checkpoint.recognise(file) if file.suffix == ".pth" else checkpoint.restore(file)
+    return checkpoint.recognise(file)
 
 
 def file_of(source: str, way_out: str) -> Path:
