@@ -178,12 +178,14 @@ def test_sparse_tar_member_is_bounded_by_its_full_size_and_never_unpacked(tmp_pa
     assert (list(found), odd) == (["good.mp4"], [("holes.mp4", "not a plain file")])
 
 
-def test_zip_member_without_a_name_is_refused(tmp_path):
+def test_member_without_a_name_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a", "w") as archive:
         archive.writestr("1.mp4", VIDEO)
         archive.filelist[0].filename = ""
-    with pytest.raises(archives.ArchiveError):
-        unpack(tmp_path / "a")
+    tar(tmp_path / "b", [("1.mp4", VIDEO), ("", VIDEO)])
+    for name in ("a", "b"):
+        with pytest.raises(archives.ArchiveError, match=f"{name}: damaged, or no archive"):
+            unpack(tmp_path / name)
 
 
 def test_content_before_the_start_of_a_zip_is_refused(tmp_path):

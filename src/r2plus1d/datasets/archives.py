@@ -46,7 +46,7 @@ class ReaderError(UserError):
 
 
 class DamageError(Exception):
-    """UnRAR's errors, which exist only where it is installed."""
+    """What no library says: a member without a name; UnRAR's errors, which exist only where it is installed."""
 
 
 DAMAGE = (
@@ -127,6 +127,8 @@ def members(archive: Path) -> Iterator[Member]:
         for count, member in enumerate(kind(archive), 1):
             if count > MEMBERS:
                 raise ArchiveError(f"{archive}: more than {MEMBERS} members; nothing more of it is unpacked")
+            if member is not None and not member.name:
+                raise DamageError("a member without a name")
             if member is not None and not PurePosixPath(member.name).name.startswith("._"):
                 yield member
 
