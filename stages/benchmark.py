@@ -21,7 +21,7 @@ def main(name: str) -> None:
 def measure(row: Row) -> None:
     name = row.config.row
     model = checkpoint.restore(paths.weights(name))
-    figures, measured_on = benchmark.benchmark(row.config, model, row.splits, row.reader, len(row.classes))
+    figures, measured_on = benchmark.benchmark(row.config, model, row.splits, row.reader)
     write_json(paths.metrics(name, "benchmark.json"), figures)
     write_json(paths.metrics(name, "benchmark_machine.json"), measured_on)
     print(f"{name}: {figures['videos_per_second']} video/s, {figures['memory_mib']} MiB on {measured_on['device']}")

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from r2plus1d.config import files, resolve
 from r2plus1d.system import paths
@@ -15,7 +16,7 @@ def main() -> None:
     published = json.loads(paths.PUBLISHED.read_text(encoding="utf-8"))["rows"]
     weights = {name: row["ckpt"] for name, row in published.items()}
     params = files.read_params(paths.PARAMS)
-    resolved = resolve.resolve(params, weights)
+    resolved = resolve.resolve(params, weights, _networks(params))
     data = resolved.data
     if data.path is not None and not Path(data.path).is_dir():
         hint = "write it without ~" if data.path.startswith("~") else "give it the folder of your videos, or for them"
@@ -24,11 +25,25 @@ def main() -> None:
         for file in Path(folder).rglob("*"):
             if file.exists() and not (file.is_file() or file.is_dir()):
                 raise ConfigError(f"{str(file)!r} is a pipe, socket or device, which DVC would read; remove it")
-    for row in resolved.rows:
-        if row.checkpoint and "://" not in row.checkpoint and not Path(row.checkpoint).is_file():
-            raise ConfigError(f"{row.row}: checkpoint is {row.checkpoint!r}: there is no such file")
     for name, config in resolved.files().items():
         write_text(paths.CONFIGS / name, files.dump(config))
+
+
+def _networks(params: dict) -> dict[str, dict[str, Any]]:
+    """What the weights on this machine that rows name are of, by path."""
+    found = {}
+    rows = {"model": params["model"], **{f"zoo.{name}": row for name, row in params["zoo"].items()}}
+    for name, row in rows.items():
+        for key in resolve.WEIGHTS:
+            value = row.get(key) if isinstance(row, dict) else None
+            if not isinstance(value, str) or "://" in value or not ("/" in value or "." in value):
+                continue
+            if not Path(value).is_file():
+                raise ConfigError(f"{name}.{key} is {value!r}: there is no such file")
+            from r2plus1d.model.checkpoint import network_of  # noqa: PLC0415 (torch, for seconds, and few rows need it)
+
+            found[value] = network_of(Path(value))
+    return found
 
 
 if __name__ == "__main__":

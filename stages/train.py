@@ -14,8 +14,7 @@ from r2plus1d.zoo import records
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
 from r2plus1d.zoo.training import Training
-from r2plus1d.zoo.update import build_arguments
-from r2plus1d.zoo.weights import file_of
+from r2plus1d.zoo.weights import finished_network
 
 
 def main(name: str) -> None:
@@ -30,18 +29,17 @@ def main(name: str) -> None:
 
 @records.recorded("train")
 def make(row: Row) -> None:
-    name, config, classes = row.config.row, row.config, len(row.classes)
-    arguments, work = build_arguments(config, classes), records.unfinished(row)
+    name, config, work = row.config.row, row.config, records.unfinished(row)
     if config.checkpoint is None:
-        model, log = Training(config, row.splits, row.reader, classes, work, row.workers, say).run()
+        model, log = Training(config, row.splits, row.reader, row.classes, work, row.workers, say).run()
         iterations = -(-len(row.splits["train"]) // config.videos_per_step)
         lines = [format_entry(entry, iterations) for entry in log.entries]
     else:
-        model, log = checkpoint.adopt(file_of(config.checkpoint, "give its path as `checkpoint`"), arguments), Log()
+        model, log = finished_network(config, row.classes), Log()
         lines = [f"Not trained: these are the weights of {config.checkpoint}"]
         say(lines[0])
     if processes.first():
-        checkpoint.save(model, paths.weights(name), arguments)
+        checkpoint.save(model, paths.weights(name))
         log.write(paths.model(name), lines, paths.timed_log(name), paths.metrics(name, "curve.csv"))
         shutil.rmtree(work, ignore_errors=True)
 

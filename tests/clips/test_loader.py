@@ -21,6 +21,22 @@ def test_epoch_has_every_sample_once_and_the_last_batch_too():
     assert list(loader.Schedule(10, 4, 1, start=1, epochs=2)) == batches[3:]
 
 
+def test_balanced_epoch_has_as_many_samples_and_every_class_equally_often():
+    labels = [0] * 12 + [1] * 3 + [2]
+    for epoch, batches in enumerate(
+        (list(Schedule(16, 5, 1, 0, 1, labels=labels)), list(Schedule(16, 5, 1, 1, 2, labels=labels)))
+    ):
+        drawn = [index for batch in batches for _, index in batch]
+        assert [len(batch) for batch in batches] == [5, 5, 5, 1]
+        counts = [sum(labels[index] == k for index in drawn) for k in range(3)]
+        assert sorted(counts) == [5, 5, 6]
+        assert drawn.count(15) == counts[2]
+        assert {drawn.count(index) for index in range(12, 15)} <= {1, 2}, "in turn, not at random"
+        assert max(drawn.count(index) for index in range(12)) == 1
+        assert {item for batch in batches for item, _ in batch} == {epoch}
+    assert list(Schedule(16, 5, 1, 0, 2, labels=labels))[4:] == list(Schedule(16, 5, 1, 1, 2, labels=labels))
+
+
 class Priority(items.Clips):
     """Of the process that reads."""
 

@@ -256,7 +256,7 @@ def test_rewritten_step_trains_the_network_that_the_plain_one_does(tmp_path, pre
     found, start = [], torch.cat([p.flatten() for p in update.build_model(own, len(row.classes)).parameters()])
     for name, rewrite in (("plain", lambda network, *_: network), ("fast", lambda network, *_: Training(network, F32))):
         monkeypatch.setattr(training, "for_training", rewrite)
-        made = training.Training(own, samples, row.reader, len(row.classes), tmp_path / name, 0, print)
+        made = training.Training(own, samples, row.reader, row.classes, tmp_path / name, 0, print)
         trained, log = made.run()
         losses = [entry["loss"] for entry in log.entries if entry["mode"] == "train"]
         found.append((losses, torch.cat([p.flatten() for p in trained.parameters()]) - start))

@@ -39,7 +39,7 @@ def recorded(project, monkeypatch) -> Project:
 def make_model(row) -> None:
     arguments = {"depth": 10, "conv": "r2plus1d", "width": 4, "num_classes": 3, "dropout": 0.0, "frames": 8}
     torch.manual_seed(0)
-    checkpoint.save(build(**arguments), paths.weights(row.config.row), arguments)
+    checkpoint.save(build(**arguments), paths.weights(row.config.row))
 
 
 def read_record() -> dict:

@@ -236,7 +236,7 @@ def _weights() -> tuple[bytes, bytes, bytes]:
     torch.manual_seed(0)
     model = build(**NETWORK)
     state = {"state_dict": {"a": torch.arange(6.0).view(2, 3), "b": torch.arange(4)}}
-    checkpoint.save(model, SCRATCH / "seed.safetensors", NETWORK)
+    checkpoint.save(model, SCRATCH / "seed.safetensors")
     legacy = made(lambda path: torch.save(state, path, _use_new_zipfile_serialization=False))
     return legacy, made(lambda path: torch.save(state, path)), (SCRATCH / "seed.safetensors").read_bytes()
 

@@ -14,7 +14,7 @@ from r2plus1d.config import schema
 from r2plus1d.model import checkpoint
 from r2plus1d.system import arithmetic, paths
 from r2plus1d.video.shards import read_index
-from r2plus1d.zoo import evaluation, training, update
+from r2plus1d.zoo import evaluation, training, update, weights
 from r2plus1d.zoo.rows import open_row
 from tests.support.project import Project, content
 
@@ -107,8 +107,8 @@ def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_
     plain = single.runtime.model_copy(update={"lowered": False})  # as several processes train
     single = single.model_copy(update={"runtime": plain})
     build = update.build_model
-    monkeypatch.setattr(training, "build_model", lambda *arguments: split(build(*arguments)))
-    made = training.Training(single, row.splits, row.reader, len(row.classes), tmp_path, 0, lambda _: None)
+    monkeypatch.setattr(weights, "build_model", lambda *arguments: split(build(*arguments)))
+    made = training.Training(single, row.splits, row.reader, row.classes, tmp_path, 0, lambda _: None)
     model, log = made.run()
     start = build(single, len(row.classes)).state_dict()
     ours, expected = load_file(WEIGHTS), model.state_dict()

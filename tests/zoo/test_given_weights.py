@@ -87,7 +87,12 @@ def content_of(project) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("no/such/file.pth", "there is no such file"), ("weights.zip", "expected published, the path"), (7, "is 7")],
+    [
+        ("no/such/file.pth", "there is no such file"),
+        ("weights.zip", "there is no such file"),
+        ("publishd", "did you mean 'published'"),
+        (7, "is 7"),
+    ],
 )
 def test_checkpoint_that_cannot_be_is_found_out_in_the_first_stage(project, value, words):
     give(project, ROW, value)

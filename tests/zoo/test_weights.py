@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -9,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import video
 
 import r2plus1d
+from r2plus1d.config import origins
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets.fetch import FetchError
+from r2plus1d.model import layouts
 from r2plus1d.model.checkpoint import CheckpointError
-from r2plus1d.model.families import FAMILIES
+from r2plus1d.model.families import FAMILIES, View
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
-from tests.support.networks import same
+from r2plus1d.zoo import weights
+from tests.support.networks import as_trained, same
 from tests.support.project import ROOT
 from tests.support.server import serving
 
@@ -31,6 +35,59 @@ def test_trained_network_is_loaded_by_its_row_or_its_file(source, finished, monk
     with torch.inference_mode():
         logits = network(torch.zeros(1, 3, 8, 32, 32))
     assert logits.shape == (1, len(paths.labels("motion").read_text().splitlines()))
+
+
+def test_loaded_row_knows_its_classes_and_its_own_test_and_the_file_alone_its_training_view(finished, monkeypatch):
+    monkeypatch.chdir(finished.folder)
+    network, alone = r2plus1d.load(CUSTOM), r2plus1d.load(WEIGHTS)
+    assert network.classes == alone.classes == paths.labels("motion").read_text().splitlines()
+    assert network.family == FAMILIES["mmaction"]
+    assert network.view == View(frames=8, frame_interval=8, resize=32, crop=32, clips=1, crops=1)
+    assert alone.view == View(frames=8, frame_interval=8, resize=32, crop=28, clips=10, crops=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "frames", "classes"),
+    [
+        ("torchvision", "torchvision", 16, ["a", "b", "c", "d", "e"]),
+        ("ig65m_8_kinetics", "ig65m", 8, ["a", "b", "c", "d", "e"]),
+        ("ig65m_32", "ig65m", 32, None),
+        ("published", "mmaction", 32, ["a", "b", "c", "d", "e"]),
+    ],
+)
+def test_name_of_published_weights_gives_their_network_classes_and_view(
+    name, family, frames, classes, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    start = as_trained(r2plus1d.build(depth=18, width=8, num_classes=5, family=family))
+    state = start.state_dict() if family == "mmaction" else layouts.to_torchvision(start.state_dict())
+    torch.save(state, tmp_path / "theirs.pth")
+    with serving(tmp_path) as address:
+        url = f"{address}/theirs.pth"
+        record = types.SimpleNamespace(url=url, meta={"categories": ["a", "b", "c", "d", "e"]})
+        monkeypatch.setattr(weights, "_of_torchvision", lambda _: record)
+        monkeypatch.setattr(weights, "_best_published", lambda: url)
+        monkeypatch.setattr(origins, "IG65M", dict.fromkeys(origins.IG65M, url))
+        network = r2plus1d.load(name)
+    assert all(torch.equal(tensor, start.state_dict()[key]) for key, tensor in network.state_dict().items())
+    assert (network.family, network.view.frames, network.classes) == (FAMILIES[family], frames, classes)
+    assert not network.training
+
+
+def test_torchvision_says_where_its_weights_lie_and_what_their_classes_are():
+    for source, file in (
+        ("torchvision:r2plus1d_18", "r2plus1d_18-91a641e6"),
+        ("torchvision:mc3_18", "mc3_18-a90a0ba3"),
+    ):
+        record = weights._of_torchvision(source)
+        assert record.url == f"https://download.pytorch.org/models/{file}.pth"
+        assert len(record.meta["categories"]) == 400
+
+
+def test_most_accurate_published_row_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert weights._best_published().endswith("-63462eb3.pth")
 
 
 def test_unknown_row_is_answered_with_the_known_ones_in_one_line(finished, monkeypatch):
@@ -90,11 +147,11 @@ def test_weights_are_known_by_their_content_whatever_the_name(theirs, tmp_path, 
     [
         (lambda state: state.pop("fc.bias"), "it has no cls_head.fc_cls.bias"),
         (lambda state: state.pop("stem.0.weight"), "its four stages have 0, 0, 0, 0 blocks"),
-        (lambda state: state.pop("layer4.1.conv2.1.bias"), "layer4.1.conv2.bn.bias: nothing, expected 512"),
+        (lambda state: state.pop("layer4.1.conv2.1.bias"), "layer4.1.conv2.bn.bias is nothing, not 512"),
         (lambda state: state.update({"layer2.2.conv1.1.bias": torch.ones(1)}), "stages have 2, 3, 2, 2 blocks"),
         (lambda state: state.update({"layer3.0.conv2.0.weight": torch.ones(1, 1, 7, 3, 3)}), "span 3, 3, 1, 7, 1"),
         (lambda state: state.update({"layer3.0.conv2.0.weight": torch.ones(1)}), "not the weights of an R"),
-        (lambda state: state.update({"fc.weight": torch.ones(5, 7)}), "fc_cls.weight: 5x7, expected 5x512"),
+        (lambda state: state.update({"fc.weight": torch.ones(5, 7)}), "fc_cls.weight is 5x7, not 5x512"),
     ],
 )
 def test_weights_of_no_known_network_are_refused_with_what_differs(theirs, tmp_path, change, words):

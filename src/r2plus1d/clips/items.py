@@ -135,5 +135,9 @@ class TestVideos(Clips):
         clip, test, sample = self.config.clip, self.config.test, self.samples[index]
         indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, test.clips)
         distinct, places = np.unique(indices, return_inverse=True)
-        frames = views.resize_short_side(self.reader.read(sample.path, distinct, sample.num_frames), test.resize)
+        frames = self.reader.read(sample.path, distinct, sample.num_frames)
+        if isinstance(test.resize, int):
+            frames = views.resize_short_side(frames, test.resize)
+        else:
+            frames = views.resize(frames, (test.resize[0], test.resize[1]))
         return TestVideo(torch.from_numpy(frames), torch.from_numpy(places.reshape(indices.shape)), sample.label)

@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,15 +24,27 @@ MODESTY = 15  # of reader processes that share the CPU with a model, as `nice` c
 
 class Schedule:
     """The batches of all epochs from `start` on: lists of (epoch, index). Every sample once an epoch, in an order drawn
-    from the seed and the epoch; the last batch of an epoch may be smaller.
+    from the seed and the epoch; the last batch of an epoch may be smaller. Given the samples' `labels`, an epoch has as
+    many samples, but of each class equally many, or one more: those of a small class come again.
 
     Of each batch, the share of process `rank` of `processes`: shares differ by one at most, and the first process has
     one of the largest.
     """
 
-    def __init__(self, count: int, batch: int, seed: int, start: int, epochs: int, rank: int = 0, processes: int = 1):
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        seed: int,
+        start: int,
+        epochs: int,
+        rank: int = 0,
+        processes: int = 1,
+        labels: Sequence[int] | None = None,
+    ):
         self.count, self.batch, self.seed, self.start, self.epochs = count, batch, seed, start, epochs
         self.rank, self.processes = rank, processes
+        self.by_class = None if labels is None else [np.flatnonzero(np.equal(labels, k)) for k in sorted(set(labels))]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -47,10 +59,23 @@ class Schedule:
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch in range(self.start, self.epochs):
-            order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.count).tolist()
+            order = self._order(np.random.default_rng([self.seed, ORDER, epoch]))
             for first in range(0, self.count, self.batch):
                 shares = np.array_split(order[first : first + self.batch], self.processes)
                 yield [(epoch, index) for index in shares[self.rank].tolist()]
+
+    def _order(self, rng: np.random.Generator) -> list[int]:
+        """Of one epoch's samples."""
+        if self.by_class is None:
+            return rng.permutation(self.count).tolist()
+        share, rest = divmod(self.count, len(self.by_class))
+        more = set(rng.permutation(len(self.by_class))[:rest].tolist())
+        drawn: list[int] = []
+        for number, own in enumerate(self.by_class):
+            size = share + (number in more)
+            rounds = [rng.permutation(own) for _ in range(-(-size // len(own)))]
+            drawn += np.concatenate(rounds)[:size].tolist() if rounds else []
+        return rng.permutation(drawn).tolist()
 
 
 class _Loader(DataLoader):

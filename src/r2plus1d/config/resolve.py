@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from r2plus1d.config.files import machine
 from r2plus1d.config.messages import check_keys, check_mapping, check_name, nearest, short
+from r2plus1d.config.origins import FULL_WIDTH, ROW, Origin, origin
 from r2plus1d.config.schema import (
     CUSTOM,
     ROW_FILES,
@@ -22,6 +23,7 @@ from r2plus1d.config.schema import (
     BenchmarkedRow,
     ClipConfig,
     DataConfig,
+    FinetuneConfig,
     FolderSource,
     FramesConfig,
     KineticsSource,
@@ -36,6 +38,7 @@ from r2plus1d.config.schema import (
     TestConfig,
     TrainConfig,
 )
+from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 
 SECTIONS = {  # what a dataset may say of each; the section of that name has the last word
@@ -58,6 +61,8 @@ SOURCES: dict[str, type[Section]] = {
 Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and the values given there
 ROW_SECTIONS = ("model", "train", "test", "benchmark")
 SHARED_SECTIONS = ("runtime", "machine", "scale", "limit")
+WEIGHTS = ("init", "checkpoint")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 MODEL = "model"  # what the row `custom` says of itself: that the sections above describe it
 
 
@@ -86,14 +91,18 @@ class Resolved:
         return found
 
 
-def resolve(params: Mapping[str, Any], published: Mapping[str, str] = MappingProxyType({})) -> Resolved:
+def resolve(
+    params: Mapping[str, Any], published: Mapping[str, str] = NOTHING, files: Mapping[str, Mapping[str, Any]] = NOTHING
+) -> Resolved:
     """The data configuration and one configuration for each row of the zoo.
 
-    `published` are the addresses of the published weights, by row. Raises ConfigError for a key that does not exist
-    (with the nearest that does), a missing key, or a value of a wrong type or out of range.
+    `published` are the addresses of the published weights, by row; `files` the networks of weights on this machine, by
+    path. Raises ConfigError for a key that does not exist (with the nearest that does), a missing key, or a value of a
+    wrong type or out of range.
     """
-    check_keys("params.yaml", params, ("dataset", "seed", *ROW_SECTIONS, *SHARED_SECTIONS, "datasets", "recipe", "zoo"))
-    for name in (*ROW_SECTIONS, *SHARED_SECTIONS, "datasets", "recipe", "zoo"):
+    sections = (*ROW_SECTIONS, *SHARED_SECTIONS, "datasets", "recipe", "finetune", "families", "zoo")
+    check_keys("params.yaml", params, ("dataset", "seed", *sections))
+    for name in sections:
         check_mapping(name, params[name])
     seed = params["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
@@ -113,16 +122,18 @@ def resolve(params: Mapping[str, Any], published: Mapping[str, str] = MappingPro
     limit = _merge(Limit, [("limit", params["limit"])])
     sources = {name: _source(f"datasets.{name}", entry, limit) for name, entry in params["datasets"].items()}
     dataset, source = params["datasets"][chosen], sources[chosen]
-    scale = _merge(Scale, [_layer(FULL_SIZE), *_both(params, "scale")], nullable=("depth",))
     runtime = _merge(Runtime, [_layer(ANY_MACHINE), *_both(params, "runtime")], nullable=("threads",))
     shared: dict[str, Any] = {"dataset": chosen, "seed": seed, **_in_place(chosen, source, dataset.get("path"))}
-    rows = [_row(params, name, scale, runtime, shared, published) for name in params["zoo"]]
+    shared["runtime"] = runtime
+    rows = _Rows(params, shared, published, files)
     if isinstance(source, MotionSource):
+        scale = _merge(Scale, [_layer(FULL_SIZE), *_both(params, "scale")], nullable=("depth",))
         pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
         source = source.model_copy(update={"short_side": pixels})
     if limit != Limit(splits=["train", "val"]) and not hasattr(source, "limit"):
         raise ConfigError(f"limit: dataset {chosen} is not downloaded; it is taken whole, so leave `limit` as it was")
-    return Resolved(DataConfig(**shared, source=source, path=dataset.get("path")), rows)
+    data = {key: shared[key] for key in DataConfig.model_fields if key in shared}
+    return Resolved(DataConfig(**data, source=source, path=dataset.get("path")), [rows[name] for name in params["zoo"]])
 
 
 FULL_SIZE = {"resolution": 1.0, "width": 1.0}
@@ -153,61 +164,139 @@ def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | N
     return {"in_place": None, "loose_frames": None}
 
 
-def _row(
-    params: Mapping, name: str, scale: Scale, runtime: Runtime, shared: dict, published: Mapping[str, str]
-) -> BenchmarkedRow:
-    dataset = params["datasets"][shared["dataset"]]
-    layers = {key: [(f"recipe.{key}", params["recipe"][key])] for key in ROW_SECTIONS}
-    defaults = {key: (f"datasets.{shared['dataset']}.{key}", dataset.get(key, {})) for key in ("train", "benchmark")}
-    if name == CUSTOM:
-        where, own = "model", params["model"]
-        check_keys(where, own, (*ModelConfig.model_fields, *ClipConfig.model_fields, "checkpoint"))
-        for key in ("train", "test", "benchmark"):
-            layers[key] += [defaults[key]] if key in defaults else []
-            layers[key].append((key, params[key]))
-    else:
-        where, own = f"zoo.{name}", params["zoo"][name]
+class _Rows(dict[str, BenchmarkedRow]):
+    """Each row's configuration, made when it is asked for: a row may start from another one."""
+
+    def __init__(self, params: Mapping, shared: dict, published: Mapping[str, str], files: Mapping[str, Mapping]):
+        super().__init__()
+        self.params, self.shared, self.published, self.files = params, shared, published, files
+        self.asking: list[str] = []  # the rows that are being made
+
+    def __missing__(self, name: str) -> BenchmarkedRow:
+        self.asking.append(name)
+        self[name] = self._row(name)
+        self.asking.pop()
+        return self[name]
+
+    def _row(self, name: str) -> BenchmarkedRow:
+        params, chosen = self.params, self.shared["dataset"]
+        dataset = params["datasets"][chosen]
+        where = "model" if name == CUSTOM else f"zoo.{name}"
+        own = params["model"] if name == CUSTOM else params["zoo"][name]
         check_mapping(where, own)
-        optional = (*ModelConfig.model_fields, "videos_per_gpu", "checkpoint")
-        check_keys(where, own, (*ClipConfig.model_fields, *optional), optional=optional)
-        layers["train"] += [(where, _only(own, TrainConfig)), defaults["train"]]
-        layers["benchmark"].append(defaults["benchmark"])
-    layers["model"].append((where, _only(own, ModelConfig)))
-    clip = _only(own, ClipConfig)
-    if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
-        clip["frame_interval"] = max(1, SPAN // clip["frames"])
-    unscaled = _merge(ClipConfig, [(where, clip)])
-    model = _merge(ModelConfig, layers["model"])
-    chosen = own.get("depth")  # a depth that a row asks for is meant as it is
-    depth = chosen if chosen is not None else scale.depth or model.depth
-    scaled_model = {"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth}
-    pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
-    return BenchmarkedRow(
-        row=name,
-        **shared,
-        scale=scale,
-        model=model.model_copy(update=scaled_model),
-        clip=unscaled.model_copy(update=pixels),
-        resolution=f"{unscaled.short_side}p",
-        checkpoint=_checkpoint(where, own.get("checkpoint"), published.get(name)),
-        train=_shrink(_merge(TrainConfig, layers["train"]), scale),
-        test=_shrink(_merge(TestConfig, layers["test"]), scale),
-        benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
-        runtime=runtime,
-    )
+        optional = (*ModelConfig.model_fields, *WEIGHTS, *([] if name == CUSTOM else ["videos_per_gpu"]))
+        check_keys(where, own, (*ClipConfig.model_fields, *optional), optional=() if name == CUSTOM else optional)
+        model = _merge(ModelConfig, [("recipe.model", params["recipe"]["model"]), (where, _only(own, ModelConfig))])
+        clip = _only(own, ClipConfig)
+        given = self._origin(where, own, model, clip)
+        start = given.get("init")
+        origin = start or given.get("checkpoint")
+        kind = origin.network["family"] if origin is not None and origin.network else model.family
+        family = self._family(kind)
+        if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
+            clip["frame_interval"] = family["frame_interval"] or max(1, SPAN // clip["frames"])
+        unscaled = _merge(ClipConfig, [(where, clip)])
+        scale = self._scale(origin)
+
+        layers = {key: [(f"recipe.{key}", params["recipe"][key])] for key in ("train", "test", "benchmark")}
+        for key in ("train", "test"):
+            layers[key].append((f"families.{kind}.{key}", family[key]))
+        of_dataset = {key: (f"datasets.{chosen}.{key}", dataset.get(key, {})) for key in ("train", "benchmark")}
+        if name != CUSTOM:
+            layers["train"].append((where, _only(own, TrainConfig)))
+        layers["train"].append(of_dataset["train"])
+        layers["benchmark"].append(of_dataset["benchmark"])
+        if start is not None:
+            layers["train"].append(("finetune", self._finetuned(layers["train"])))
+        if name == CUSTOM:
+            for key, known in layers.items():
+                known.append((key, params[key]))
+        pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
+        return BenchmarkedRow(
+            row=name,
+            **self.shared,
+            scale=scale,
+            model=_network(where, own, model, scale, origin),
+            clip=unscaled.model_copy(update=pixels),
+            resolution=f"{unscaled.short_side}p",
+            checkpoint=given["checkpoint"].source if "checkpoint" in given else None,
+            init=start.source if start is not None else None,
+            train=_shrink(_merge(TrainConfig, layers["train"]), scale),
+            test=_shrink(_merge(TestConfig, layers["test"]), scale),
+            benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
+        )
+
+    def _origin(self, where: str, own: Mapping, model: ModelConfig, clip: Mapping) -> dict[str, Origin]:
+        """Of `init` and `checkpoint`, the one that the row gives."""
+        found = {}
+        for key in WEIGHTS:
+            value = own.get(key)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise ConfigError(f"{where}.{key} is {short(value)}: expected a name, a path or an https address")
+            try:
+                found[key] = self._named(value, model.conv, clip)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{key} is {short(value)}: {error}") from error
+        if len(found) > 1:
+            raise ConfigError(f"{where}: init trains on and checkpoint tests as it is: give one of them")
+        return found
+
+    def _named(self, value: str, conv: str, clip: Mapping) -> Origin:
+        if value.startswith(ROW):
+            other = value.removeprefix(ROW)
+            if other not in self.params["zoo"]:
+                raise ConfigError(nearest(other, self.params["zoo"], "row"))
+            if other in self.asking:
+                raise ConfigError(f"rows cannot start from each other: {' -> '.join([*self.asking, other])}")
+            return Origin(paths.weights(other).as_posix(), self[other].model.model_dump())
+        zoo, published = self.params["zoo"], {}
+        for name, address in self.published.items():  # the last of those with the same clip is the most accurate
+            if isinstance(zoo.get(name), Mapping):
+                their = _merge(ClipConfig, [(f"zoo.{name}", _only(zoo[name], ClipConfig))])
+                published[their.frames, their.frame_interval] = address
+        count = clip["frames"] if isinstance(clip["frames"], int) and clip["frames"] > 0 else 8
+        interval = clip["frame_interval"] if isinstance(clip["frame_interval"], int) else max(1, SPAN // count)
+        return origin(value, conv, (count, interval), published, self.published.get(self.asking[-1]), self.files)
+
+    def _family(self, name: str) -> dict[str, Any]:
+        """What params.yaml says of a family."""
+        found, place = self.params["families"].get(name, {}), f"families.{name}"
+        check_mapping(place, found)
+        check_keys(place, found, ("frame_interval", "train", "test"), complete=False)
+        return {"frame_interval": None, "train": {}, "test": {}, **found}
+
+    def _scale(self, origin: Origin | None) -> Scale:
+        """Weights of a network at full size are for frames at full size, whatever the dataset is scaled down to."""
+        section, own = _both(self.params, "scale")
+        if origin is not None and origin.full_width:
+            for key in ("width", "depth"):
+                if own[1].get(key) is not None:
+                    raise ConfigError(f"scale.{key} is {short(own[1][key])}: {origin.source} decides the network")
+            return _merge(Scale, [_layer(FULL_SIZE), own], nullable=("depth",))
+        return _merge(Scale, [_layer(FULL_SIZE), section, own], nullable=("depth",))
+
+    def _finetuned(self, scratch: list[Layer]) -> dict[str, Any]:
+        """Training values of a row that starts from weights."""
+        finetune = _merge(FinetuneConfig, [("finetune", self.params["finetune"])]).model_dump()
+        return {"lr": _merge(TrainConfig, scratch).lr * finetune.pop("rate"), **finetune}
 
 
-def _checkpoint(where: str, value: Any, published: str | None) -> str | None:
-    if value == "published":
-        if published is None:
-            raise ConfigError(f"{where}.checkpoint is 'published': there are published weights of the zoo rows only")
-        return published
-    if value is None or (isinstance(value, str) and value.endswith((".pth", ".safetensors"))):
-        return value
-    raise ConfigError(
-        f"{where}.checkpoint is {short(value)}: expected published, the path or https address of a .pth or "
-        ".safetensors, or null to train"
-    )
+def _network(where: str, own: Mapping, model: ModelConfig, scale: Scale, origin: Origin | None) -> ModelConfig:
+    """The row's network: that of its weights; else as the row says, scaled."""
+    if origin is None or origin.network is None:
+        chosen = own.get("depth")  # a depth that a row asks for is meant as it is
+        depth = chosen if chosen is not None else scale.depth or model.depth
+        return model.model_copy(update={"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth})
+    for key in ("depth", "conv", "width", "family"):
+        full = FULL_WIDTH if key == "width" else None  # what params.yaml says of a row at any scale
+        if own.get(key) not in (None, full, origin.network[key]):
+            raise ConfigError(
+                f"{where}.{key} is {short(own[key])}: the weights of {origin.source} are of a network with {key} "
+                f"{origin.network[key]}; leave it as it is there, or take other weights"
+            )
+    return ModelConfig.model_validate(dict(origin.network))
 
 
 def _source(where: str, entry: Any, limit: Limit) -> Any:
@@ -256,7 +345,11 @@ def _merge(section: type[Section], layers: list[Layer], nullable: Iterable[str] 
 
 
 def _shrink(section: Any, scale: Scale) -> Any:
-    pixels = {key: _scaled(getattr(section, key), scale.resolution, key) for key in ("resize", "crop")}
+    pixels: dict[str, Any] = {"crop": _scaled(section.crop, scale.resolution, "crop")}
+    if isinstance(section.resize, list):
+        pixels["resize"] = [_scaled(side, scale.resolution, "resize") for side in section.resize]
+    else:
+        pixels["resize"] = _scaled(section.resize, scale.resolution, "resize")
     return section.model_copy(update=pixels)
 
 

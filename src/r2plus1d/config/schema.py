@@ -28,6 +28,7 @@ class ModelConfig(Section):
     depth: Depth
     conv: Convolution
     width: Count
+    family: Literal["mmaction", "torchvision", "ig65m"]  # whose choices: see model.families
 
 
 class ClipConfig(Section):
@@ -53,10 +54,17 @@ class TrainConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     val_interval: Count
     log_interval: Count
+    freeze: Annotated[int, Field(ge=0, le=5)]  # the stem and the four stages, counted from the bottom
+    head_lr: Positive  # times the rate of the rest
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    balance: Literal["none", "classes"]
+    keep: Literal["last", "best"]
 
     @model_validator(mode="after")
     def check(self):
         _check_crop(self.crop, self.resize)
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}, which leaves none of {self.epochs} epochs")
         for name in ("crop_area", "crop_ratio"):
             low, high = getattr(self, name)
             if low > high:
@@ -64,16 +72,25 @@ class TrainConfig(Section):
         return self
 
 
+class FinetuneConfig(Section):
+    """What a row with an `init` trains otherwise."""
+
+    rate: Positive  # times the learning rate from scratch
+    epochs: Count
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    head_lr: Positive
+
+
 class TestConfig(Section):
     clips: Count
     crops: Literal[1, 3]
-    resize: Count
+    resize: Count | Annotated[list[Count], Field(min_length=2, max_length=2)]  # the short side; or height, width
     crop: Count
     average_clips: Literal["prob", "score"]
 
     @model_validator(mode="after")
     def check(self):
-        _check_crop(self.crop, self.resize)
+        _check_crop(self.crop, self.resize if isinstance(self.resize, int) else min(self.resize))
         if self.crops == 3 and self.crop != self.resize:
             raise ValueError(f"3 crops along the long side need crop = resize, not {self.crop} and {self.resize}")
         return self
@@ -224,7 +241,8 @@ class RowConfig(Section):
     resolution: str  # "256p": the short side before scaling
     in_place: str | None
     loose_frames: str | None  # name of the frames in loose files below `in_place`; None: packed frames or videos
-    checkpoint: str | None  # URL or path of weights that are tested instead of training
+    checkpoint: str | None  # weights that are tested instead of training: address, path, or name (see config.origins)
+    init: str | None  # weights that the training starts from, likewise
     train: TrainConfig
     runtime: Runtime
 

@@ -6,12 +6,15 @@ values and refuses everything else.
 """
 
 import contextlib
+import dataclasses
 import io
 import json
 import pickle
 import reprlib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from r2plus1d.model import layouts
+from r2plus1d.model.families import MMACTION, View
 from r2plus1d.model.network import Recognizer, build
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import write_bytes
@@ -27,6 +31,8 @@ from r2plus1d.system.files import write_bytes
 REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WHOLE = (torch.int64, torch.int32)
 ZIP, PICKLE = b"PK\3\4", b"\x80"  # how torch's files begin, and its older ones
+LAST = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
+SHOWN = 3  # differences that an error names
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
 
 
@@ -34,9 +40,16 @@ class CheckpointError(UserError):
     """A file that does not hold the weights expected of it."""
 
 
-def save(model: Recognizer, path: Path, built_with: dict) -> None:
-    """Writes the state dict; `built_with` are the arguments of `model.build`, kept in the header."""
-    write_bytes(path, save_tensors(_plain(model), metadata={METADATA: json.dumps(built_with, sort_keys=True)}))
+def save(model: Recognizer, path: Path) -> None:
+    """Writes the state dict, with a header that says how to build and to use the network: the arguments of
+    `network.build`, its classes, its view, and the mean and standard deviation of its pixels."""
+    header = {
+        "network": model.arguments,
+        "classes": model.classes,
+        "view": dataclasses.asdict(model.view),
+        "normalisation": {"mean": model.family.mean, "std": model.family.std},
+    }
+    write_bytes(path, save_tensors(_plain(model), metadata={METADATA: json.dumps(header, sort_keys=True)}))
 
 
 def export_mmaction(model: Recognizer, path: Path) -> None:
@@ -58,28 +71,10 @@ def load(path: Path) -> dict[str, Tensor]:
 
 def restore(path: Path) -> Recognizer:
     """The network that `save` wrote, in evaluation mode on the CPU. Raises CheckpointError."""
-    state = load(path)
-    built_with = _built_with(path)
-    if built_with is None:
+    state, header = load(path), _header(path)
+    if header is None:
         raise CheckpointError(f"{path}: it does not say how the network was built")
-    try:
-        arguments = json.loads(built_with)
-        shapes = _shapes(arguments)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # of json and of torch too
-        raise CheckpointError(
-            f"{path}: the header says that the network was built with {reprlib.repr(built_with)}, which cannot be "
-            f"({_first_line(error)}); run `dvc repro` to train the row"
-        ) from error
-    return _filled(path, state, arguments, shapes)
-
-
-def adopt(path: Path, built_with: dict) -> Recognizer:
-    """The network of `built_with` with the weights of a file, in evaluation mode on the CPU.
-
-    Weights in half or double precision are converted to float32. Raises CheckpointError where they do not fit the
-    network, are no real numbers, or are not finite.
-    """
-    return _filled(path, load(path), built_with, _shapes(built_with))
+    return _restored(path, state, header)
 
 
 def recognise(path: Path) -> Recognizer:
@@ -89,21 +84,102 @@ def recognise(path: Path) -> Recognizer:
     the weights, under MMAction's names or torchvision's. Raises CheckpointError, also where they are those of no such
     network.
     """
-    state = load(path)
-    if _built_with(path) is not None:
-        return restore(path)
+    state, header = load(path), _header(path)
+    if header is not None:
+        return _restored(path, state, header)
+    state, arguments = _recognised(path, state)
+    return _filled(path, state, arguments, _shapes(arguments))
+
+
+def network_of(path: Path) -> dict[str, Any]:
+    """Depth, convolution, width and family of the network in any file with weights. Raises CheckpointError."""
+    state, header = load(path), _header(path)
+    if header is None:
+        arguments = {"family": MMACTION, **_recognised(path, state)[1]}
+    else:
+        arguments = _restored(path, state, header).arguments
+    return {key: arguments[key] for key in ("depth", "conv", "width", "family")}
+
+
+def adopt(path: Path, built_with: dict) -> Recognizer:
+    """The network of `built_with` with the weights of a file, under MMAction's names or torchvision's, in evaluation
+    mode on the CPU.
+
+    Weights in half or double precision are converted to float32. Raises CheckpointError where they do not fit the
+    network, are no real numbers, or are not finite.
+    """
+    return _filled(path, _ours(load(path)), built_with, _shapes(built_with))
+
+
+def start(path: Path, network: Recognizer) -> list[str]:
+    """Gives `network` the weights of a file, as `adopt` does, but for the last layer where the file's classes are
+    others: other names, or another number. Returns the names that stayed as they were."""
+    state, header, own = _ours(load(path)), _header(path), network.state_dict()
+    classes = None
+    if header is not None:
+        with _believed(path, header):
+            classes = _header_values(header).get("classes")
+    others = classes is not None and network.classes is not None and classes != network.classes
+    kept = [name for name in LAST if name in state and (others or state[name].shape != own[name].shape)]
+    state = state | {name: own[name] for name in LAST if kept}
+    _check(path, state, own, network.arguments)
+    network.load_state_dict(state)
+    return kept
+
+
+def _ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under our names."""
+    return layouts.from_torchvision(state) if layouts.is_torchvision(state) else state
+
+
+def _recognised(path: Path, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(the state dict under our names, what `build` is called with)"""
     theirs = layouts.is_torchvision(state)
     if theirs:
         state = layouts.from_torchvision(state)
     try:
         arguments = layouts.arguments_of(state, theirs)
-        shapes = _shapes(arguments)
+        _shapes(arguments)
     except (ValueError, IndexError) as error:  # the latter of tensors with too few axes
         raise CheckpointError(
             f"{path}: these are not the weights of an R(2+1)D network or one of its relatives: {error}. Known are the "
             "names of MMAction, of torchvision's video ResNets, and of IG-65M"
         ) from error
-    return _filled(path, state, arguments, shapes)
+    return state, arguments
+
+
+def _restored(path: Path, state: dict[str, Tensor], header: str) -> Recognizer:
+    with _believed(path, header):
+        values = _header_values(header)
+        arguments, classes, view = values["network"], values.get("classes"), values.get("view")
+        network = _filled(path, state, arguments, _shapes(arguments))
+        if classes is not None:
+            if not (isinstance(classes, list) and len(classes) == arguments["num_classes"]):
+                raise ValueError(f"{reprlib.repr(classes)} are no names of {arguments['num_classes']} classes")
+            network.classes = [str(name) for name in classes]
+        if view is not None:
+            resize = view["resize"]
+            network.view = View(**{**view, "resize": tuple(resize) if isinstance(resize, list) else resize})
+    return network
+
+
+@contextlib.contextmanager
+def _believed(path: Path, header: str) -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # of json and of torch too
+        raise CheckpointError(
+            f"{path}: the header says that the network was built with {reprlib.repr(header)}, which cannot be "
+            f"({_first_line(error)}); run `dvc repro` to train the row"
+        ) from error
+
+
+def _header_values(header: str) -> dict[str, Any]:
+    """What `save` wrote; an earlier form held the arguments of `build` alone."""
+    values = json.loads(header)
+    if not isinstance(values, dict):
+        raise TypeError(f"{type(values).__name__} instead of names with values")
+    return values if "network" in values else {"network": values}
 
 
 def _shapes(built_with: dict) -> dict[str, Tensor]:
@@ -113,16 +189,24 @@ def _shapes(built_with: dict) -> dict[str, Tensor]:
 
 
 def _filled(path: Path, state: dict[str, Tensor], built_with: dict, like: dict[str, Tensor]) -> Recognizer:
+    _check(path, state, like, built_with)
+    model = build(**built_with)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _check(path: Path, state: dict[str, Tensor], like: dict[str, Tensor], built_with: dict) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in like.items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if differing := [name for name in {**expected, **found} if expected.get(name) != found.get(name)]:
-        lines = [
-            f"  {_named(name)}: {_shape(found, name)}, expected {_shape(expected, name)}" for name in differing[:5]
-        ]
-        more = [f"  ... and {len(differing) - 5} more"] if len(differing) > 5 else []
+        first = [f"{_named(name)} is {_shape(found, name)}, not {_shape(expected, name)}" for name in differing[:SHOWN]]
+        more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
         described = ", ".join(f"{key} {value}" for key, value in built_with.items())
-        way_out = "The network follows the dataset's scale and classes and the section `model` of params.yaml."
-        raise CheckpointError("\n".join([f"{path} does not fit the network ({described}):", *lines, *more, way_out]))
+        raise CheckpointError(
+            f"{path} does not fit the network ({described}): {'; '.join([*first, *more])}. The network follows the "
+            "weights where a row of params.yaml names them, else the dataset's scale and classes and the row's own "
+            "depth, conv, width and family"
+        )
     for name, tensor in state.items():
         plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
         if not plain or tensor.dtype not in (REAL if like[name].is_floating_point() else WHOLE):
@@ -130,9 +214,6 @@ def _filled(path: Path, state: dict[str, Tensor], built_with: dict, like: dict[s
             raise CheckpointError(f"{path}: {name} holds {kind}; expected plain numbers such as {like[name].dtype}")
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite; such a network gives no scores")
-    model = build(**built_with)
-    model.load_state_dict(state)
-    return model.eval()
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -143,8 +224,8 @@ def _is_safetensors(path: Path) -> bool:
     return path.suffix != ".pth"
 
 
-def _built_with(path: Path) -> str | None:
-    """What `save` wrote of how a network was built; None of other files."""
+def _header(path: Path) -> str | None:
+    """What `save` wrote beside the weights; None of other files."""
     if not _is_safetensors(path):
         return None
     with safe_open(path, "pt") as file:

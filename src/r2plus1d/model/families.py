@@ -10,6 +10,20 @@ from r2plus1d.video.normalisation import IMAGENET, KINETICS
 
 
 @dataclass(frozen=True)
+class View:
+    """How a network is shown a video: `clips` at even distances, each of `frames` frames, one of `frame_interval`,
+    scaled to `resize` (their short side, or height and width), of which `crops` squares of `crop` pixels are cut.
+    """
+
+    frames: int
+    frame_interval: int
+    resize: int | tuple[int, int]
+    crop: int
+    clips: int
+    crops: int  # 3: along the long side; 1: the centre crop
+
+
+@dataclass(frozen=True)
 class Family:
     """The networks of one source: `stem_mid` is the width between the two convolutions of the stem where the stem is
     64 wide (None: as for every other one). A block whose width changes splits its second 3x3x3 convolution by its own
@@ -25,14 +39,13 @@ class Family:
     momentum: float  # of all batch norms, as torch counts it: the share of the new batch
     mean: tuple[float, ...]  # of RGB pixels from 0 to 255
     std: tuple[float, ...]
-    resized: int | tuple[int, int]  # frames for the test: their short side, or height and width
-    crop: int
+    view: View  # of its publishers' test
 
 
 MMACTION = "mmaction"
 FAMILIES = {
-    MMACTION: Family(None, True, False, True, 1e-5, 1e-3, 0.1, *IMAGENET, resized=256, crop=256),
-    "torchvision": Family(45, False, True, False, 1e-5, 1e-5, 0.1, *KINETICS, resized=(128, 171), crop=112),
-    # The momentum of 0.9 in its code is Caffe2's: the share of what was before.
-    "ig65m": Family(45, False, False, False, 1e-3, 1e-3, 0.1, *KINETICS, resized=128, crop=112),
+    MMACTION: Family(None, True, False, True, 1e-5, 1e-3, 0.1, *IMAGENET, View(8, 8, 256, 256, 10, 3)),
+    "torchvision": Family(45, False, True, False, 1e-5, 1e-5, 0.1, *KINETICS, View(16, 2, (128, 171), 112, 5, 1)),
+    # The momentum of 0.9 in its code is Caffe2's: the share of what was before. The number of its views is ours.
+    "ig65m": Family(45, False, False, False, 1e-3, 1e-3, 0.1, *KINETICS, View(32, 2, 128, 112, 10, 1)),
 }

@@ -7,11 +7,12 @@ with the choices of a family (see `families`): how the stem ends, how shortcuts 
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from r2plus1d.model.families import FAMILIES, MMACTION, Family
+from r2plus1d.model.families import FAMILIES, MMACTION, Family, View
 
 # Residual blocks in the four stages. Depth 10 is not in the paper: one block a stage, for scaled-down runs.
 BLOCKS = {
@@ -243,6 +244,11 @@ class Backbone(nn.Module):
         """Of the four stages, in order."""
         return [module for module in self.modules() if isinstance(module, Block)]
 
+    @property
+    def stages(self) -> list[nn.Module]:
+        """The stem and the four stages, from the bottom."""
+        return [self.conv1, self.layer1, self.layer2, self.layer3, self.layer4]
+
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         x = self.pool(self.conv1(x_NCTHW))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
@@ -268,13 +274,20 @@ class Head(nn.Module):
 
 
 class Recognizer(nn.Module):
-    """Normalised float clips [N, 3, T, H, W] -> logits [N, num_classes]. `family` says how to normalise them."""
+    """Normalised float clips [N, 3, T, H, W] -> logits [N, num_classes].
 
-    def __init__(self, family: Family, backbone: Backbone, head: Head):
+    `family` says how to normalise them, `view` how the network is to be shown a video, and `classes` are the names of
+    the classes in the order of the logits, where they are known. `arguments` are those of `build`.
+    """
+
+    def __init__(self, family: Family, backbone: Backbone, head: Head, arguments: dict[str, Any]):
         super().__init__()
         self.family = family
         self.backbone = backbone
         self.cls_head = head
+        self.arguments = arguments
+        self.view: View = family.view
+        self.classes: list[str] | None = None
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.cls_head(self.backbone(x_NCTHW))
@@ -304,7 +317,9 @@ def build(
     kind = FAMILIES[family]
     convs = tuple(partial(c, frames=frames) if c is ClipConv else c for c in CONVS[conv])
     backbone = Backbone(kind, depth, width, convs)
-    model = Recognizer(kind, backbone, Head(backbone.out_channels, num_classes, dropout))
+    arguments = {"depth": depth, "num_classes": num_classes, "width": width, "conv": conv, "dropout": dropout}
+    arguments |= {"frames": frames, "family": family}
+    model = Recognizer(kind, backbone, Head(backbone.out_channels, num_classes, dropout), arguments)
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

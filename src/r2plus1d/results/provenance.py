@@ -106,7 +106,8 @@ def _header(file: Path) -> str:
     """What a model file says of itself, and the row of this project that it is, if any."""
     try:
         with safe_open(file, "pt") as opened:
-            built_with = json.loads((opened.metadata() or {}).get(checkpoint.METADATA, "{}"))
+            header = json.loads((opened.metadata() or {}).get(checkpoint.METADATA, "{}"))
+            built_with = header.get("network", header)
             tensors = len(list(opened.keys()))
         told = ", ".join(f"{key} {value}" for key, value in built_with.items()) or "nothing"
     except (OSError, SafetensorError, ValueError, AttributeError) as error:

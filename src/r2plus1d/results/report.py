@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.paths import weights
 
 PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
@@ -70,7 +72,8 @@ def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverag
         single, static = test["single_clip"]["top1"], test["static"]["top1"]
         accuracies = (test["top1"], test["top5"], test["mean_class_accuracy"], single, static)
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
-        mark = "" if config.checkpoint is None else " (not trained here)"
+        mark = " (not trained here)" if config.checkpoint else f" (from {source_text(config)})" if config.init else ""
+        mark += " (best epoch on val)" if config.train.keep == "best" else ""
         figures = [f"{value:.2f}" for value in accuracies]
         cells.append([names[config.row] + mark, clip, *figures, rate, row.benchmark["memory_mib"]])
     columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "static", "video/s", "MiB")
@@ -94,9 +97,10 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         device = config.runtime.gpus if _on_gpu(row) else "CPU"
         costs = [f"{row.benchmark['parameters'] / 1e6:.3f}", f"{row.benchmark['macs'] / 1e9:.4g}"]
         tested = f"{test['videos']} of {coverage['val']['listed']}"
-        pretrain = "None" if config.checkpoint is None else f"[weights]({config.checkpoint})"
         name, side = names[config.row], config.clip.short_side
-        cells.append([name, config.row, side, device, f"ResNet{config.model.depth}", pretrain, *costs, tested])
+        cells.append(
+            [name, config.row, side, device, f"ResNet{config.model.depth}", pretrain_text(config), *costs, tested]
+        )
     columns = (
         "row",
         "in params.yaml",
@@ -113,6 +117,22 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         "views. A row's weights and logs lie in `models/<row>/`."
     )
     return f"{markdown_table((*columns, 'val videos'), cells)}\n\n{told}"
+
+
+def pretrain_text(config: RowConfig) -> str:
+    """What a row started from, or whose weights it tests."""
+    source = config.init or config.checkpoint
+    if source is None:
+        return "None"
+    if "://" in source:
+        return f"[{source.rpartition('/')[2]}]({source})"
+    return f"`{source}`"
+
+
+def source_text(config: RowConfig) -> str:
+    """The same in a word, for a narrow table."""
+    path = Path(str(config.init))
+    return f"row {path.parent.name}" if path == weights(path.parent.name) else path.name
 
 
 def protocol_text(rows: Sequence[RowFigures], names: Mapping[str, str]) -> str:

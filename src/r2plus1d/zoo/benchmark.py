@@ -6,6 +6,7 @@ worked on once. memory_mib: the peak of training steps at the row's videos per G
 published rows.
 """
 
+import copy
 import dataclasses
 import itertools
 import time
@@ -23,15 +24,15 @@ from r2plus1d.system.device import describe, peak_memory_mib, prepare, reset_pea
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo.evaluation import logits
-from r2plus1d.zoo.update import build_model, optimizer_for, updates
+from r2plus1d.zoo.update import freeze, lowered, optimizer_for, set_training, updates
 
 
 def benchmark(
-    config: BenchmarkedRow, model: Recognizer, splits: dict[str, list[Sample]], reader: Reader, num_classes: int
+    config: BenchmarkedRow, model: Recognizer, splits: dict[str, list[Sample]], reader: Reader
 ) -> tuple[dict[str, float], dict[str, str | int | None]]:
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
-    memory = training_memory(config, splits["train"] or splits["val"], reader, num_classes, device)
+    memory = training_memory(config, model, splits["train"] or splits["val"], reader, device)
     fast = for_inference(model, device, config.runtime.lowered)
     rate, videos = inference_rate(config, fast, splits["val"], reader, device)
     costs = cost(model, config.clip.frames, config.test.crop, config.test.crop)
@@ -41,13 +42,15 @@ def benchmark(
 
 
 def training_memory(
-    config: BenchmarkedRow, samples: list[Sample], reader: Reader, num_classes: int, device: torch.device
+    config: BenchmarkedRow, model: Recognizer, samples: list[Sample], reader: Reader, device: torch.device
 ) -> int:
-    """MiB. On the CPU, of the whole process."""
-    model = build_model(config, num_classes).to(device)
+    """MiB, of a copy of the network. On the CPU, of the whole process."""
+    model = copy.deepcopy(model).to(device)
+    freeze(model, config)
+    set_training(model, config)
     optimizer = optimizer_for(model, config)
-    network = for_training(model, device, config.runtime.lowered)
-    update = updates(network, optimizer, config.train.max_grad_norm)
+    network = for_training(model, device, lowered(config, device))
+    update = updates(network, optimizer, config.train.max_grad_norm, model.family)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
     batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))
     reset_peak_memory(device)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from r2plus1d.config.origins import TORCHVISION
+from r2plus1d.config.schema import RowConfig
 from r2plus1d.system import code, kept, paths, processes, records
 from r2plus1d.system.device import Runtime, cpu_kernels, describe, prepare
 from r2plus1d.system.files import digest
@@ -27,13 +29,12 @@ def recorded(stage: str) -> Callable:
             if not processes.first():
                 return work(row)
             name, taken = row.config.row, row.config.checkpoint if stage == "train" else None
-            inputs = [*row.sources(), *([] if stage == "train" else [paths.weights(name)])]
-            if taken and "://" not in taken:
-                inputs.append(Path(taken))
+            inputs = [*row.sources(), *(_given(row.config) if stage == "train" else [paths.weights(name)])]
 
             def facts() -> dict:
                 device = None if taken else machine(prepare(row.config.runtime))
-                return {"seed": row.config.seed, "weights_of": taken, "machine": device}
+                started = {"started_from": row.config.init} if stage == "train" else {}
+                return {"seed": row.config.seed, "weights_of": taken, **started, "machine": device}
 
             with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](name), facts):
                 return work(row)
@@ -49,7 +50,14 @@ def unfinished(row: Row) -> Path:
     deciding = _deciding(row.config.runtime)
     trees = code.running() | (code.below("model/cuda") if deciding["type"] == "cuda" else {})
     texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(deciding))
-    return paths.work(row.config.row, digest(row.sources(), *texts))
+    return paths.work(row.config.row, digest([*row.sources(), *_given(row.config)], *texts))
+
+
+def _given(config: RowConfig) -> list[Path]:
+    """The file on this machine that a row starts from, or takes its weights from, if any."""
+    taken = config.checkpoint or config.init
+    local = taken is not None and "://" not in taken and not taken.startswith(TORCHVISION)
+    return [file for file in [Path(str(taken))] if local and file.is_file()]
 
 
 def gives_back(stage: str, row: Row) -> bool:

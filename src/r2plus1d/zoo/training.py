@@ -28,8 +28,18 @@ from r2plus1d.system.progress import progress, saved
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo import accuracy
 from r2plus1d.zoo.log import Log, format_entry
-from r2plus1d.zoo.update import MODEL_STREAM, build_model, learning_rate, optimizer_for, updates
+from r2plus1d.zoo.update import (
+    MODEL_STREAM,
+    freeze,
+    learning_rate,
+    lowered,
+    optimizer_for,
+    set_rate,
+    set_training,
+    updates,
+)
 from r2plus1d.zoo.validation import validate
+from r2plus1d.zoo.weights import starting_network
 
 STATE = "state.pt"
 
@@ -52,7 +62,7 @@ class Training:
         config: RowConfig,
         splits: dict[str, list[Sample]],
         reader: Reader,
-        num_classes: int,
+        classes: list[str],
         work: Path,
         workers: int | None,
         say: Callable[[str], None],
@@ -62,19 +72,23 @@ class Training:
         self.config, self.splits, self.reader, self.workers, self.say = config, splits, reader, workers, say
         self.state = work / STATE
         self.device = prepare(config.runtime)
-        self.model = build_model(config, num_classes).to(self.device)
+        self.model = starting_network(config, classes, say).to(self.device)
+        freeze(self.model, config)
         self.optimizer = optimizer_for(self.model, config)
         self.network = self._network()
         self.log, self.start = Log(), 0
+        self.best: dict | None = None  # of `keep: best`: epoch, top1, model
 
     def run(self) -> tuple[Recognizer, Log]:
         """The trained network and the log."""
         self.resume()
         self.announce()
         config, samples = self.config, self.splits["train"]
-        self.update = updates(self.network, self.optimizer, config.train.max_grad_norm)
+        self.update = updates(self.network, self.optimizer, config.train.max_grad_norm, self.model.family)
         place = processes.rank(), processes.processes()
-        schedule = Schedule(len(samples), config.videos_per_step, config.seed, self.start, config.train.epochs, *place)
+        labels = [sample.label for sample in samples] if config.train.balance == "classes" else None
+        span = self.start, config.train.epochs
+        schedule = Schedule(len(samples), config.videos_per_step, config.seed, *span, *place, labels=labels)
         clips = TrainClips(config, samples, self.reader)
         batches = iter(
             reading(loader(clips, self.device, self.workers, batch_sampler=schedule, collate_fn=clips.collate))
@@ -90,12 +104,15 @@ class Training:
             if processes.first():
                 self.save(epoch)
         next(steps, None)
+        if self.best is not None:
+            self.model.load_state_dict(self.best["model"])
+            self.say(f"kept: the weights after epoch {self.best['epoch']}, the best on the validation videos")
         return self.model, self.log
 
     def _network(self) -> torch.nn.Module:
         """What computes the steps, with the weights of `model`."""
         if processes.processes() == 1:
-            return for_training(self.model, self.device, self.config.runtime.lowered)
+            return for_training(self.model, self.device, lowered(self.config, self.device))
         side = self.config.train.crop  # plain: its outer batch norms are those of all processes
         return processes.replicate(
             self.model, torch.zeros(1, 3, self.config.clip.frames, side, side, device=self.device)
@@ -110,6 +127,7 @@ class Training:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.best = state["best"]
         self.log, self.start = Log(json.loads(state["entries"]), json.loads(state["timed"])), state["epoch"]
         self.say(f"resuming after epoch {self.start} of {self.config.train.epochs}")
         saved(self._place(self.start))
@@ -133,8 +151,8 @@ class Training:
         # Dropout. A resumed run draws the same, and the first process what a single one draws.
         seed_everything(self.config.seed, MODEL_STREAM, epoch + 1, processes.rank())
         self.network.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.config, epoch)
+        set_training(self.model, self.config)
+        set_rate(self.optimizer, learning_rate(self.config, epoch))
         since: list[dict] = []
         for iteration in range(1, schedule.batches_per_epoch + 1):
             since.append(self.step(epoch, iteration, schedule.size(iteration), batches))
@@ -183,8 +201,11 @@ class Training:
         fast = for_inference(self.model, self.device, self.config.runtime.lowered)
         found = validate(self.config, fast, self.splits["val"], self.reader, self.device, self.workers)
         entry = {"mode": "val", "epoch": epoch + 1, "iter": len(self.splits["val"])}
-        entry |= {"lr": self.optimizer.param_groups[0]["lr"], **found}
+        entry |= {"lr": learning_rate(self.config, epoch), **found}
         self.log.add(entry)
+        if self.config.train.keep == "best" and (self.best is None or found["top1_acc"] > self.best["top1"]):
+            weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {"epoch": epoch + 1, "top1": found["top1_acc"], "model": weights}
         self.say(format_entry(entry, iterations))
 
     def save(self, epoch: int) -> None:
@@ -195,6 +216,7 @@ class Training:
             "epoch": epoch + 1,
             "entries": json.dumps(self.log.entries),
             "timed": json.dumps(self.log.timed),
+            "best": self.best,
         }
         content = io.BytesIO()  # given a file, torch hides what is wrong with the disk
         torch.save(state, content)

@@ -11,17 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from r2plus1d.config.schema import RowConfig
-from r2plus1d.model.lowered import MakesSteps
+from r2plus1d.model.families import FAMILIES, MMACTION, Family
+from r2plus1d.model.lowered import MakesSteps, Where
 from r2plus1d.model.network import Recognizer, build
 from r2plus1d.system.device import seed_everything
 from r2plus1d.video.views import to_input
 
+FACTOR = "factor"  # of an optimizer's group: times the rate
 MODEL_STREAM = 2  # separates torch's random numbers from those of `clips`
 
 
 def learning_rate(config: RowConfig, epoch: int) -> float:
-    """Cosine by epoch, from the linearly scaled rate to 0 after the last epoch."""
-    return config.learning_rate * (1 + math.cos(math.pi * epoch / config.train.epochs)) / 2
+    """Up in equal steps while it warms up, then cosine by epoch, from the linearly scaled rate to 0 after the last."""
+    warmup = config.train.warmup_epochs
+    if epoch < warmup:
+        return config.learning_rate * (epoch + 1) / (warmup + 1)
+    return config.learning_rate * (1 + math.cos(math.pi * (epoch - warmup) / (config.train.epochs - warmup))) / 2
 
 
 def build_arguments(config: RowConfig, num_classes: int) -> dict:
@@ -36,11 +41,43 @@ def build_model(config: RowConfig, num_classes: int) -> Recognizer:
     return build(**build_arguments(config, num_classes))
 
 
-def optimizer_for(model: nn.Module, config: RowConfig) -> torch.optim.SGD:
-    train = config.train
-    return torch.optim.SGD(
-        model.parameters(), lr=config.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay
-    )
+def freeze(model: Recognizer, config: RowConfig) -> None:
+    """Takes the stages that `train.freeze` counts from the bottom out of the training, if any."""
+    for stage in model.backbone.stages[: config.train.freeze]:
+        stage.requires_grad_(False)
+
+
+def lowered(config: RowConfig, device: torch.device) -> Where:
+    """`runtime.lowered` for this training: the steps for GPUs train all weights at one rate."""
+    whole = config.train.freeze == 0 and config.train.head_lr == 1
+    return config.runtime.lowered if whole or device.type == "cpu" else False
+
+
+def set_training(model: Recognizer, config: RowConfig) -> None:
+    """Training mode, but for the stages that stay fixed, batch norms' statistics included."""
+    model.train()
+    for stage in model.backbone.stages[: config.train.freeze]:
+        stage.eval()
+
+
+def optimizer_for(model: Recognizer, config: RowConfig) -> torch.optim.SGD:
+    """For all that is not frozen; `set_rate` sets its rate."""
+    train, head = config.train, list(model.cls_head.parameters())
+    rest = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+    groups = [{"params": [*rest, *head], FACTOR: 1.0}]
+    if train.head_lr != 1:
+        groups = [{"params": rest, FACTOR: 1.0}, {"params": head, FACTOR: train.head_lr}]
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay)
+
+
+def set_rate(optimizer: torch.optim.SGD, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[FACTOR]
+
+
+def normalised(clips: Tensor, device: torch.device, family: Family) -> Tensor:
+    """uint8 clips [N, T, H, W, 3] -> float32 [N, 3, T, H, W] on `device`, as networks of that family take them."""
+    return to_input(clips, device, family.mean, family.std).contiguous()
 
 
 def step(
@@ -70,7 +107,9 @@ def step(
     return result
 
 
-def updates(network: nn.Module, optimizer: torch.optim.SGD, max_norm: float) -> Callable[[Tensor, Tensor, float], dict]:
+def updates(
+    network: nn.Module, optimizer: torch.optim.SGD, max_norm: float, family: Family = FAMILIES[MMACTION]
+) -> Callable[[Tensor, Tensor, float], dict]:
     """A function of uint8 clips [N, T, H, W, 3] and labels on the network's device, and of the mean number of clips of
     a process: an update of `network`, as `step` makes it. A network that `for_training` made for a GPU makes its own.
     """
@@ -79,6 +118,6 @@ def updates(network: nn.Module, optimizer: torch.optim.SGD, max_norm: float) -> 
         return lambda clips, labels, _: steps(clips, labels)
 
     def update(clips: Tensor, labels: Tensor, count: float) -> dict:
-        return step(network, optimizer, to_input(clips, clips.device).contiguous(), labels, max_norm, count)
+        return step(network, optimizer, normalised(clips, clips.device, family), labels, max_norm, count)
 
     return update

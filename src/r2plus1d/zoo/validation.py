@@ -8,10 +8,11 @@ from r2plus1d.clips.items import Reader, ValClips
 from r2plus1d.clips.loader import loader
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.datasets.annotations import Sample
+from r2plus1d.model.families import FAMILIES
 from r2plus1d.system import processes
 from r2plus1d.system.timing import reading
-from r2plus1d.video.views import to_input
 from r2plus1d.zoo import accuracy
+from r2plus1d.zoo.update import normalised
 
 
 def validate(
@@ -30,12 +31,12 @@ def validate(
     """
     size = config.train.videos_per_gpu
     own = processes.share([range(len(samples))[i : i + size] for i in range(0, len(samples), size)])
-    clips = ValClips(config, samples, reader, static)
+    clips, family = ValClips(config, samples, reader, static), FAMILIES[config.model.family]
     model.eval()
     results = []
     with torch.inference_mode():
         for batch, targets in reading(loader(clips, device, workers, batch_sampler=own)):
-            results.append((model(to_input(batch, device).contiguous()).cpu().numpy(), targets.numpy()))
+            results.append((model(normalised(batch, device, family)).cpu().numpy(), targets.numpy()))
     scores, targets = map(np.concatenate, zip(*processes.together(results), strict=True))
     return {
         "top1_acc": round(accuracy.top_k_accuracy(scores, targets, 1), 5),

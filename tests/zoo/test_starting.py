@@ -1,0 +1,231 @@
+"""Trainings that start from weights: what is taken, what stays fixed, what repeats."""
+
+import re
+import types
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from r2plus1d.config import origins
+from r2plus1d.config.schema import CUSTOM, RowConfig
+from r2plus1d.model import checkpoint, layouts
+from r2plus1d.model.checkpoint import LAST, CheckpointError
+from r2plus1d.model.network import build
+from r2plus1d.system import paths
+from r2plus1d.zoo import training, weights
+from r2plus1d.zoo.rows import open_row
+from r2plus1d.zoo.update import build_model, learning_rate
+from tests.support.commands import dvc, make_with_dvc
+from tests.support.networks import as_trained
+from tests.support.project import Project, tiniest_params
+from tests.support.server import serving
+
+NARROW = {"depth": 10, "width": 4, "num_classes": 5}
+
+
+def changed(config: RowConfig, **sections) -> RowConfig:
+    """With other values in its sections."""
+    return config.model_copy(
+        update={
+            name: getattr(config, name).model_copy(update=value) if isinstance(value, dict) else value
+            for name, value in sections.items()
+        }
+    )
+
+
+def network(**arguments):
+    torch.manual_seed(7)
+    return as_trained(build(**NARROW | arguments))
+
+
+@pytest.fixture
+def row(prepared, monkeypatch):
+    """The row `custom` of a tiny project, as narrow as the networks here."""
+    monkeypatch.chdir(prepared.folder)
+    row = open_row(CUSTOM, RowConfig)
+    small = {"epochs": 3, "videos_per_gpu": 4, "dropout": 0.5, "crop": 16, "val_interval": 1, "warmup_epochs": 1}
+    config = changed(row.config, train=small, clip={"frames": 4}, model={"depth": 10, "width": 4})
+    return types.SimpleNamespace(config=config, classes=row.classes, splits=row.splits, reader=row.reader)
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served") as address:
+        yield tmp_path / "served", address
+
+
+KINDS = ["row", "mmaction", "torchvision", "torchvision by name", "ig65m by name", "ig65m file"]
+
+
+def given(kind: str, row, served) -> tuple[RowConfig, torch.nn.Module]:
+    """The row's configuration with weights of that kind to start from, and their network."""
+    folder, address = served
+    family = next((name for name in ("torchvision", "ig65m") if kind.startswith(name)), "mmaction")
+    start = network(family=family)
+    if kind == "row":
+        start.classes = [f"class {number}" for number in range(5)]
+        checkpoint.save(start, folder / "model.safetensors")
+        source = str(folder / "model.safetensors")
+    else:
+        state = start.state_dict() if family == "mmaction" else layouts.to_torchvision(start.state_dict())
+        torch.save({"state_dict": state} if family == "mmaction" else state, folder / "weights.pth")
+        source = str(folder / "weights.pth") if kind.endswith("file") else f"{address}/weights.pth"
+    return changed(row.config, init=source, model={"family": family}), start
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_starts_from_the_weights_but_for_the_last_layer(kind, row, served, monkeypatch):
+    config, start = given(kind, row, served)
+    if kind == "torchvision by name":
+        record = types.SimpleNamespace(url=config.init)
+        monkeypatch.setattr(weights, "_of_torchvision", lambda source: {"torchvision:r2plus1d_18": record}[source])
+        config = changed(config, init="torchvision:r2plus1d_18")
+    if kind == "ig65m by name":
+        monkeypatch.setitem(origins.IG65M, "ig65m_8", config.init)
+        config = changed(config, init=origins.origin("ig65m_8", "r2plus1d", (8, 8), {}, None, {}).source)
+    said: list[str] = []
+    made, fresh = weights.starting_network(config, row.classes, said.append), build_model(config, len(row.classes))
+    for name, tensor in made.state_dict().items():
+        expected = fresh.state_dict()[name] if name in LAST else start.state_dict()[name]
+        assert torch.equal(tensor, expected), name
+    assert len(said) == 1
+    assert re.search(r"starting from \S+: \d+ tensors, a new last layer for 12 classes$", said[0])
+    assert (made.classes, made.view.frames, made.view.crop) == (row.classes, 4, 16)
+
+
+def test_last_layer_is_taken_where_the_classes_are_the_same(row, tmp_path):
+    start = network(num_classes=12)
+    said: list[str] = []
+    for classes, taken in ((row.classes, True), (row.classes[::-1], False), (None, True)):
+        start.classes = classes
+        checkpoint.save(start, tmp_path / "model.safetensors")
+        config = changed(row.config, init=str(tmp_path / "model.safetensors"))
+        made = weights.starting_network(config, row.classes, said.append)
+        assert torch.equal(made.cls_head.fc_cls.weight, start.cls_head.fc_cls.weight) == taken
+    same, other = "its last layer too", "a new last layer for 12 classes"
+    assert [line.rpartition(", ")[2] for line in said] == [same, other, same]
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"depth": 18}, r"backbone\.layer1\.1\S+ is \S+, not nothing; .*; .* and \d+ more\. The network follows"),
+        ({"width": 8}, "backbone.conv1.conv.conv_s.weight is "),
+        ({"family": "torchvision"}, "conv_s.weight is 2x3x1x7x7, not 11x3x1x7x7; "),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_one_line(row, tmp_path, other, words):
+    checkpoint.export_mmaction(network(**other), tmp_path / "other.pth")
+    config = changed(row.config, init=str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError, match=words) as error:
+        weights.starting_network(config, row.classes, print)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(str(tmp_path / "other.pth"))
+
+
+def train(config, row, work, say=lambda _: None):
+    made = training.Training(config, row.splits, row.reader, row.classes, work, 0, say)
+    return made, made.run()
+
+
+def fine_tuned(row, tmp_path, **train) -> RowConfig:
+    checkpoint.export_mmaction(network(), tmp_path / "start.pth")
+    values = {"freeze": 3, "head_lr": 10.0, "balance": "classes", "keep": "best"} | train
+    return changed(row.config, init=str(tmp_path / "start.pth"), train=values)
+
+
+def test_fine_tuning_resumed_after_every_epoch_gives_the_same_bytes(row, tmp_path, monkeypatch):
+    config = fine_tuned(row, tmp_path)
+    _, (expected, log) = train(config, row, tmp_path / "whole")
+    save = training.Training.save
+
+    def save_and_end(self, epoch):
+        save(self, epoch)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.Training, "save", save_and_end)
+    for _ in range(config.train.epochs):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, row, tmp_path / "parts")
+    _, (model, again) = train(config, row, tmp_path / "parts")
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in expected.state_dict().items())
+    assert again.entries == log.entries
+
+
+def test_frozen_stages_stay_as_they_were_and_the_others_move(row, tmp_path):
+    start = network().state_dict()
+    for count in (0, 3, 5):
+        _, (model, _) = train(fine_tuned(row, tmp_path, freeze=count, keep="last"), row, tmp_path / str(count))
+        frozen = ("backbone.conv1", "backbone.layer1", "backbone.layer2", "backbone.layer3", "backbone.layer4")[:count]
+        for name, tensor in model.state_dict().items():
+            if name not in LAST:
+                assert torch.equal(tensor, start[name]) == name.startswith(frozen), (count, name)
+
+
+def test_kept_weights_are_those_of_the_best_epoch_on_the_validation_videos(row, tmp_path, monkeypatch):
+    accuracies, said = iter([0.25, 0.5, 0.5]), []
+    states: list[dict] = []
+
+    def validated(config, model, *_, **__):
+        states.append({name: tensor.clone() for name, tensor in made.model.state_dict().items()})
+        return {"top1_acc": next(accuracies), "top5_acc": 1.0, "mean_class_accuracy": 0.5}
+
+    monkeypatch.setattr(training, "validate", validated)
+    config = fine_tuned(row, tmp_path)
+    made = training.Training(config, row.splits, row.reader, row.classes, tmp_path / "work", 0, said.append)
+    model, _ = made.run()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in model.state_dict().items())
+    assert said[-1] == "kept: the weights after epoch 2, the best on the validation videos"
+
+
+def test_last_layer_learns_at_its_own_rate_after_warming_up(row, tmp_path):
+    config = fine_tuned(row, tmp_path, freeze=0, epochs=5, warmup_epochs=2)
+    made = training.Training(config, row.splits, row.reader, row.classes, tmp_path / "work", 0, print)
+    rates = []
+    for epoch in range(5):
+        training.set_rate(made.optimizer, learning_rate(config, epoch))
+        rates.append([group["lr"] for group in made.optimizer.param_groups])
+    whole = config.learning_rate
+    np.testing.assert_allclose([rest for rest, _ in rates], [whole / 3, whole * 2 / 3, whole, whole * 3 / 4, whole / 4])
+    np.testing.assert_allclose([head for _, head in rates], [10 * rest for rest, _ in rates])
+    held = [{id(p) for p in group["params"]} for group in made.optimizer.param_groups]
+    assert held[1] == {id(p) for p in made.model.cls_head.parameters()}
+    assert held[0] | held[1] == {id(p) for p in made.model.parameters()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Project:
+    """A project of two rows, the first of them trained."""
+    params = tiniest_params()
+    params["zoo"]["base"] = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 2}
+    project = Project(tmp_path_factory.mktemp("base") / "project", params)
+    make_with_dvc(project)
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["row:base", "torchvision at an address", "ig65m in a file"])
+def test_fine_tuning_from_each_kind_of_weights_goes_through_dvc_repro(kind, base, tmp_path):
+    family = kind.partition(" ")[0]
+    (tmp_path / "served").mkdir()
+    file = tmp_path / "served" / "weights.pth"
+    if kind != "row:base":
+        torch.save(layouts.to_torchvision(network(family=family).state_dict()), file)
+    with serving(tmp_path / "served") as address:
+        init = {"row:base": kind, "torchvision at an address": f"{address}/weights.pth", "ig65m in a file": str(file)}
+        change = [f"model.init={init[kind]}", "finetune.epochs=1", "finetune.warmup_epochs=0"]
+        if kind.endswith("address"):
+            change += ["model.family=torchvision"]
+        params = yaml.safe_load((base.folder / "params.yaml").read_text())
+        for one in change:
+            section, key, value = re.split(r"[.=]", one, maxsplit=2)
+            params[section][key] = int(value) if value.isdigit() else value
+        base.set(params)
+        said = dvc(base, "repro", TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
+    assert "starting from" in said
+    readme = (base.folder / paths.README).read_text()
+    assert " (from " in readme
