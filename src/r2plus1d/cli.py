@@ -11,10 +11,37 @@ from r2plus1d.system.stage import run
 def main() -> None:
     parser = argparse.ArgumentParser(prog="r2plus1d", description="R(2+1)D: commands that go with the pipeline")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_show, _add_verify, _add_published, _add_profile, _add_compare_log):
+    for add in (_add_finetune, _add_show, _add_verify, _add_published, _add_profile, _add_compare_log):
         add(commands)
     arguments = parser.parse_args()
     run(lambda: arguments.call(arguments))
+
+
+def _add_finetune(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "finetune",
+        help="a model for your own labelled videos",
+        description="Trains, tests and benchmarks the row `custom` on a folder of videos, and no other row: sets "
+        "params.yaml and runs DVC. The same command again does nothing, or goes on where it was interrupted.",
+    )
+    command.add_argument("videos", type=Path, metavar="VIDEOS", help="one sub-folder per class; or train/ and val/")
+    command.add_argument(
+        "--init",
+        default="torchvision",
+        metavar="NAME",
+        help="weights to start from: torchvision, published, published_1x, ig65m_8, ig65m_32, ig65m_8_kinetics, "
+        "ig65m_32_kinetics, the path or https address of a file, or none (default: %(default)s)",
+    )
+    command.add_argument(
+        "-S", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="as for dvc exp run"
+    )
+    command.set_defaults(call=_finetune)
+
+
+def _finetune(arguments: argparse.Namespace) -> None:
+    from r2plus1d.zoo import finetune
+
+    finetune.finetune(arguments.videos, arguments.init, arguments.settings)
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:

@@ -1,5 +1,6 @@
 """YAML read by the library that DVC reads it with, and in the same way; within limits, for files from elsewhere."""
 
+import io
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -8,6 +9,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 MOST_VALUES = 100_000  # with every alias written out; params.yaml has some 400
 MOST_BRACKETS = 10_000  # each takes the parser 30 microseconds
 DEEPEST = 50
+NULL = "tag:yaml.org,2002:null"
 
 
 def load(text: str) -> Any:
@@ -24,6 +26,27 @@ def load(text: str) -> Any:
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:  # such as of the 99th of May
         raise YAMLError(f"{type(error).__name__}: {str(error)[:200]}") from error
     return value
+
+
+def to_edit(text: str) -> Any:
+    """The same, for `edited`: it remembers comments and layout. For a file that `load` has taken."""
+    return _editor().load(text)
+
+
+def edited(values: Any) -> str:
+    """What `to_edit` gave, with changes, as DVC would write it."""
+    target = io.StringIO()
+    _editor().dump(values, target)
+    return target.getvalue()
+
+
+def _editor() -> YAML:
+    editor = YAML()
+    editor.indent(mapping=2, sequence=4, offset=2)
+    editor.width = 4096  # no line is broken anew
+    editor.preserve_quotes = True
+    editor.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
+    return editor
 
 
 def _count(value: Any, known: dict[int, int], depth: int) -> int:

@@ -19,19 +19,8 @@ def copy(
     if path is None:
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
     root = Path(path)
-    if not root.is_dir():
-        raise DataError(f"datasets.folder.path is {path!r}: there is no such folder")
-    splits = {name: root / name for name in ("train", "val") if (root / name).is_dir()}
-    if list(splits) == ["train"]:
-        raise DataError(f"{root}: there is a train/ but no val/ next to it; add it, or keep neither")
-    found, aside = _scan(root, list(splits.values()) or [root])
-    order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
-    classes = sorted(order, key=lambda name: (order[name], name))
-    if len(classes) < 2:
-        raise DataError(
-            f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
-            f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with videos in each"
-        )
+    found, aside, classes = look(root)
+    splits = _splits(root)
     needed = sum(file.stat().st_size for file, _ in found)
     if needed > (free := shutil.disk_usage(work).free):
         raise DataError(f"{root}: copying needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free")
@@ -49,6 +38,31 @@ def copy(
         aside += repeated
         rows = _split(rows, classes, source.val_share, seed)
     return sorted(rows), sorted(aside), classes
+
+
+def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]:
+    """(file and class of every video, files that are none, class names in the order of their labels).
+
+    Raises DataError for a folder that is not there, or does not say what its videos show.
+    """
+    if not root.is_dir():
+        raise DataError(f"datasets.folder.path is {str(root)!r}: there is no such folder")
+    splits = _splits(root)
+    if list(splits) == ["train"]:
+        raise DataError(f"{root}: there is a train/ but no val/ next to it; add it, or keep neither")
+    found, aside = _scan(root, list(splits.values()) or [root])
+    order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
+    classes = sorted(order, key=lambda name: (order[name], name))
+    if len(classes) < 2:
+        raise DataError(
+            f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
+            f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with videos in each"
+        )
+    return found, aside, classes
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    return {name: root / name for name in ("train", "val") if (root / name).is_dir()}
 
 
 def scan(path: str | None) -> list[Found]:

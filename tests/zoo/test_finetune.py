@@ -1,0 +1,117 @@
+"""The command `r2plus1d finetune`: one row on a folder of one's own videos, and errors that say what to do."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from r2plus1d.config import files
+from r2plus1d.config.schema import CUSTOM
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.datasets.fetch import FetchError
+from r2plus1d.datasets.manifest import DataError
+from r2plus1d.model import layouts
+from r2plus1d.model.network import build
+from r2plus1d.system import paths
+from r2plus1d.zoo import finetune, weights
+from tests.support.commands import make_with_dvc, r2plus1d, ran
+from tests.support.networks import as_trained
+from tests.support.project import ROOT, Project, tiniest_params
+from tests.support.server import serving
+
+ODD = "mes vidéos [2024], 'été' \"x\" ${HOME} #1"  # a folder's name
+
+
+def videos(folder):
+    """Two classes of four short videos."""
+    for number, label in enumerate(("falling", "pull ups")):
+        (folder / label).mkdir(parents=True)
+        for i in range(4):
+            write_h264(folder / label / f"é {i}.mp4", motion.render(number, i, 1, 0, 64)[:24], motion.FPS)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with params.yaml and the published figures, and nothing that could run."""
+    folder = tmp_path / "project"
+    (folder / "metrics").mkdir(parents=True)
+    for name in (paths.PARAMS, paths.PUBLISHED):
+        shutil.copy(ROOT / name, folder / name)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(finetune, "_run", lambda settings: None)
+    monkeypatch.setattr(finetune, "_told", str)
+    return folder
+
+
+def test_folder_without_labels_is_answered_with_the_layout_and_changes_nothing(here, tmp_path):
+    before = (here / paths.PARAMS).read_bytes()
+    mine = videos(tmp_path / "mine") / "falling"
+    with pytest.raises(
+        DataError, match=r"videos of 0 classes .*Expected: .*/falling/CLASS/VIDEO\.mp4, or .*/train/CLASS"
+    ):
+        finetune.finetune(mine, "none", [])
+    with pytest.raises(DataError, match="no such folder"):
+        finetune.finetune(tmp_path / "gone", "none", [])
+    assert (here / paths.PARAMS).read_bytes() == before
+
+
+def test_weights_that_cannot_be_fetched_are_answered_with_both_ways_on(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(weights.torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with serving(tmp_path) as address, pytest.raises(FetchError) as error:
+        finetune.finetune(videos(tmp_path / "mine"), f"{address}/gone.pth", [])
+    assert "fetch the file yourself and give its path with --init, or start from nothing with --init none" in str(
+        error.value
+    )
+    assert "\n" not in str(error.value)
+
+
+def test_params_get_what_is_needed_keep_their_comments_and_stay_the_second_time(here, tmp_path, capsys):
+    before = (here / paths.PARAMS).read_text()
+    mine = videos(tmp_path / ODD)
+    finetune.finetune(mine, "none", [])
+    first = (here / paths.PARAMS).read_text()
+    params = files.read_params(here / paths.PARAMS)
+    assert (params["dataset"], params["datasets"]["folder"]["path"]) == ("folder", str(mine))
+    assert (params["zoo"], params["model"]["init"]) == ({CUSTOM: "model"}, None)
+    said = capsys.readouterr().out
+    assert "8 videos of 2 classes: falling, pull ups" in said
+    assert "(`git checkout params.yaml` brings back 4 others)" in said
+    head = before[: before.index("\nzoo:")]
+    changed = [pair for pair in zip(head.splitlines(), first.splitlines(), strict=False) if pair[0] != pair[1]]
+    assert len(changed) == 2, "dataset and path, each with its comment"
+    assert changed[0][1].endswith("# which entry of `datasets` to run")
+    finetune.finetune(mine, "none", [])
+    assert (here / paths.PARAMS).read_text() == first
+    assert "params.yaml" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(tmp_path):
+    params = tiniest_params()
+    params["datasets"]["folder"] |= {
+        "scale": params["datasets"]["motion"]["scale"],
+        "runtime": {"device": "cpu", "threads": 1},
+    }
+    params["finetune"] |= {"epochs": 2}
+    params["zoo"]["other"] = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 2}
+    project = Project(tmp_path / "project", tiniest_params())
+    make_with_dvc(project)
+    project.set(params)
+    torch.manual_seed(0)
+    start = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision"))
+    torch.save(layouts.to_torchvision(start.state_dict()), tmp_path / "theirs.pth")
+    command = ("finetune", str(videos(tmp_path / ODD)), "--init", str(tmp_path / "theirs.pth"), "-S", "seed=3")
+    done = r2plus1d(project, *command)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert {f"{stage}@{CUSTOM}" for stage in ("train", "test", "benchmark")} <= set(ran(done.stdout))
+    assert not [stage for stage in ran(done.stdout) if stage.endswith("@other")]
+    assert "a new last layer for 2 classes" in done.stdout
+    assert "model   models/custom/model.safetensors; in Python: r2plus1d.load('custom')" in done.stdout
+    assert yaml.safe_load((project.folder / "params.yaml").read_text())["seed"] == 3
+    again = r2plus1d(project, *command)
+    assert again.returncode == 0, again.stderr
+    assert ran(again.stdout) == []
