@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from tests.support.golden import find_golden
 from tests.support.project import ROOT, Project, smaller_params, tiniest_params, tiny_params
 
 arithmetic.pin()
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is not inherited, where ignoring is
 
 
 @pytest.fixture(scope="session")
