@@ -10,7 +10,7 @@ from r2plus1d.config.schema import RowConfig
 from r2plus1d.model import checkpoint
 from r2plus1d.system import paths, processes
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import records
+from r2plus1d.zoo import features, records
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
 from r2plus1d.zoo.training import Training
@@ -21,16 +21,20 @@ def main(name: str) -> None:
     row = open_row(name, RowConfig)
     if records.gives_back("train", row):
         return
-    if row.config.checkpoint is None:
+    if row.config.checkpoint is None and row.config.train.freeze != "all":
         processes.run(lambda: make(row), row.config.runtime, row.key)
-    elif processes.first():  # where several processes were started, one adopts the weights
+    elif processes.first():  # where several processes were started, one is enough
         make(row)
 
 
 @records.recorded("train")
 def make(row: Row) -> None:
     name, config, work = row.config.row, row.config, records.unfinished(row)
-    if config.checkpoint is None:
+    if config.checkpoint is None and config.train.freeze == "all":
+        found = features.read(paths.features(config.dataset, name))
+        model, log = features.train_last_layer(config, found, row.splits, row.classes, say)
+        lines = [format_entry(entry, features.STEPS) for entry in log.entries]
+    elif config.checkpoint is None:
         model, log = Training(config, row.splits, row.reader, row.classes, work, row.workers, say).run()
         iterations = -(-len(row.splits["train"]) // config.videos_per_step)
         lines = [format_entry(entry, iterations) for entry in log.entries]

@@ -68,9 +68,15 @@ def test_full_scale_is_the_published_model(params):
 
 def test_quarter_scale_shrinks_every_row_alike(params):
     for row in rows(params).values():
-        assert (row.train.resize, row.train.crop, row.test.crop) == (64, 56, 64)
+        assert (row.train.resize, row.train.crop) == (64, 56)
+        assert (row.test.resize, row.test.crop) == (56, 56), "tested at the size that it is trained at"
         assert row.model.width == 8
         assert row.clip.short_side == {"256p": 64, "320p": 80}[row.resolution]
+
+
+def test_size_of_the_test_that_the_user_gives_is_scaled_like_all_others(params):
+    row = rows(changed(changed(params, "test.crop", 256), "test.resize", 256))[schema.CUSTOM]
+    assert (row.test.resize, row.test.crop) == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +259,7 @@ def test_parameters_spoilt_between_two_stages_are_refused(params):
 def test_configuration_is_the_same_after_its_way_through_the_file(params, tmp_path):
     resolved = resolve.resolve(params)
     readers, configs = written(resolved, tmp_path), resolved.files()
-    assert len(readers) == 1 + 4 * len(params["zoo"])
+    assert len(readers) == 1 + 5 * len(params["zoo"])
     for name, read in readers.items():
         assert read() == configs[name]
 

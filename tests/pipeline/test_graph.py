@@ -22,7 +22,7 @@ TRAINING = "src/r2plus1d/zoo/training.py"
 KEPT = "the outputs are taken from the cache"
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NEW = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 8}  # a row
-EACH_ROW = ("extract_frames", "train", "test", "benchmark")
+EACH_ROW = ("extract_frames", "features", "train", "test", "benchmark")
 
 
 def described(stage: str) -> dict:
@@ -131,13 +131,14 @@ OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
 @pytest.mark.parametrize(
     ("place", "value", "expected"),
     [
-        ("dataset", "folder", f"resolve {SHARED} extract_frames@all {EACH}"),
+        ("dataset", "folder", f"resolve {SHARED} extract_frames@all features@all {EACH}"),
         ("seed", 1, f"resolve {SHARED} {EACH}"),
         ("model.frames", 32, f"resolve {OF_CUSTOM}"),
         ("model.depth", 18, f"resolve {OF_CUSTOM}"),
         ("model.short_side", 300, f"resolve extract_frames@custom {OF_CUSTOM}"),
         ("model.input", "video", f"resolve extract_frames@custom {OF_CUSTOM}"),
         ("train.epochs", 7, f"resolve {OF_CUSTOM}"),
+        ("train.freeze", "all", f"resolve features@custom {OF_CUSTOM}"),
         ("test.clips", 7, "resolve test@custom report"),
         ("benchmark.clips", 7, "resolve benchmark@custom report"),
         ("benchmark.videos", 7, "resolve benchmark@custom report"),
@@ -157,7 +158,7 @@ OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
         ("recipe.benchmark.clips", 7, "resolve benchmark@all report"),
         (f"zoo.{ZOO_ROW}.frames", 16, f"resolve {OF_ONE}"),
         (f"zoo.{ZOO_ROW}.short_side", 300, f"resolve extract_frames@{ZOO_ROW} {OF_ONE}"),
-        ("zoo.mine", NEW, "resolve extract_frames@mine train@mine test@mine benchmark@mine report"),
+        ("zoo.mine", NEW, "resolve extract_frames@mine features@mine train@mine test@mine benchmark@mine report"),
     ],
 )
 def test_changed_parameter_runs_the_stages_that_read_it_and_no_others(params, place, value, expected):
@@ -184,9 +185,9 @@ def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):
     with open(own.folder / TRAINING, "a") as file:
         file.write("# a remark\n")
     status = json.loads(dvc(own, "status", "--json"))
-    assert {"train@custom", "test@custom", "benchmark@custom"} == set(status)
+    assert {f"{stage}@custom" for stage in ("features", "train", "test", "benchmark")} == set(status)
     said = dvc(own, "repro")
-    assert ran(said) == ["train@custom", "test@custom", "benchmark@custom"]
+    assert ran(said) == ["features@custom", "train@custom", "test@custom", "benchmark@custom"]
     assert said.count(KEPT) == 3
     assert own.results() == before
     assert git(own, "status", "--porcelain").splitlines() == ["M dvc.lock", f" M {TRAINING}"]

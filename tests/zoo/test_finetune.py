@@ -21,7 +21,7 @@ from tests.support.networks import as_trained
 from tests.support.project import ROOT, Project, tiniest_params
 from tests.support.server import serving
 
-ODD = "mes vidéos [2024], 'été' \"x\" ${HOME} #1"  # a folder's name
+ODD = "mes vidéos [2024], 'été' \"x\" $HOME #1"  # a folder's name
 
 
 def videos(folder):
@@ -53,6 +53,8 @@ def test_folder_without_labels_is_answered_with_the_layout_and_changes_nothing(h
         DataError, match=r"videos of 0 classes .*Expected: .*/falling/CLASS/VIDEO\.mp4, or .*/train/CLASS"
     ):
         finetune.finetune(mine, "none", [])
+    with pytest.raises(DataError, match="rename the folder"):
+        finetune.finetune(videos(tmp_path / "a ${HOME}"), "none", [])
     with pytest.raises(DataError, match="no such folder"):
         finetune.finetune(tmp_path / "gone", "none", [])
     assert (here / paths.PARAMS).read_bytes() == before
@@ -89,6 +91,21 @@ def test_params_get_what_is_needed_keep_their_comments_and_stay_the_second_time(
     assert "params.yaml" not in capsys.readouterr().out
 
 
+def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, tmp_path, monkeypatch):
+    mine = videos(tmp_path / "mine")
+    torch.save({}, tmp_path / "any.pth")
+    for gpu, init, settings, expected in (
+        (False, "any.pth", [], "all"),
+        (False, "none", [], None),
+        (True, "any.pth", [], None),
+        (False, "any.pth", [], "all"),
+        (True, "any.pth", ["train.freeze=2"], "all"),  # what -S says comes after it
+    ):
+        monkeypatch.setattr(finetune, "_gpu", lambda gpu=gpu: gpu)
+        finetune.finetune(mine, init if init == "none" else str(tmp_path / init), settings)
+        assert files.read_params(here / paths.PARAMS)["train"]["freeze"] == expected
+
+
 @pytest.mark.slow
 def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(tmp_path):
     params = tiniest_params()
@@ -107,7 +124,8 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(t
     command = ("finetune", str(videos(tmp_path / ODD)), "--init", str(tmp_path / "theirs.pth"), "-S", "seed=3")
     done = r2plus1d(project, *command)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert {f"{stage}@{CUSTOM}" for stage in ("train", "test", "benchmark")} <= set(ran(done.stdout))
+    assert {f"{stage}@{CUSTOM}" for stage in ("features", "train", "test", "benchmark")} <= set(ran(done.stdout))
+    assert (project.folder / "data/folder/features/custom/features.safetensors").is_file()
     assert not [stage for stage in ran(done.stdout) if stage.endswith("@other")]
     assert "a new last layer for 2 classes" in done.stdout
     assert "model   models/custom/model.safetensors; in Python: r2plus1d.load('custom')" in done.stdout

@@ -23,6 +23,7 @@ from r2plus1d.config.schema import (
     BenchmarkedRow,
     ClipConfig,
     DataConfig,
+    FeaturesConfig,
     FinetuneConfig,
     FolderSource,
     FramesConfig,
@@ -32,6 +33,7 @@ from r2plus1d.config.schema import (
     ModelConfig,
     MotionSource,
     OfficialSource,
+    RowConfig,
     Runtime,
     Scale,
     Section,
@@ -79,7 +81,10 @@ class Resolved:
         for row in self.rows:
             values = row.model_dump()
             frames = values | {"input": row.clip.input, "short_side": row.clip.short_side}
+            found[f"{row.row}/features.json"] = _features(row)
             for section, stage in ROW_FILES.items():
+                if section is FeaturesConfig:
+                    continue
                 known = frames if section is FramesConfig else values
                 part = section.model_validate({key: known[key] for key in section.model_fields})
                 found[f"{row.row}/{stage}.json"] = part
@@ -134,6 +139,33 @@ def resolve(
         raise ConfigError(f"limit: dataset {chosen} is not downloaded; it is taken whole, so leave `limit` as it was")
     data = {key: shared[key] for key in DataConfig.model_fields if key in shared}
     return Resolved(DataConfig(**data, source=source, path=dataset.get("path")), [rows[name] for name in params["zoo"]])
+
+
+# What changes no features, so that it does not make them anew.
+NEUTRAL = {
+    "epochs": 1,
+    "lr": 1.0,
+    "lr_batch": 1,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "dropout": 0.0,
+    "val_interval": 1,
+    "log_interval": 1,
+    "head_lr": 1.0,
+    "warmup_epochs": 0,
+    "balance": "none",
+    "keep": "last",
+}
+
+
+def _features(row: BenchmarkedRow) -> FeaturesConfig:
+    if row.train.freeze != "all":
+        return FeaturesConfig(row=row.row, dataset=row.dataset, of=None)
+    values = {key: getattr(row, key) for key in RowConfig.model_fields}
+    return FeaturesConfig(
+        row=row.row, dataset=row.dataset, of=RowConfig(**values | {"train": row.train.model_copy(update=NEUTRAL)})
+    )
 
 
 FULL_SIZE = {"resolution": 1.0, "width": 1.0}
@@ -212,6 +244,7 @@ class _Rows(dict[str, BenchmarkedRow]):
             for key, known in layers.items():
                 known.append((key, params[key]))
         pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
+        train = _shrink(_merge(TrainConfig, layers["train"]), scale)
         return BenchmarkedRow(
             row=name,
             **self.shared,
@@ -221,8 +254,8 @@ class _Rows(dict[str, BenchmarkedRow]):
             resolution=f"{unscaled.short_side}p",
             checkpoint=given["checkpoint"].source if "checkpoint" in given else None,
             init=start.source if start is not None else None,
-            train=_shrink(_merge(TrainConfig, layers["train"]), scale),
-            test=_shrink(_merge(TestConfig, layers["test"]), scale),
+            train=train,
+            test=self._views(name, _merge(TestConfig, layers["test"]), train, scale),
             benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
         )
 
@@ -276,6 +309,14 @@ class _Rows(dict[str, BenchmarkedRow]):
                     raise ConfigError(f"scale.{key} is {short(own[1][key])}: {origin.source} decides the network")
             return _merge(Scale, [_layer(FULL_SIZE), own], nullable=("depth",))
         return _merge(Scale, [_layer(FULL_SIZE), section, own], nullable=("depth",))
+
+    def _views(self, name: str, test: TestConfig, train: TrainConfig, scale: Scale) -> TestConfig:
+        """Scaled down, a network is tested at the size that it is trained at: of a few pixels more its layers would see
+        other sizes. At full size, and where the user says otherwise, as the recipe says."""
+        said = name == CUSTOM and any(self.params["test"].get(key) is not None for key in ("resize", "crop"))
+        if scale.resolution == 1 or said:
+            return _shrink(test, scale)
+        return test.model_copy(update={"resize": train.crop, "crop": train.crop})
 
     def _finetuned(self, scratch: list[Layer]) -> dict[str, Any]:
         """Training values of a row that starts from weights."""

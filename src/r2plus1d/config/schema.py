@@ -54,7 +54,8 @@ class TrainConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     val_interval: Count
     log_interval: Count
-    freeze: Annotated[int, Field(ge=0, le=5)]  # the stem and the four stages, counted from the bottom
+    freeze: Annotated[int, Field(ge=0, le=5)] | Literal["all"]  # the stem and the four stages, from the bottom
+    views: Count  # of each training video, where all but the last layer is frozen
     head_lr: Positive  # times the rate of the rest
     warmup_epochs: Annotated[int, Field(ge=0)]
     balance: Literal["none", "classes"]
@@ -257,6 +258,14 @@ class RowConfig(Section):
         return self.train.lr * self.videos_per_step / self.train.lr_batch
 
 
+class FeaturesConfig(Section):
+    """What `features` needs for one row: its configuration, where its last layer alone is trained."""
+
+    row: str
+    dataset: str
+    of: RowConfig | None
+
+
 class TestedRow(RowConfig):
     """What the test of one row needs."""
 
@@ -272,6 +281,7 @@ class BenchmarkedRow(TestedRow):
 # By the stage that reads them: configs/<row>/<stage>.json.
 ROW_FILES: dict[type[Section], str] = {
     FramesConfig: "extract_frames",
+    FeaturesConfig: "features",
     RowConfig: "train",
     TestedRow: "test",
     BenchmarkedRow: "benchmark",

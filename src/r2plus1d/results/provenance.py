@@ -12,7 +12,7 @@ from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import read_json, sha256
 from r2plus1d.system.records import SHARED
 
-STAGES = {"train": "training", "test": "test", "benchmark": "benchmark"}
+STAGES = {"features": "features", "train": "training", "test": "test", "benchmark": "benchmark"}
 
 
 class ProvenanceError(UserError):
@@ -65,6 +65,8 @@ def _lines(root: Path, record: dict) -> list[str]:
     facts = {"code": _commit_line(record["commit"]), "seed": record["seed"]}
     if record["weights_of"]:
         facts["weights"] = f"not trained here: those of {record['weights_of']}"
+    if started := record.get("started_from"):
+        facts["started"] = f"from {started}"
     if machine := record["machine"]:
         facts["device"] = (
             f"{machine['device']}, {machine['threads']} threads, {machine['processes']} processes, "

@@ -69,6 +69,11 @@ def frames(dataset: str, row: str) -> Path:
     return data(dataset) / "frames" / row
 
 
+def features(dataset: str, row: str) -> Path:
+    """The features of the row's videos, where its last layer alone is trained."""
+    return data(dataset) / "features" / row
+
+
 def unreadable(dataset: str) -> Path:
     """Videos that `probe` set aside."""
     return data(dataset) / "unreadable.csv"

@@ -25,6 +25,7 @@ STAGES = (  # in the order of dvc.yaml
     "probe",
     "extract_frames",
     "build_lists",
+    "features",
     "train",
     "test",
     "benchmark",

@@ -34,9 +34,11 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
     values, KEY=VALUE as `dvc exp run -S` takes them. Raises DataError for a folder whose videos have no labels,
     FetchError where the weights cannot be had, FinetuneError where DVC fails.
     """
+    if "${" in str(videos.resolve()):
+        raise DataError(f"{videos}: DVC would take what follows ${{ for the name of a parameter; rename the folder")
     found, _, classes = _labelled(videos.resolve())
     print(f"{len(found)} videos of {len(classes)} classes: {', '.join(classes)}", flush=True)
-    _set(videos.resolve(), None if init == NOTHING else init)
+    _set(videos.resolve(), None if init == NOTHING else init, settings)
     _fetch()
     _run(settings)
     print(_told(), flush=True)
@@ -51,8 +53,11 @@ def _labelled(videos: Path) -> tuple[list, list, list[str]]:
         ) from error
 
 
-def _set(videos: Path, init: str | None) -> None:
-    """Writes into params.yaml what this needs, and nothing where it stands there already; comments stay."""
+def _set(videos: Path, init: str | None, settings: Sequence[str]) -> None:
+    """Writes into params.yaml what this needs, and nothing where it stands there already; comments stay.
+
+    Without a GPU the last layer alone is trained on weights that were trained elsewhere: minutes instead of hours.
+    """
     read_params(paths.PARAMS)  # or an error that says what is wrong with it
     params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
     wanted: dict[tuple[str, ...], Any] = {
@@ -61,6 +66,8 @@ def _set(videos: Path, init: str | None) -> None:
         ("model", "init"): init,
         ("model", "checkpoint"): None,
     }
+    if not any(one.startswith("train.freeze=") for one in settings):
+        wanted["train", "freeze"] = "all" if init is not None and not _gpu() else None
     changes = []
     for (*parents, last), value in wanted.items():
         place = params
@@ -75,6 +82,12 @@ def _set(videos: Path, init: str | None) -> None:
     if changes:
         write_text(paths.PARAMS, strict_yaml.edited(params))
         print(f"{paths.PARAMS}: " + "; ".join(changes), flush=True)
+
+
+def _gpu() -> bool:
+    import torch  # noqa: PLC0415 (seconds)
+
+    return torch.cuda.is_available()
 
 
 def _fetch() -> None:

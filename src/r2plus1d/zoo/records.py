@@ -13,11 +13,13 @@ from r2plus1d.system.device import Runtime, cpu_kernels, describe, prepare
 from r2plus1d.system.files import digest
 from r2plus1d.zoo.rows import Row
 
-OUTPUTS: dict[str, Callable[[str], list[Path]]] = {
-    "train": lambda row: [paths.weights(row)],
-    "test": lambda row: [paths.metrics(row, "test.json"), paths.scores(row)],
-    "benchmark": lambda row: [paths.metrics(row, "benchmark.json")],
+OUTPUTS: dict[str, Callable[[RowConfig], list[Path]]] = {
+    "features": lambda row: [paths.features(row.dataset, row.row) / "features.safetensors"],
+    "train": lambda row: [paths.weights(row.row)],
+    "test": lambda row: [paths.metrics(row.row, "test.json"), paths.scores(row.row)],
+    "benchmark": lambda row: [paths.metrics(row.row, "benchmark.json")],
 }
+MAKING = ("features", "train")  # the stages that need no trained weights
 
 
 def recorded(stage: str) -> Callable:
@@ -29,14 +31,14 @@ def recorded(stage: str) -> Callable:
             if not processes.first():
                 return work(row)
             name, taken = row.config.row, row.config.checkpoint if stage == "train" else None
-            inputs = [*row.sources(), *(_given(row.config) if stage == "train" else [paths.weights(name)])]
+            inputs = [*row.sources(), *(_given(row.config) if stage in MAKING else [paths.weights(name)])]
 
             def facts() -> dict:
                 device = None if taken else machine(prepare(row.config.runtime))
-                started = {"started_from": row.config.init} if stage == "train" else {}
+                started = {"started_from": row.config.init} if stage in MAKING else {}
                 return {"seed": row.config.seed, "weights_of": taken, **started, "machine": device}
 
-            with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](name), facts):
+            with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](row.config), facts):
                 return work(row)
 
         return with_record
@@ -44,13 +46,14 @@ def recorded(stage: str) -> Callable:
     return decorate
 
 
-def unfinished(row: Row) -> Path:
-    """The folder of a training that is not finished: another for other data, configuration, code, versions or device,
-    since only what began a training may go on with it."""
+def unfinished(row: Row, what: str = "") -> Path:
+    """The folder of a training, or of `what` else, that is not finished: another for other data, configuration, code,
+    versions or device, since only what began the work may go on with it."""
     deciding = _deciding(row.config.runtime)
     trees = code.running() | (code.below("model/cuda") if deciding["type"] == "cuda" else {})
     texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(deciding))
-    return paths.work(row.config.row, digest([*row.sources(), *_given(row.config)], *texts))
+    key = digest([*row.sources(), *_given(row.config)], *texts)
+    return paths.work(f"{row.config.row}-{what}" if what else row.config.row, key)
 
 
 def _given(config: RowConfig) -> list[Path]:

@@ -22,6 +22,7 @@ C = TypeVar("C", bound=RowConfig)
 @dataclass(frozen=True)
 class Row(Generic[C]):
     config: C
+    stage: str  # that reads this configuration
     classes: list[str]
     splits: dict[str, list[Sample]]
     reader: Reader
@@ -35,7 +36,7 @@ class Row(Generic[C]):
         """The configuration, and the files that name the data by content."""
         dataset, row = self.config.dataset, self.config.row
         return [
-            paths.row_config(row, ROW_FILES[type(self.config)]),
+            paths.row_config(row, self.stage),
             paths.manifest(dataset),
             paths.frames(dataset, row) / "index.csv",
             *sorted(paths.lists(dataset).iterdir()),
@@ -47,10 +48,15 @@ def open_row(name: str, kind: type[C]) -> Row[C]:
 
     Raises ConfigError for a row without one, and the errors of the lists and frames.
     """
-    config = read_row(paths.CONFIGS, name, kind)
+    return of_config(read_row(paths.CONFIGS, name, kind), ROW_FILES[kind])
+
+
+def of_config(config: C, stage: str) -> Row[C]:
+    """The row of a configuration that is read already. Raises the errors of the lists and frames."""
     dataset = config.dataset
     return Row(
         config=config,
+        stage=stage,
         splits={split: read_samples(paths.lists(dataset), dataset, split) for split in ("train", "val")},
         classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
         reader=_reader(config),

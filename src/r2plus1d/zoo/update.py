@@ -41,9 +41,15 @@ def build_model(config: RowConfig, num_classes: int) -> Recognizer:
     return build(**build_arguments(config, num_classes))
 
 
+def fixed_stages(model: Recognizer, config: RowConfig) -> list[nn.Module]:
+    """Of the stem and the four stages those that `train.freeze` counts from the bottom."""
+    count = config.train.freeze
+    return model.backbone.stages[: None if count == "all" else count]
+
+
 def freeze(model: Recognizer, config: RowConfig) -> None:
-    """Takes the stages that `train.freeze` counts from the bottom out of the training, if any."""
-    for stage in model.backbone.stages[: config.train.freeze]:
+    """Takes the fixed stages out of the training, if there are any."""
+    for stage in fixed_stages(model, config):
         stage.requires_grad_(False)
 
 
@@ -56,7 +62,7 @@ def lowered(config: RowConfig, device: torch.device) -> Where:
 def set_training(model: Recognizer, config: RowConfig) -> None:
     """Training mode, but for the stages that stay fixed, batch norms' statistics included."""
     model.train()
-    for stage in model.backbone.stages[: config.train.freeze]:
+    for stage in fixed_stages(model, config):
         stage.eval()
 
 

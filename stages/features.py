@@ -1,0 +1,44 @@
+"""The features of every video of one row, where its last layer alone is trained: python stages/features.py ROW.
+
+Interrupted, it goes on after the last part of the videos when it is run again.
+"""
+
+import shutil
+import sys
+
+from r2plus1d.config import files
+from r2plus1d.config.schema import FeaturesConfig, RowConfig
+from r2plus1d.system import paths
+from r2plus1d.system.files import write_text
+from r2plus1d.system.stage import run
+
+
+def main(name: str) -> None:
+    config = files.read_row(paths.CONFIGS, name, FeaturesConfig)
+    if config.of is not None:
+        compute(config.of)
+        return
+    write_text(paths.features(config.dataset, name) / "none.txt", "this row trains more than its last layer\n")
+    print(f"{name} trains more than its last layer: no features are computed")
+
+
+def compute(config: RowConfig) -> None:
+    from r2plus1d.zoo import features, records  # noqa: PLC0415 (load torch, for rows that have something to compute)
+    from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
+
+    row = of_config(config, "features")
+    if records.gives_back("features", row):
+        return
+
+    @records.recorded("features")
+    def make(row: Row) -> None:
+        work = records.unfinished(row, "features")
+        found = features.features(config, row.splits, row.reader, row.classes, work, row.workers)
+        features.save(found, paths.features(config.dataset, config.row))
+        shutil.rmtree(work, ignore_errors=True)
+
+    make(row)
+
+
+if __name__ == "__main__":
+    run(main, sys.argv)
