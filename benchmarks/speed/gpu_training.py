@@ -89,7 +89,7 @@ def updates(name: str, model):
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
     network = for_training(model, next(model.parameters()).device, name != "plain")
     update = update.updates(network, optimizer, NORM)
-    return lambda clips, labels: update(clips, labels, len(labels))
+    return lambda clips, labels: update([(clips, labels)], len(labels))
 
 
 def video(place: tuple[int, int]) -> tuple[np.ndarray, int]:

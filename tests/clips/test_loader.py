@@ -1,5 +1,6 @@
 """The order of an epoch, its share of each process, and the processes that read."""
 
+import itertools
 import os
 import sys
 
@@ -35,6 +36,14 @@ def test_balanced_epoch_has_as_many_samples_and_every_class_equally_often():
         assert max(drawn.count(index) for index in range(12)) == 1
         assert {item for batch in batches for item, _ in batch} == {epoch}
     assert list(Schedule(16, 5, 1, 0, 2, labels=labels))[4:] == list(Schedule(16, 5, 1, 1, 2, labels=labels))
+
+
+def test_parts_of_a_batch_are_together_the_batch():
+    whole, parts = Schedule(11, 6, seed=3, start=0, epochs=2), Schedule(11, 6, seed=3, start=0, epochs=2, parts=4)
+    drawn = list(parts)
+    assert [len(part) for part in drawn] == [2, 2, 1, 1, 2, 1, 1, 1] * 2
+    assert len(parts) == len(drawn) == 4 * len(list(whole))
+    assert [[*itertools.chain(*drawn[i : i + 4])] for i in range(0, 16, 4)] == list(whole)
 
 
 class Priority(items.Clips):

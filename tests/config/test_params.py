@@ -52,11 +52,23 @@ def test_depth_asked_for_outranks_the_scale(params):
 
 
 def test_learning_rates_follow_the_linear_scaling_rule(params):
-    params = changed(params, "dataset", "kinetics400")
+    params = changed(changed(params, "dataset", "kinetics400"), "recipe.train.accumulate", 1)
     for gpus in (1, 8):
         zoo = resolve.resolve(changed(params, "runtime.gpus", gpus)).rows[:4]
         assert [row.learning_rate for row in zoo] == pytest.approx([rate * gpus / 8 for rate in RATES], rel=1e-12)
         assert [row.videos_per_step for row in zoo] == [videos * gpus for videos in (8, 16, 8, 6)]
+
+
+@pytest.mark.parametrize(("gpus", "parts"), [(1, 8), (2, 4), (3, 3), (8, 1), (16, 1)])
+def test_published_update_is_kept_with_fewer_gpus_in_parts(params, gpus, parts):
+    params = changed(changed(params, "dataset", "kinetics400"), "runtime.gpus", gpus)
+    zoo = resolve.resolve(params).rows[:4]
+    assert {row.train.accumulate for row in zoo} == {parts}
+    assert [row.videos_per_step for row in zoo] == [videos * gpus * parts for videos in (8, 16, 8, 6)]
+    if gpus <= 8 and 8 % gpus == 0:
+        assert [row.learning_rate for row in zoo] == pytest.approx(RATES, rel=1e-12)
+    assert {row.train.accumulate for row in rows(changed(params, "dataset", "motion")).values()} == {1}
+    assert rows(changed(params, "train.accumulate", 5))[schema.CUSTOM].train.accumulate == 5
 
 
 def test_full_scale_is_the_published_model(params):

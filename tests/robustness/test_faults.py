@@ -227,16 +227,16 @@ def test_gradient_that_is_not_finite_leaves_the_weights_as_they_are():
 SPOIL = """
 import sys
 from r2plus1d.zoo import update
-step, calls = update.step, []
-def spoiled(model, optimizer, x, labels, *rest):
+gradients, calls = update.gradients, []
+def spoiled(model, x, labels, *rest):
     calls.append(1)
     if len(calls) == 4:
         x = x * float("{x}")
-    result = step(model, optimizer, x, labels, *rest)
+    result = gradients(model, x, labels, *rest)
     if len(calls) == {last}:
         next(model.parameters()).data[:] = float("inf")
     return result
-update.step = spoiled
+update.gradients = spoiled
 sys.argv = ["stages/train.py", "custom"]
 exec(compile(open(sys.argv[0]).read(), sys.argv[0], "exec"))
 """

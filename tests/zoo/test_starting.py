@@ -197,6 +197,23 @@ def test_last_layer_learns_at_its_own_rate_after_warming_up(row, tmp_path):
     assert held[0] | held[1] == {id(p) for p in made.model.parameters()}
 
 
+def test_update_in_parts_is_the_update_of_the_whole_where_no_batch_norm_sees_the_batch(row, tmp_path):
+    """All stages frozen: their batch norms are as they were."""
+    found = []
+    for videos, parts in ((4, 1), (1, 4), (2, 2), (1, 5)):
+        config = fine_tuned(row, tmp_path, freeze=5, dropout=0.0, keep="last", videos_per_gpu=videos, accumulate=parts)
+        said: list[str] = []
+        _, (model, log) = train(config, row, tmp_path / f"{videos}x{parts}", said.append)
+        found.append((model.cls_head.fc_cls.weight.detach(), [e["loss"] for e in log.entries if e["mode"] == "train"]))
+        told = f"1 process x {videos} videos x {parts} parts = {videos * parts} videos a step"
+        assert any(told in line for line in said) == (parts > 1)
+    (whole, losses), *others, (five, _) = found
+    for weight, own in others:
+        torch.testing.assert_close(weight, whole, rtol=1e-5, atol=1e-7)
+        assert own == pytest.approx(losses, rel=1e-4)
+    assert not torch.allclose(five, whole, rtol=1e-3), "steps of five videos"
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Project:
     """A project of two rows, the first of them trained."""

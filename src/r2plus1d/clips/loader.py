@@ -27,6 +27,7 @@ class Schedule:
     from the seed and the epoch; the last batch of an epoch may be smaller. Given the samples' `labels`, an epoch has as
     many samples, but of each class equally many, or one more: those of a small class come again.
 
+    Each batch comes in `parts`, whose sizes differ by one at most; of a small one some have nothing.
     Of each batch, the share of process `rank` of `processes`: shares differ by one at most, and the first process has
     one of the largest.
     """
@@ -41,7 +42,9 @@ class Schedule:
         rank: int = 0,
         processes: int = 1,
         labels: Sequence[int] | None = None,
+        parts: int = 1,
     ):
+        self.parts = parts
         self.count, self.batch, self.seed, self.start, self.epochs = count, batch, seed, start, epochs
         self.rank, self.processes = rank, processes
         self.by_class = None if labels is None else [np.flatnonzero(np.equal(labels, k)) for k in sorted(set(labels))]
@@ -55,14 +58,16 @@ class Schedule:
         return min(self.batch, self.count - (iteration - 1) * self.batch)
 
     def __len__(self) -> int:
-        return (self.epochs - self.start) * self.batches_per_epoch
+        """Parts of batches."""
+        return (self.epochs - self.start) * self.batches_per_epoch * self.parts
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch in range(self.start, self.epochs):
             order = self._order(np.random.default_rng([self.seed, ORDER, epoch]))
             for first in range(0, self.count, self.batch):
                 shares = np.array_split(order[first : first + self.batch], self.processes)
-                yield [(epoch, index) for index in shares[self.rank].tolist()]
+                for part in np.array_split(shares[self.rank], self.parts):
+                    yield [(epoch, index) for index in part.tolist()]
 
     def _order(self, rng: np.random.Generator) -> list[int]:
         """Of one epoch's samples."""

@@ -65,6 +65,7 @@ ROW_SECTIONS = ("model", "train", "test", "benchmark")
 SHARED_SECTIONS = ("runtime", "machine", "scale", "limit")
 WEIGHTS = ("init", "checkpoint")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+AUTO = "auto"
 MODEL = "model"  # what the row `custom` says of itself: that the sections above describe it
 
 
@@ -244,7 +245,7 @@ class _Rows(dict[str, BenchmarkedRow]):
             for key, known in layers.items():
                 known.append((key, params[key]))
         pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
-        train = _shrink(_merge(TrainConfig, layers["train"]), scale)
+        train = _shrink(_merge(TrainConfig, self._accumulated(layers["train"])), scale)
         return BenchmarkedRow(
             row=name,
             **self.shared,
@@ -321,7 +322,19 @@ class _Rows(dict[str, BenchmarkedRow]):
     def _finetuned(self, scratch: list[Layer]) -> dict[str, Any]:
         """Training values of a row that starts from weights."""
         finetune = _merge(FinetuneConfig, [("finetune", self.params["finetune"])]).model_dump()
-        return {"lr": _merge(TrainConfig, scratch).lr * finetune.pop("rate"), **finetune}
+        return {"lr": _merge(TrainConfig, self._accumulated(scratch)).lr * finetune.pop("rate"), **finetune}
+
+    def _accumulated(self, layers: list[Layer]) -> list[Layer]:
+        """`accumulate: auto` as a number: with fewer GPUs than the published configurations are for, an update is made
+        from as many parts as it takes for their number of videos, or next to it."""
+        last: dict[str, Any] = {}
+        for _, layer in layers:
+            if isinstance(layer, Mapping):
+                last |= {key: layer[key] for key in ("accumulate", "config_gpus") if layer.get(key) is not None}
+        if last.get("accumulate") != AUTO or not isinstance(last.get("config_gpus"), int):
+            return layers
+        parts = max(1, math.floor(last["config_gpus"] / self.shared["runtime"].gpus + 0.5))
+        return [*layers, ("train", {"accumulate": parts})]
 
 
 def _network(where: str, own: Mapping, model: ModelConfig, scale: Scale, origin: Origin | None) -> ModelConfig:

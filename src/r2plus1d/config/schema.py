@@ -40,6 +40,8 @@ class ClipConfig(Section):
 
 class TrainConfig(Section):
     videos_per_gpu: Count
+    config_gpus: Count  # GPUs that the published configuration is for, whatever made its checkpoint
+    accumulate: Count  # parts of `videos_per_gpu` that one update is made from, one after the other
     epochs: Count
     lr: Positive
     lr_batch: Count
@@ -250,7 +252,7 @@ class RowConfig(Section):
     @property
     def videos_per_step(self) -> int:
         """Videos that one update of the weights is made from, over all processes."""
-        return self.runtime.gpus * self.train.videos_per_gpu
+        return self.runtime.gpus * self.train.videos_per_gpu * self.train.accumulate
 
     @property
     def learning_rate(self) -> float:

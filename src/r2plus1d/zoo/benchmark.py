@@ -55,7 +55,7 @@ def training_memory(
     batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))
     reset_peak_memory(device)
     for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
-        update(clips.to(device), labels.to(device), len(labels))
+        update([(clips.to(device), labels.to(device))], len(labels))
     synchronize(device)
     return peak_memory_mib(device)
 

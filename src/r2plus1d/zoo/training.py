@@ -88,14 +88,16 @@ class Training:
         place = processes.rank(), processes.processes()
         labels = [sample.label for sample in samples] if config.train.balance == "classes" else None
         span = self.start, config.train.epochs
-        schedule = Schedule(len(samples), config.videos_per_step, config.seed, *span, *place, labels=labels)
+        size, parts = config.videos_per_step, config.train.accumulate
+        schedule = Schedule(len(samples), size, config.seed, *span, *place, labels=labels, parts=parts)
         clips = TrainClips(config, samples, self.reader)
         batches = iter(
             reading(loader(clips, self.device, self.workers, batch_sampler=schedule, collate_fn=clips.collate))
         )
-        steps: Iterator[int] = iter(range(len(schedule)))
+        count = (config.train.epochs - self.start) * schedule.batches_per_epoch
+        steps: Iterator[int] = iter(range(count))
         if processes.first():
-            steps = iter(progress(steps, len(schedule), f"training {config.row}", "steps"))
+            steps = iter(progress(steps, count, f"training {config.row}", "steps"))
         for epoch in range(self.start, config.train.epochs):
             self.train_epoch(epoch, schedule, batches, steps)
             self.check_weights(epoch)
@@ -141,10 +143,13 @@ class Training:
             )
 
     def announce(self) -> None:
-        count, each = self.config.runtime.gpus, self.config.train.videos_per_gpu
-        if count > 1:
-            rate = self.config.learning_rate
-            self.say(f"{count} processes x {each} videos = {count * each} videos a step, lr {rate:.4g}")
+        count, train = self.config.runtime.gpus, self.config.train
+        if count > 1 or train.accumulate > 1:
+            parts = f" x {train.accumulate} parts" if train.accumulate > 1 else ""
+            whole = f"{count} process{'es' if count > 1 else ''} x {train.videos_per_gpu} videos{parts}"
+            self.say(f"{whole} = {self.config.videos_per_step} videos a step, lr {self.config.learning_rate:.4g}")
+            if train.accumulate > 1:
+                self.say(f"batch norms see {count * train.videos_per_gpu} videos at a time, not all of a step")
 
     def train_epoch(self, epoch: int, schedule: Schedule, batches: Iterator, steps: Iterator[int]) -> None:
         """One pass over the training videos; an entry of the log after every `log_interval` steps."""
@@ -164,11 +169,19 @@ class Training:
     def step(self, epoch: int, iteration: int, count: int, batches: Iterator) -> dict[str, float]:
         """One update from the next batch of `count` clips over all processes, and its figures."""
         began = time.perf_counter()
-        clips, labels = next(batches)
-        clips, labels = clips.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-        read = time.perf_counter()
-        result = self.update(clips, labels, count / processes.processes())
-        scores, targets = result.pop("logits").cpu().numpy(), labels.cpu().numpy()
+        reading, labels = 0.0, []
+
+        def parts() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            nonlocal reading
+            for _ in range(self.config.train.accumulate):
+                asked = time.perf_counter()
+                clips, targets = (tensor.to(self.device, non_blocking=True) for tensor in next(batches))
+                reading += time.perf_counter() - asked
+                labels.append(targets)
+                yield clips, targets
+
+        result = self.update(parts(), count / processes.processes())
+        scores, targets = result.pop("logits").cpu().numpy(), torch.cat(labels).cpu().numpy()
         own = {"loss": result["loss"] / processes.processes()}
         for k in (1, 5):
             right = accuracy.top_k_accuracy(scores, targets, k) if len(targets) else 0.0
@@ -181,7 +194,7 @@ class Training:
                     f"{_way_out(epoch)}"
                 )
         synchronize(self.device)
-        return result | {"data_time": read - began, "time": time.perf_counter() - began}
+        return result | {"data_time": reading, "time": time.perf_counter() - began}
 
     def note(self, epoch: int, iteration: int, since: list[dict]) -> None:
         """An entry of the log: the means since the last one."""

@@ -4,7 +4,7 @@ Source: the published recipe (see params.yaml, `recipe.train`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from r2plus1d.config.schema import RowConfig
 from r2plus1d.model.families import FAMILIES, MMACTION, Family
 from r2plus1d.model.lowered import MakesSteps, Where
 from r2plus1d.model.network import Recognizer, build
+from r2plus1d.system import processes
 from r2plus1d.system.device import seed_everything
 from r2plus1d.video.views import to_input
 
@@ -54,8 +55,9 @@ def freeze(model: Recognizer, config: RowConfig) -> None:
 
 
 def lowered(config: RowConfig, device: torch.device) -> Where:
-    """`runtime.lowered` for this training: the steps for GPUs train all weights at one rate."""
-    whole = config.train.freeze == 0 and config.train.head_lr == 1
+    """`runtime.lowered` for this training: the steps for GPUs train all weights at one rate, from whole batches."""
+    train = config.train
+    whole = train.freeze == 0 and train.head_lr == 1 and train.accumulate == 1
     return config.runtime.lowered if whole or device.type == "cpu" else False
 
 
@@ -103,27 +105,56 @@ def step(
     one's N (0 too).
     """
     optimizer.zero_grad()
+    part = gradients(model, x, labels, clips or len(labels))
+    return finish(model, optimizer, [part], max_norm)
+
+
+def gradients(model: nn.Module, x: Tensor, labels: Tensor, clips: float) -> tuple[Tensor, Tensor]:
+    """Adds those of one part of an update of `clips` clips, as `step` counts them; (its share of the loss, logits)."""
     logits = model(x)
-    loss = functional.cross_entropy(logits, labels, reduction="sum") / (clips or len(labels))
+    loss = functional.cross_entropy(logits, labels, reduction="sum") / clips
     loss.backward()
+    return loss.detach(), logits.detach()
+
+
+def finish(
+    model: nn.Module, optimizer: torch.optim.Optimizer, parts: list[tuple[Tensor, Tensor]], max_norm: float
+) -> dict:
+    """The update from the gradients of all parts, as `step` says."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
-    result = {"loss": loss.item(), "grad_norm": norm.item(), "logits": logits.detach()}
+    losses, logits = zip(*parts, strict=True)
+    result = {"loss": sum(loss.item() for loss in losses), "grad_norm": norm.item(), "logits": torch.cat(logits)}
     if math.isfinite(result["loss"]) and math.isfinite(result["grad_norm"]):
         optimizer.step()
     return result
 
 
+Parts = Iterable[tuple[Tensor, Tensor]]
+
+
 def updates(
     network: nn.Module, optimizer: torch.optim.SGD, max_norm: float, family: Family = FAMILIES[MMACTION]
-) -> Callable[[Tensor, Tensor, float], dict]:
-    """A function of uint8 clips [N, T, H, W, 3] and labels on the network's device, and of the mean number of clips of
-    a process: an update of `network`, as `step` makes it. A network that `for_training` made for a GPU makes its own.
+) -> Callable[[Parts, float], dict]:
+    """A function of the parts of an update, uint8 clips [N, T, H, W, 3] and labels on the network's device, and of the
+    mean number of clips of a process: an update of `network`, as `step` makes it. A network that `for_training` made
+    for a GPU makes its own, from one part.
     """
     if isinstance(network, MakesSteps):
         steps = network.steps(optimizer, max_norm)
-        return lambda clips, labels, _: steps(clips, labels)
 
-    def update(clips: Tensor, labels: Tensor, count: float) -> dict:
-        return step(network, optimizer, normalised(clips, clips.device, family), labels, max_norm, count)
+        def whole(parts: Parts, _: float) -> dict:
+            ((clips, labels),) = parts
+            return steps(clips, labels)
+
+        return whole
+
+    def update(parts: Parts, count: float) -> dict:
+        optimizer.zero_grad()
+        done = [
+            gradients(network, normalised(clips, clips.device, family), labels, count)
+            for clips, labels in parts
+            if len(labels) or processes.processes() > 1  # where the others wait for this one
+        ]
+        return finish(network, optimizer, done, max_norm)
 
     return update
