@@ -71,7 +71,7 @@ def finished(prepared, tmp_path_factory) -> Project:
     project = Project.at(folder)
     project.set(smaller_params())
     project.seconds = dict(prepared.seconds)  # those parameters change neither videos nor frames nor lists
-    for stage in (("resolve",), ("train", CUSTOM), ("test", CUSTOM)):
+    for stage in (("resolve",), ("features", CUSTOM), ("train", CUSTOM), ("test", CUSTOM)):
         project.timed(*stage)
     return project
 

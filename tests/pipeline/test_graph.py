@@ -264,6 +264,7 @@ def test_pipeline_in_a_fresh_clone_leaves_git_nothing_to_say(committed, tmp_path
         "probe",
         "extract_frames@custom",
         "build_lists",
+        "features@custom",
         "train@custom",
         "test@custom",
     ]

@@ -96,7 +96,7 @@ def test_row_with_finished_weights_is_reported(rows, names, tmp_path):
     )
     assert "| 8x8_256p (not trained here) | 8x8 | 70.00 |" in report.measured_table([given, *rows[1:]], names, COVERAGE)
     details = report.details_table([given, *rows[1:]], names, COVERAGE)
-    assert details.count(f"| [weights]({address}) |") == 1
+    assert details.count(f"| [weights-12345678.pth]({address}) |") == 1
     plots.plot_curves([given], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 

@@ -17,9 +17,9 @@ from r2plus1d.system import paths
 from r2plus1d.zoo import training, weights
 from r2plus1d.zoo.rows import open_row
 from r2plus1d.zoo.update import build_model, learning_rate
-from tests.support.commands import dvc, make_with_dvc
+from tests.support.commands import copy_of, dvc
 from tests.support.networks import as_trained
-from tests.support.project import Project, tiniest_params
+from tests.support.project import Project
 from tests.support.server import serving
 
 NARROW = {"depth": 10, "width": 4, "num_classes": 5}
@@ -215,12 +215,13 @@ def test_update_in_parts_is_the_update_of_the_whole_where_no_batch_norm_sees_the
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Project:
-    """A project of two rows, the first of them trained."""
-    params = tiniest_params()
+def base(committed, tmp_path_factory) -> Project:
+    """A project of two rows, both of them trained."""
+    project = copy_of(committed, tmp_path_factory.mktemp("base") / "project")
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["zoo"]["base"] = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 2}
-    project = Project(tmp_path_factory.mktemp("base") / "project", params)
-    make_with_dvc(project)
+    project.set(params)
+    dvc(project, "repro", "train@base")
     return project
 
 
@@ -234,13 +235,9 @@ def test_fine_tuning_from_each_kind_of_weights_goes_through_dvc_repro(kind, base
         torch.save(layouts.to_torchvision(network(family=family).state_dict()), file)
     with serving(tmp_path / "served") as address:
         init = {"row:base": kind, "torchvision at an address": f"{address}/weights.pth", "ig65m in a file": str(file)}
-        change = [f"model.init={init[kind]}", "finetune.epochs=1", "finetune.warmup_epochs=0"]
-        if kind.endswith("address"):
-            change += ["model.family=torchvision"]
         params = yaml.safe_load((base.folder / "params.yaml").read_text())
-        for one in change:
-            section, key, value = re.split(r"[.=]", one, maxsplit=2)
-            params[section][key] = int(value) if value.isdigit() else value
+        params["model"] |= {"init": init[kind], "family": family if kind.endswith("address") else None}
+        params["finetune"] |= {"epochs": 1, "warmup_epochs": 0}
         base.set(params)
         said = dvc(base, "repro", TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
     assert "starting from" in said

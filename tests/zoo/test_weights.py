@@ -42,7 +42,7 @@ def test_loaded_row_knows_its_classes_and_its_own_test_and_the_file_alone_its_tr
     network, alone = r2plus1d.load(CUSTOM), r2plus1d.load(WEIGHTS)
     assert network.classes == alone.classes == paths.labels("motion").read_text().splitlines()
     assert network.family == FAMILIES["mmaction"]
-    assert network.view == View(frames=8, frame_interval=8, resize=32, crop=32, clips=1, crops=1)
+    assert network.view == View(frames=8, frame_interval=8, resize=28, crop=28, clips=1, crops=1)
     assert alone.view == View(frames=8, frame_interval=8, resize=32, crop=28, clips=10, crops=1)
 
 
