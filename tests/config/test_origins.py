@@ -131,5 +131,6 @@ def test_row_of_another_family_is_shown_its_clips_as_the_family_is(params, name)
     )
     resize = tuple(row.test.resize) if isinstance(row.test.resize, list) else row.test.resize
     assert (resize, row.test.crop, row.test.clips, row.test.crops) == (view.resize, view.crop, view.clips, view.crops)
+    assert (row.benchmark.clips, row.benchmark.crops) == (view.clips, view.crops)
     if name == "torchvision":
         assert (row.clip.frames, row.clip.frame_interval) == (view.frames, view.frame_interval)

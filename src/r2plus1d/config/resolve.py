@@ -232,8 +232,8 @@ class _Rows(dict[str, BenchmarkedRow]):
         scale = self._scale(origin)
 
         layers = {key: [(f"recipe.{key}", params["recipe"][key])] for key in ("train", "test", "benchmark")}
-        for key in ("train", "test"):
-            layers[key].append((f"families.{kind}.{key}", family[key]))
+        for key, known in layers.items():
+            known.append((f"families.{kind}.{key}", family[key]))
         of_dataset = {key: (f"datasets.{chosen}.{key}", dataset.get(key, {})) for key in ("train", "benchmark")}
         if name != CUSTOM:
             layers["train"].append((where, _only(own, TrainConfig)))
@@ -298,8 +298,8 @@ class _Rows(dict[str, BenchmarkedRow]):
         """What params.yaml says of a family."""
         found, place = self.params["families"].get(name, {}), f"families.{name}"
         check_mapping(place, found)
-        check_keys(place, found, ("frame_interval", "train", "test"), complete=False)
-        return {"frame_interval": None, "train": {}, "test": {}, **found}
+        check_keys(place, found, ("frame_interval", "train", "test", "benchmark"), complete=False)
+        return {"frame_interval": None, "train": {}, "test": {}, "benchmark": {}, **found}
 
     def _scale(self, origin: Origin | None) -> Scale:
         """Weights of a network at full size are for frames at full size, whatever the dataset is scaled down to."""
