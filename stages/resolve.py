@@ -32,7 +32,9 @@ def main() -> None:
 def _networks(params: dict) -> dict[str, dict[str, Any]]:
     """What the weights on this machine that rows name are of, by path."""
     found = {}
-    rows = {"model": params["model"], **{f"zoo.{name}": row for name, row in params["zoo"].items()}}
+    zoo = params.get("zoo")
+    named = zoo.items() if isinstance(zoo, dict) else []
+    rows = {"model": params.get("model"), **{f"zoo.{name}": row for name, row in named}}
     for name, row in rows.items():
         for key in resolve.WEIGHTS:
             value = row.get(key) if isinstance(row, dict) else None

@@ -46,6 +46,15 @@ def test_parts_of_a_batch_are_together_the_batch():
     assert [[*itertools.chain(*drawn[i : i + 4])] for i in range(0, 16, 4)] == list(whole)
 
 
+@pytest.mark.parametrize("count", [6, 7, 8, 9, 12, 13])
+def test_no_part_of_a_batch_is_empty_in_every_process_and_all_have_as_many(count):
+    """Batch norms over all processes need a sample in one of them."""
+    shares = [list(Schedule(count, 6, 3, 0, 1, rank=rank, processes=2, parts=3)) for rank in range(2)]
+    assert len(shares[0]) == len(shares[1]) == len(Schedule(count, 6, 3, 0, 1, processes=2, parts=3))
+    assert all(one or other for one, other in zip(*shares, strict=True))
+    assert sorted(index for share in shares for part in share for _, index in part) == list(range(count))
+
+
 class Priority(items.Clips):
     """Of the process that reads."""
 

@@ -65,8 +65,11 @@ def test_published_is_the_row_with_the_nearest_clip_and_of_those_the_most_accura
         assert {r.row: r.init for r in found}[name] == row["ckpt"], "a zoo row's own file"
 
 
-def test_published_without_a_published_row_is_refused(params):
-    assert "has none of the published rows" in refused(changed(params, "zoo", {CUSTOM: "model"}), init="published")
+def test_published_is_known_whatever_rows_the_zoo_has(params):
+    alone = changed(params, "zoo", {CUSTOM: "model"})
+    assert custom(alone, init="published").init == custom(params, init="published").init
+    with pytest.raises(resolve.ConfigError, match="no published weights are known"):
+        resolve.resolve(changed(params, "model.init", "published"))
 
 
 def test_row_starts_from_another_one_at_its_scale(params):
@@ -105,6 +108,8 @@ def test_weights_that_cannot_be_meant_are_refused_with_the_way_out(params, model
 
 def test_scale_that_would_change_the_network_of_given_weights_is_refused(params):
     assert "scale.width is 0.5: torchvision:" in refused(changed(params, "scale.width", 0.5), init="torchvision")
+    full = changed(changed(params, "scale.width", 1.0), "scale.depth", 18)
+    assert custom(full, init="torchvision").model.depth == 18
     smaller = custom(changed(params, "scale.resolution", 0.5), init="torchvision")
     assert (smaller.model.width, smaller.train.crop) == (64, 56)
 
@@ -117,6 +122,18 @@ def test_row_that_starts_from_weights_is_trained_as_finetune_says(params):
     assert custom(changed(params, "train.lr", 0.5), init="torchvision").train.lr == 0.5, "one's own word is the last"
     tested = custom(params, checkpoint="torchvision")
     assert (tested.train.epochs, tested.train.lr) == (scratch.train.epochs, scratch.train.lr)
+
+
+def test_features_take_weights_that_learned_something(params):
+    frozen = changed(params, "train.freeze", "all")
+    assert "model.init is null and train.freeze is all" in refused(frozen)
+    assert custom(frozen, init="torchvision").train.freeze == "all"
+    files = resolve.resolve(changed(frozen, "model.checkpoint", "torchvision"), PUBLISHED).files()
+    assert files[f"{CUSTOM}/features.json"].of is None, "tested as it is"
+
+
+def test_few_epochs_shorten_the_warming_up_of_finetune(params):
+    assert custom(changed(params, "train.epochs", 1), init="torchvision").train.warmup_epochs == 0
 
 
 def test_warming_up_leaves_an_epoch_to_train(params):

@@ -138,7 +138,7 @@ OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
         ("model.short_side", 300, f"resolve extract_frames@custom {OF_CUSTOM}"),
         ("model.input", "video", f"resolve extract_frames@custom {OF_CUSTOM}"),
         ("train.epochs", 7, f"resolve {OF_CUSTOM}"),
-        ("train.freeze", "all", f"resolve features@custom {OF_CUSTOM}"),
+        ("train.freeze", 3, f"resolve {OF_CUSTOM}"),
         ("test.clips", 7, "resolve test@custom report"),
         ("benchmark.clips", 7, "resolve benchmark@custom report"),
         ("benchmark.videos", 7, "resolve benchmark@custom report"),

@@ -79,7 +79,7 @@ def test_last_layer_is_the_optimum_of_the_regularised_loss_on_the_features(row, 
     labels[:5] = 0
     splits = {split: [types.SimpleNamespace(label=int(label)) for label in labels] for split in ("train", "val")}
     train = torch.from_numpy(rng.normal(3, 2, (12, 2, 32)).astype(np.float32))
-    found = features.Features(train, train[:, 0])
+    found = features.Features(train, train[:, 0], features.fingerprint(network()))
     config = changed(row.config, train={"epochs": 20, "balance": balance})
     model, log = features.train_last_layer(config, found, splits, row.classes[:3], lambda _: None)
     x, y = train.flatten(0, 1).double(), torch.from_numpy(labels).repeat_interleave(2)
@@ -115,6 +115,17 @@ def test_last_layer_repeats_to_the_bit_and_leaves_all_else_as_it_was(row, tmp_pa
     ] == [1, 2, 3, 3]
 
 
+def test_features_of_other_weights_are_refused_with_the_command_that_makes_them_anew(row, tmp_path):
+    found = computed(row, tmp_path / "work")
+    features.save(found, tmp_path)
+    assert features.read(tmp_path).of == found.of
+    other = network()
+    other.backbone.conv1.bn.bias.data += 1
+    checkpoint.export_mmaction(other, tmp_path / "start.pth")
+    with pytest.raises(features.FeaturesError, match=r"are of other weights than .*--single-item features@custom"):
+        features.train_last_layer(row.config, features.read(tmp_path), row.splits, row.classes, print)
+
+
 def test_missing_features_are_named_with_the_way_out(tmp_path):
     with pytest.raises(features.FeaturesError, match=r"features\.safetensors: .*; run `dvc repro` to compute"):
         features.read(tmp_path)
@@ -125,11 +136,11 @@ def test_features_are_configured_by_what_changes_them_alone(params):
         return resolve.resolve(params).files()[f"{CUSTOM}/features.json"]
 
     assert configured(params).of is None
-    params = with_param(params, "train.freeze", "all")
+    params = with_param(with_param(params, "train.freeze", "all"), "model.init", "ig65m_8")
     before = configured(params)
     assert before.of.train.freeze == "all"
-    for key, value in (("weight_decay", 0.5), ("epochs", 3), ("balance", "classes"), ("lr", 1.0)):
+    for key, value in (("weight_decay", 0.5), ("epochs", 3), ("balance", "classes"), ("lr", 1.0), ("accumulate", 3)):
         assert configured(with_param(params, f"train.{key}", value)) == before
-    for key, value in (("views", 7), ("flip", 0.0), ("crop", 112)):
+    for key, value in (("views", 7), ("flip", 0.0), ("crop", 96)):
         assert configured(with_param(params, f"train.{key}", value)) != before
     assert configured(with_param(params, "test.clips", 3)) == before

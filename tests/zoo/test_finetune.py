@@ -15,6 +15,7 @@ from r2plus1d.datasets.manifest import DataError
 from r2plus1d.model import layouts
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
+from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import finetune, weights
 from tests.support.commands import make_with_dvc, r2plus1d, ran
 from tests.support.networks import as_trained
@@ -81,7 +82,8 @@ def test_params_get_what_is_needed_keep_their_comments_and_stay_the_second_time(
     assert (params["zoo"], params["model"]["init"]) == ({CUSTOM: "model"}, None)
     said = capsys.readouterr().out
     assert "8 videos of 2 classes: falling, pull ups" in said
-    assert "(`git checkout params.yaml` brings back 4 others)" in said
+    assert "zoo: custom alone; params.before.yaml is the file as it was" in said
+    assert (here / "params.before.yaml").read_text() == before
     head = before[: before.index("\nzoo:")]
     changed = [pair for pair in zip(head.splitlines(), first.splitlines(), strict=False) if pair[0] != pair[1]]
     assert len(changed) == 2, "dataset and path, each with its comment"
@@ -93,17 +95,42 @@ def test_params_get_what_is_needed_keep_their_comments_and_stay_the_second_time(
 
 def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, tmp_path, monkeypatch):
     mine = videos(tmp_path / "mine")
-    torch.save({}, tmp_path / "any.pth")
+    torch.save(layouts.to_torchvision(build(depth=10, width=4, family="ig65m").state_dict()), tmp_path / "any.pth")
     for gpu, init, settings, expected in (
+        (True, "any.pth", [], None),
+        (False, "any.pth", ["train.freeze=2"], None),  # what -S says comes after it
         (False, "any.pth", [], "all"),
         (False, "none", [], None),
-        (True, "any.pth", [], None),
-        (False, "any.pth", [], "all"),
-        (True, "any.pth", ["train.freeze=2"], "all"),  # what -S says comes after it
     ):
-        monkeypatch.setattr(finetune, "_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(finetune, "_gpu", lambda _, gpu=gpu: gpu)
         finetune.finetune(mine, init if init == "none" else str(tmp_path / init), settings)
         assert files.read_params(here / paths.PARAMS)["train"]["freeze"] == expected
+
+
+@pytest.mark.parametrize(
+    ("init", "settings", "words"),
+    [
+        ("torchvison", [], "did you mean 'torchvision'"),
+        ("row:base", [], "no such row; there are custom"),
+        ("gone.pth", [], "gone.pth: No such file"),
+        ("torchvision", ["model.conv=r2d"], "torchvision has no weights of conv r2d"),
+    ],
+)
+def test_weights_that_cannot_be_leave_params_as_they_are(here, tmp_path, init, settings, words):
+    before = (here / paths.PARAMS).read_bytes()
+    with pytest.raises(UserError, match=words):
+        finetune.finetune(videos(tmp_path / "mine"), init, settings)
+    assert (here / paths.PARAMS).read_bytes() == before
+    assert not (here / "params.before.yaml").exists()
+
+
+def test_published_weights_are_found_though_the_zoo_has_one_row(here, tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(finetune, "_file_of", asked.append)
+    mine = videos(tmp_path / "mine")
+    for _ in range(2):
+        finetune.finetune(mine, "published", ["model.frames=32"])
+    assert [address.rpartition("-")[2] for address in asked] == ["63462eb3.pth"] * 2
 
 
 @pytest.mark.slow

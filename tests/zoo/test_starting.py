@@ -110,6 +110,19 @@ def test_last_layer_is_taken_where_the_classes_are_the_same(row, tmp_path):
     assert [line.rpartition(", ")[2] for line in said] == [same, other, same]
 
 
+def test_weights_of_other_classes_are_trained_on_but_not_tested(row, tmp_path):
+    start = network(num_classes=12)
+    for classes in (row.classes, row.classes[::-1]):
+        start.classes = classes
+        checkpoint.save(start, tmp_path / "model.safetensors")
+        config = changed(row.config, checkpoint=str(tmp_path / "model.safetensors"))
+        if classes == row.classes:
+            assert weights.finished_network(config, row.classes).classes == row.classes
+        else:
+            with pytest.raises(CheckpointError, match="trained on other classes, or on these in another order"):
+                weights.finished_network(config, row.classes)
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [

@@ -27,7 +27,7 @@ class Schedule:
     from the seed and the epoch; the last batch of an epoch may be smaller. Given the samples' `labels`, an epoch has as
     many samples, but of each class equally many, or one more: those of a small class come again.
 
-    Each batch comes in `parts`, whose sizes differ by one at most; of a small one some have nothing.
+    Each batch comes in `parts`, whose sizes differ by one at most; a small one in fewer, of one sample a process.
     Of each batch, the share of process `rank` of `processes`: shares differ by one at most, and the first process has
     one of the largest.
     """
@@ -59,14 +59,20 @@ class Schedule:
 
     def __len__(self) -> int:
         """Parts of batches."""
-        return (self.epochs - self.start) * self.batches_per_epoch * self.parts
+        sizes = [self.size(iteration + 1) for iteration in range(self.batches_per_epoch)]
+        return (self.epochs - self.start) * sum(map(self.parts_of, sizes))
+
+    def parts_of(self, size: int) -> int:
+        """In how many parts a batch of so many samples comes: in none of them every process is without a sample."""
+        return min(self.parts, -(-size // self.processes))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch in range(self.start, self.epochs):
             order = self._order(np.random.default_rng([self.seed, ORDER, epoch]))
             for first in range(0, self.count, self.batch):
-                shares = np.array_split(order[first : first + self.batch], self.processes)
-                for part in np.array_split(shares[self.rank], self.parts):
+                batch = order[first : first + self.batch]
+                shares = np.array_split(batch, self.processes)
+                for part in np.array_split(shares[self.rank], self.parts_of(len(batch))):
                     yield [(epoch, index) for index in part.tolist()]
 
     def _order(self, rng: np.random.Generator) -> list[int]:

@@ -45,6 +45,12 @@ PUBLISHED_1X = {  # by frames and interval
     (8, 8): f"{_NEWER}8x8x1-180e_kinetics400-rgb/r2plus1d_r34_8xb8-8x8x1-180e_kinetics400-rgb_20220812-47cfe041.pth",
     (32, 2): f"{_NEWER}32x2x1-180e_kinetics400-rgb/r2plus1d_r34_8xb8-32x2x1-180e_kinetics400-rgb_20220812-4270588c.pth",
 }
+PUBLISHED_CLIPS = {  # frames and interval of the published rows; the last of those with the same is the most accurate
+    "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p": (8, 8),
+    "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb": (8, 8),
+    "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p": (8, 8),
+    "r2plus1d_r34_32x2x1_180e_kinetics400_rgb": (32, 2),
+}
 TORCHVISION_CONVS = {"r2plus1d": "r2plus1d_18", "r3d": "r3d_18", "mc3": "mc3_18"}
 NAMES = ("published", "published_1x", "torchvision", *IG65M)
 
@@ -61,7 +67,7 @@ def origin(
     """
     if name == "published":
         if not (own or published):
-            raise ConfigError("the zoo of params.yaml has none of the published rows")
+            raise ConfigError("no published weights are known here")
         return Origin(own or published[closest(clip, published)], _network("mmaction"))
     if name == "published_1x":
         return Origin(PUBLISHED_1X[closest(clip, PUBLISHED_1X)], _network("mmaction"))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from r2plus1d.config.files import machine
 from r2plus1d.config.messages import check_keys, check_mapping, check_name, nearest, short
-from r2plus1d.config.origins import FULL_WIDTH, ROW, Origin, origin
+from r2plus1d.config.origins import FULL_WIDTH, PUBLISHED_CLIPS, ROW, Origin, origin
 from r2plus1d.config.schema import (
     CUSTOM,
     ROW_FILES,
@@ -144,6 +144,8 @@ def resolve(
 
 # What changes no features, so that it does not make them anew.
 NEUTRAL = {
+    "config_gpus": 1,
+    "accumulate": 1,
     "epochs": 1,
     "lr": 1.0,
     "lr_batch": 1,
@@ -161,7 +163,7 @@ NEUTRAL = {
 
 
 def _features(row: BenchmarkedRow) -> FeaturesConfig:
-    if row.train.freeze != "all":
+    if row.train.freeze != "all" or row.checkpoint is not None:
         return FeaturesConfig(row=row.row, dataset=row.dataset, of=None)
     values = {key: getattr(row, key) for key in RowConfig.model_fields}
     return FeaturesConfig(
@@ -246,6 +248,8 @@ class _Rows(dict[str, BenchmarkedRow]):
                 known.append((key, params[key]))
         pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
         train = _shrink(_merge(TrainConfig, self._accumulated(layers["train"])), scale)
+        if train.freeze == "all" and origin is None:
+            raise ConfigError(f"{where}.init is null and train.freeze is all: give weights, or freeze less")
         return BenchmarkedRow(
             row=name,
             **self.shared,
@@ -285,11 +289,9 @@ class _Rows(dict[str, BenchmarkedRow]):
             if other in self.asking:
                 raise ConfigError(f"rows cannot start from each other: {' -> '.join([*self.asking, other])}")
             return Origin(paths.weights(other).as_posix(), self[other].model.model_dump())
-        zoo, published = self.params["zoo"], {}
-        for name, address in self.published.items():  # the last of those with the same clip is the most accurate
-            if isinstance(zoo.get(name), Mapping):
-                their = _merge(ClipConfig, [(f"zoo.{name}", _only(zoo[name], ClipConfig))])
-                published[their.frames, their.frame_interval] = address
+        published = {
+            PUBLISHED_CLIPS[name]: address for name, address in self.published.items() if name in PUBLISHED_CLIPS
+        }
         count = clip["frames"] if isinstance(clip["frames"], int) and clip["frames"] > 0 else 8
         interval = clip["frame_interval"] if isinstance(clip["frame_interval"], int) else max(1, SPAN // count)
         return origin(value, conv, (count, interval), published, self.published.get(self.asking[-1]), self.files)
@@ -305,8 +307,8 @@ class _Rows(dict[str, BenchmarkedRow]):
         """Weights of a network at full size are for frames at full size, whatever the dataset is scaled down to."""
         section, own = _both(self.params, "scale")
         if origin is not None and origin.full_width:
-            for key in ("width", "depth"):
-                if own[1].get(key) is not None:
+            for key, same in (("width", 1.0), ("depth", origin.network and origin.network["depth"])):
+                if own[1].get(key) not in (None, same):
                     raise ConfigError(f"scale.{key} is {short(own[1][key])}: {origin.source} decides the network")
             return _merge(Scale, [_layer(FULL_SIZE), own], nullable=("depth",))
         return _merge(Scale, [_layer(FULL_SIZE), section, own], nullable=("depth",))
@@ -322,6 +324,9 @@ class _Rows(dict[str, BenchmarkedRow]):
     def _finetuned(self, scratch: list[Layer]) -> dict[str, Any]:
         """Training values of a row that starts from weights."""
         finetune = _merge(FinetuneConfig, [("finetune", self.params["finetune"])]).model_dump()
+        said = self.params["train"].get("epochs") if self.asking[-1] == CUSTOM else None
+        if isinstance(said, int) and said > 0:
+            finetune["warmup_epochs"] = min(finetune["warmup_epochs"], said - 1)
         return {"lr": _merge(TrainConfig, self._accumulated(scratch)).lr * finetune.pop("rate"), **finetune}
 
     def _accumulated(self, layers: list[Layer]) -> list[Layer]:

@@ -114,17 +114,21 @@ def adopt(path: Path, built_with: dict) -> Recognizer:
 def start(path: Path, network: Recognizer) -> list[str]:
     """Gives `network` the weights of a file, as `adopt` does, but for the last layer where the file's classes are
     others: other names, or another number. Returns the names that stayed as they were."""
-    state, header, own = _ours(load(path)), _header(path), network.state_dict()
-    classes = None
-    if header is not None:
-        with _believed(path, header):
-            classes = _header_values(header).get("classes")
+    state, classes, own = _ours(load(path)), classes_of(path), network.state_dict()
     others = classes is not None and network.classes is not None and classes != network.classes
     kept = [name for name in LAST if name in state and (others or state[name].shape != own[name].shape)]
     state = state | {name: own[name] for name in LAST if kept}
     _check(path, state, own, network.arguments)
     network.load_state_dict(state)
     return kept
+
+
+def classes_of(path: Path) -> list[str] | None:
+    """The names of the classes, in the order of the logits, where the file has them. Raises CheckpointError."""
+    if (header := _header(path)) is None:
+        return None
+    with _believed(path, header):
+        return _header_values(header).get("classes")
 
 
 def _ours(state: dict[str, Tensor]) -> dict[str, Tensor]:

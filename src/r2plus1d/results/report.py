@@ -73,7 +73,8 @@ def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverag
         accuracies = (test["top1"], test["top5"], test["mean_class_accuracy"], single, static)
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
         mark = " (not trained here)" if config.checkpoint else f" (from {source_text(config)})" if config.init else ""
-        mark += " (best epoch on val)" if config.train.keep == "best" else ""
+        chosen = config.train.keep == "best" and config.train.freeze != "all" and not config.checkpoint
+        mark += " (best epoch on val)" if chosen else ""
         figures = [f"{value:.2f}" for value in accuracies]
         cells.append([names[config.row] + mark, clip, *figures, rate, row.benchmark["memory_mib"]])
     columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "static", "video/s", "MiB")

@@ -5,12 +5,14 @@ of the last stage over frames and pixels.
 """
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
@@ -46,6 +48,7 @@ class FeaturesError(UserError):
 class Features:
     train: Tensor  # float32 [N, V, C], of the training view: V random clips, crops and flips of each video
     val: Tensor  # float32 [N, C], of the validation view
+    of: str  # SHA-256 of the network that computed them, without its last layer
 
 
 def features(
@@ -98,18 +101,26 @@ def features(
         pass
     found = {key: load_file(file)["features"] for key, file in parts.items()}
     train, val = (torch.cat([found[key] for key in found if key[0] == split]) for split in ITEMS)
-    return Features(train, val[:, 0])
+    return Features(train, val[:, 0], fingerprint(network))
+
+
+def fingerprint(network: Recognizer) -> str:
+    """SHA-256 of all weights but the last layer's."""
+    whole = hashlib.sha256()
+    for name, tensor in network.backbone.state_dict().items():
+        whole.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()
 
 
 def save(found: Features, folder: Path) -> None:
-    write_bytes(folder / FILE, save_tensors({"train": found.train, "val": found.val}))
+    write_bytes(folder / FILE, save_tensors({"train": found.train, "val": found.val}, metadata={"of": found.of}))
 
 
 def read(folder: Path) -> Features:
     """Raises FeaturesError."""
     try:
-        tensors = load_file(folder / FILE)
-        return Features(tensors["train"], tensors["val"])
+        with safe_open(folder / FILE, "pt") as file:
+            return Features(file.get_tensor("train"), file.get_tensor("val"), (file.metadata() or {}).get("of", ""))
     except Exception as error:  # safetensors has its own
         raise FeaturesError(f"{folder / FILE}: {error}; run `dvc repro` to compute the features") from error
 
@@ -128,6 +139,11 @@ def train_last_layer(
     """
     prepare(config.runtime)
     network = starting_network(config, classes, say).eval()
+    if found.of != fingerprint(network):
+        raise FeaturesError(
+            f"the features of {config.row} are of other weights than {config.init} has now; compute them anew: "
+            f"R2PLUS1D_AGAIN=1 dvc repro --force --single-item features@{config.row}"
+        )
     x, mean, std = _scaled(found.train.flatten(0, 1).double())
     labels = torch.tensor([sample.label for sample in splits["train"]]).repeat_interleave(found.train.shape[1])
     weight = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, requires_grad=True)

@@ -1,13 +1,16 @@
 """From a folder of labelled videos to a trained row: params.yaml is set, and DVC runs the row `custom` alone."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.files import read_params
@@ -17,9 +20,10 @@ from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError
 from r2plus1d.system import paths
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import ConfigError, UserError
 from r2plus1d.system.files import must_read_json, write_text
 
+BEFORE = paths.PARAMS.with_name("params.before.yaml")
 NOTHING = "none"  # the name of weights for a network that starts from nothing
 
 
@@ -32,72 +36,127 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
 
     `init` names the weights to start from; "none" stands for the small network from nothing. `settings` are further
     values, KEY=VALUE as `dvc exp run -S` takes them. Raises DataError for a folder whose videos have no labels,
-    FetchError where the weights cannot be had, FinetuneError where DVC fails.
+    ConfigError for values that cannot be, FetchError where the weights cannot be had, and FinetuneError where DVC
+    fails. params.yaml is written when all this is in order.
     """
-    if "${" in str(videos.resolve()):
+    folder_of_videos = videos.resolve()
+    if "${" in str(folder_of_videos):
         raise DataError(f"{videos}: DVC would take what follows ${{ for the name of a parameter; rename the folder")
-    found, _, classes = _labelled(videos.resolve())
+    found, classes = _labelled(folder_of_videos)
     print(f"{len(found)} videos of {len(classes)} classes: {', '.join(classes)}", flush=True)
-    _set(videos.resolve(), None if init == NOTHING else init, settings)
-    _fetch()
+    before = read_params(paths.PARAMS)  # or an error that says what is wrong with it
+    params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
+    changes = _change(params, folder_of_videos, _fetched_address(init), settings)
+    _fetch(_with(strict_yaml.load(strict_yaml.edited(params)), settings))
+    if changes:
+        if before["zoo"] != {CUSTOM: MODEL}:
+            write_text(BEFORE, paths.PARAMS.read_text(encoding="utf-8-sig"))
+            changes.append(f"zoo: {CUSTOM} alone; {BEFORE} is the file as it was")
+        write_text(paths.PARAMS, strict_yaml.edited(params))
+        print(f"{paths.PARAMS}: {'; '.join(changes)}", flush=True)
     _run(settings)
     print(_told(), flush=True)
 
 
-def _labelled(videos: Path) -> tuple[list, list, list[str]]:
+def _labelled(videos: Path) -> tuple[list, list[str]]:
+    if not videos.is_dir():
+        raise DataError(f"{str(videos)!r}: there is no such folder")
     try:
-        return folder.look(videos)
+        found, _, classes = folder.look(videos)
     except DataError as error:
         raise DataError(
             f"{error}. Expected: {videos}/CLASS/VIDEO.mp4, or {videos}/train/CLASS/VIDEO.mp4 and the same below val/"
         ) from error
+    return found, classes
 
 
-def _set(videos: Path, init: str | None, settings: Sequence[str]) -> None:
-    """Writes into params.yaml what this needs, and nothing where it stands there already; comments stay.
+def _fetched_address(init: str) -> str | None:
+    """What `model.init` is to be; of an address the file, which says what network it is of."""
+    if init == NOTHING:
+        return None
+    return str(_file_of(init)) if "://" in init else init
 
-    Without a GPU the last layer alone is trained on weights that were trained elsewhere: minutes instead of hours.
+
+def _file_of(source: str) -> Path:
+    from r2plus1d.zoo.weights import file_of  # noqa: PLC0415 (torch, for seconds)
+
+    return file_of(source, f"give its path with --init, or start from nothing with --init {NOTHING}")
+
+
+def _change(params: Any, videos: Path, init: str | None, settings: Sequence[str]) -> list[str]:
+    """Sets in params.yaml what this needs, and nothing that stands there already; what was changed, in words.
+
+    Without a GPU the last layer alone is trained on weights that were trained elsewhere: minutes instead of hours. A
+    number of stages to freeze that the user has set stays.
     """
-    read_params(paths.PARAMS)  # or an error that says what is wrong with it
-    params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
     wanted: dict[tuple[str, ...], Any] = {
         ("dataset",): "folder",
         ("datasets", "folder", "path"): str(videos),
         ("model", "init"): init,
         ("model", "checkpoint"): None,
     }
-    if not any(one.startswith("train.freeze=") for one in settings):
-        wanted["train", "freeze"] = "all" if init is not None and not _gpu() else None
+    frozen = _at(params, "train", "freeze")
+    if init is None and frozen == "all":
+        wanted["train", "freeze"] = None
+    if init is not None and frozen is None and not any(one.startswith("train.freeze=") for one in settings):
+        wanted["train", "freeze"] = None if _gpu(params) else "all"
     changes = []
-    for (*parents, last), value in wanted.items():
-        place = params
-        for key in parents:
-            place = place[key]
-        if place[last] != value:
-            changes.append(f"{'.'.join([*parents, last])}: {value}")
-            place[last] = value
-    if others := [name for name in params["zoo"] if name != CUSTOM]:
-        changes.append(f"zoo: {CUSTOM} alone (`git checkout {paths.PARAMS}` brings back {len(others)} others)")
+    for place, value in wanted.items():
+        if _at(params, *place) != value:
+            changes.append(f"{'.'.join(place)}: {value}")
+            parent = params if len(place) == 1 else _at(params, *place[:-1])
+            parent[place[-1]] = value
+    if _at(params, "zoo") != {CUSTOM: MODEL}:
+        changes = changes or [f"dataset: {params['dataset']}"]
         params["zoo"] = {CUSTOM: MODEL}
-    if changes:
-        write_text(paths.PARAMS, strict_yaml.edited(params))
-        print(f"{paths.PARAMS}: " + "; ".join(changes), flush=True)
+    return changes
 
 
-def _gpu() -> bool:
+def _at(params: Any, *place: str) -> Any:
+    """Raises ConfigError where params.yaml has no such key."""
+    for number, key in enumerate(place):
+        if not (isinstance(params, Mapping) and key in params):
+            raise ConfigError(f"{paths.PARAMS} has no {'.'.join(place[: number + 1])}; give it the project's own keys")
+        params = params[key]
+    return params
+
+
+def _gpu(params: Any) -> bool:
     import torch  # noqa: PLC0415 (seconds)
 
-    return torch.cuda.is_available()
+    return _at(params, "runtime", "device") != "cpu" and torch.cuda.is_available()
 
 
-def _fetch() -> None:
+def _with(params: dict, settings: Sequence[str]) -> dict:
+    """The parameters with what -S says, as far as that is plain; DVC judges the rest."""
+    for one in settings:
+        place, equals, text = one.partition("=")
+        *parents, last = place.split(".")
+        section: Any = params
+        for key in parents:
+            section = section.get(key) if isinstance(section, dict) else None
+        if equals and isinstance(section, dict) and last in section:
+            with contextlib.suppress(YAMLError):
+                section[last] = strict_yaml.load(f"value: {text}")["value"]
+    return params
+
+
+def _fetch(params: dict) -> None:
     """The weights first: without them nothing else is worth its time."""
-    published = must_read_json(paths.PUBLISHED)["rows"]
-    (row,) = resolve(read_params(paths.PARAMS), {name: known["ckpt"] for name, known in published.items()}).rows
+    published = {name: row["ckpt"] for name, row in must_read_json(paths.PUBLISHED)["rows"].items()}
+    (row,) = resolve(params, published, _networks(params)).rows
     if row.init is not None and ("://" in row.init or row.init.startswith(TORCHVISION)):
-        from r2plus1d.zoo.weights import file_of  # noqa: PLC0415 (torch, for seconds)
+        _file_of(row.init)
 
-        file_of(row.init, f"give its path with --init, or start from nothing with --init {NOTHING}")
+
+def _networks(params: dict) -> dict[str, dict[str, Any]]:
+    """The network of the file to start from, by its path."""
+    init = params["model"]["init"]
+    if not isinstance(init, str) or not ("/" in init or "." in init) or "://" in init:
+        return {}
+    from r2plus1d.model.checkpoint import network_of  # noqa: PLC0415 (torch, for seconds)
+
+    return {init: network_of(Path(init))}
 
 
 def _run(settings: Sequence[str]) -> None:

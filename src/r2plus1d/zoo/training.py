@@ -160,20 +160,21 @@ class Training:
         set_rate(self.optimizer, learning_rate(self.config, epoch))
         since: list[dict] = []
         for iteration in range(1, schedule.batches_per_epoch + 1):
-            since.append(self.step(epoch, iteration, schedule.size(iteration), batches))
+            size = schedule.size(iteration)
+            since.append(self.step(epoch, iteration, size, schedule.parts_of(size), batches))
             next(steps)
             if iteration % self.config.train.log_interval == 0 or iteration == schedule.batches_per_epoch:
                 self.note(epoch, iteration, since)
                 since = []
 
-    def step(self, epoch: int, iteration: int, count: int, batches: Iterator) -> dict[str, float]:
-        """One update from the next batch of `count` clips over all processes, and its figures."""
+    def step(self, epoch: int, iteration: int, count: int, share: int, batches: Iterator) -> dict[str, float]:
+        """One update from the next batch of `count` clips over all processes, in `share` parts, and its figures."""
         began = time.perf_counter()
         reading, labels = 0.0, []
 
         def parts() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
             nonlocal reading
-            for _ in range(self.config.train.accumulate):
+            for _ in range(share):
                 asked = time.perf_counter()
                 clips, targets = (tensor.to(self.device, non_blocking=True) for tensor in next(batches))
                 reading += time.perf_counter() - asked

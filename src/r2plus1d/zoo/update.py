@@ -14,7 +14,6 @@ from r2plus1d.config.schema import RowConfig
 from r2plus1d.model.families import FAMILIES, MMACTION, Family
 from r2plus1d.model.lowered import MakesSteps, Where
 from r2plus1d.model.network import Recognizer, build
-from r2plus1d.system import processes
 from r2plus1d.system.device import seed_everything
 from r2plus1d.video.views import to_input
 
@@ -150,11 +149,7 @@ def updates(
 
     def update(parts: Parts, count: float) -> dict:
         optimizer.zero_grad()
-        done = [
-            gradients(network, normalised(clips, clips.device, family), labels, count)
-            for clips, labels in parts
-            if len(labels) or processes.processes() > 1  # where the others wait for this one
-        ]
+        done = [gradients(network, normalised(clips, clips.device, family), labels, count) for clips, labels in parts]
         return finish(network, optimizer, done, max_norm)
 
     return update

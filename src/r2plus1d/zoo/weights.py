@@ -1,5 +1,6 @@
 """Trained networks by name, file or address: to start a training from, to test as they are, and for programs."""
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,13 @@ def finished_network(config: RowConfig, classes: list[str]) -> Recognizer:
     """The row's network with the weights of `checkpoint`. Raises CheckpointError, FetchError."""
     assert config.checkpoint is not None
     file = file_of(config.checkpoint, "give its path as `checkpoint`")
-    return _described(checkpoint.adopt(file, build_arguments(config, len(classes))), config, classes)
+    network = checkpoint.adopt(file, build_arguments(config, len(classes)))
+    if (theirs := checkpoint.classes_of(file)) not in (None, classes):
+        raise CheckpointError(
+            f"{file} was trained on other classes, or on these in another order: {reprlib.repr(theirs)}, not "
+            f"{reprlib.repr(classes)}; use `init` to train it on"
+        )
+    return _described(network, config, classes)
 
 
 def file_of(source: str, way_out: str) -> Path:
