@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from r2plus1d.config import strict_yaml
 from r2plus1d.config.resolve import resolve
 from r2plus1d.results import verification
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.system import paths, records
+from r2plus1d.system import dvc_command, paths, records
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.git import git
 from r2plus1d.zoo.records import differences
@@ -130,17 +127,9 @@ def repro(folder: Path, targets: list[str]) -> None:
     """Runs the pipeline with a cache of its own; what it says goes through."""
     (folder / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n", encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder / "src"),  # not the package that is installed
     }
-    command = [sys.executable, "-m", "dvc", "repro", "--force", *targets]
-    process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
-    try:
-        code = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)  # the stage too, not DVC alone
-        process.wait()
-        raise
+    code = dvc_command.run(["repro", "--force", *targets], folder, environment)
     if code:
         raise VerificationError(f"dvc repro failed ({code}, see above)")
 

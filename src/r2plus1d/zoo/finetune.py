@@ -3,9 +3,6 @@
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from r2plus1d.config.resolve import MODEL, resolve
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError
-from r2plus1d.system import paths
+from r2plus1d.system import dvc_command, paths
 from r2plus1d.system.errors import ConfigError, UserError
 from r2plus1d.system.files import must_read_json, write_text
 
@@ -161,15 +158,8 @@ def _networks(params: dict) -> dict[str, dict[str, Any]]:
 
 def _run(settings: Sequence[str]) -> None:
     """DVC, in the folder of the project; what it says goes through."""
-    command = [sys.executable, "-m", "dvc", "exp", "run", *(word for one in settings for word in ("-S", one))]
-    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(command, env={**os.environ, "PATH": search}, start_new_session=True)
-    try:
-        code = process.wait()
-    except BaseException:
-        os.killpg(process.pid, signal.SIGTERM)  # the stage too, not DVC alone
-        process.wait()
-        raise
+    words = [word for one in settings for word in ("-S", one)]
+    code = dvc_command.run(["exp", "run", *words], Path.cwd(), os.environ)
     if code:
         raise FinetuneError(f"dvc exp run failed ({code}, see above); the same command goes on from there")
 
