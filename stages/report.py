@@ -13,12 +13,14 @@ from r2plus1d.system import paths
 from r2plus1d.system.files import must_read_json, write_json, write_text
 from r2plus1d.system.stage import run
 
+TEXTS = dict.fromkeys(("path", "actual", "predicted"), str)  # also of classes that are called 1, or NA
+
 
 def main() -> None:
     published, coverage = must_read_json(paths.PUBLISHED), must_read_json(paths.COVERAGE)
     rows = [opened(name) for name in files.read_params(paths.PARAMS)["zoo"]]
     names = short_names([row.config for row in rows], published)
-    write_json(paths.SUMMARY, summary(rows, names, coverage["val"]["readable"]))
+    write_json(paths.SUMMARY, summary(rows, names, rows[0].test["videos"]))
     for document, name, table in (
         (paths.README, "published", report.published_table(published)),
         (paths.README, "measured", report.measured_table(rows, names, coverage)),
@@ -39,7 +41,7 @@ def opened(name: str) -> report.RowFigures:
         benchmark=must_read_json(paths.metrics(name, "benchmark.json")),
         machine=must_read_json(paths.metrics(name, "benchmark_machine.json")),
         curve=pd.read_csv(paths.metrics(name, "curve.csv")),
-        confusion=pd.read_csv(paths.metrics(name, "confusion.csv"), dtype=str, keep_default_na=False),
+        predictions=pd.read_csv(paths.metrics(name, "predictions.csv"), dtype=TEXTS, keep_default_na=False),
     )
 
 

@@ -31,21 +31,12 @@ def main() -> None:
 
 def _networks(params: dict) -> dict[str, dict[str, Any]]:
     """What the weights on this machine that rows name are of, by path."""
-    found = {}
-    zoo = params.get("zoo")
-    named = zoo.items() if isinstance(zoo, dict) else []
-    rows = {"model": params.get("model"), **{f"zoo.{name}": row for name, row in named}}
-    for name, row in rows.items():
-        for key in resolve.WEIGHTS:
-            value = row.get(key) if isinstance(row, dict) else None
-            if not isinstance(value, str) or "://" in value or not ("/" in value or "." in value):
-                continue
-            if not Path(value).is_file():
-                raise ConfigError(f"{name}.{key} is {value!r}: there is no such file")
-            from r2plus1d.model.checkpoint import network_of  # noqa: PLC0415 (torch, for seconds, and few rows need it)
+    found = resolve.paths_of_weights(params)
+    if not found:
+        return {}
+    from r2plus1d.model.checkpoint import network_of  # noqa: PLC0415 (torch, for seconds, and few rows need it)
 
-            found[value] = network_of(Path(value))
-    return found
+    return {path: network_of(Path(path)) for path in found}
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 import sys
 
-import pandas as pd
-
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.model import checkpoint
 from r2plus1d.system import paths, processes
 from r2plus1d.system.files import sha256, write_json, write_text
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import evaluation, records
+from r2plus1d.zoo import accuracy, evaluation, records
 from r2plus1d.zoo.rows import Row, open_row
 
 
@@ -23,15 +21,18 @@ def main(name: str) -> None:
 @records.recorded("test")
 def test(row: Row) -> None:
     name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
-    result = evaluation.test(row.config, model, row.splits["val"], row.reader, row.workers)
+    split = "test" if row.splits["test"] else "val"
+    result = evaluation.test(row.config, model, row.splits[split], row.reader, row.workers)
     if not processes.first():
         return
     write_text(paths.scores(name), evaluation.format_scores(result.scores))
-    write_json(paths.metrics(name, "test.json"), result.figures)
-    predicted = [row.classes[k] for k in result.predicted]
-    actual = [row.classes[k] for k in result.labels]
-    table = pd.DataFrame({"actual": actual, "predicted": predicted})
-    write_text(paths.metrics(name, "confusion.csv"), table.to_csv(index=False, lineterminator="\n"))
+    write_json(paths.metrics(name, "test.json"), {**result.figures, "split": split})
+    videos, mode = [sample.path for sample in row.splits[split]], row.config.test.average_clips
+    for table, file in (
+        (accuracy.predictions(videos, result.scores, result.labels, row.classes, mode), "predictions.csv"),
+        (accuracy.per_class(result.scores, result.labels, row.classes), "per_class.csv"),
+    ):
+        write_text(paths.metrics(name, file), table.to_csv(index=False, lineterminator="\n"))
     print(f"{name}: top-1 {result.figures['top1']}, static control {result.figures['static']['top1']}")
 
 

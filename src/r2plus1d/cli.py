@@ -3,15 +3,27 @@
 # ruff: noqa: PLC0415
 
 import argparse
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
+from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.stage import run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="r2plus1d", description="R(2+1)D: commands that go with the pipeline")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_finetune, _add_show, _add_verify, _add_published, _add_profile, _add_compare_log):
+    for add in (
+        _add_finetune,
+        _add_predict,
+        _add_export,
+        _add_show,
+        _add_verify,
+        _add_published,
+        _add_profile,
+        _add_compare_log,
+    ):
         add(commands)
     arguments = parser.parse_args()
     run(lambda: arguments.call(arguments))
@@ -24,7 +36,9 @@ def _add_finetune(commands: argparse._SubParsersAction) -> None:
         description="Trains, tests and benchmarks the row `custom` on a folder of videos, and no other row: sets "
         "params.yaml and runs DVC. The same command again does nothing, or goes on where it was interrupted.",
     )
-    command.add_argument("videos", type=Path, metavar="VIDEOS", help="one sub-folder per class; or train/ and val/")
+    command.add_argument(
+        "videos", type=Path, metavar="VIDEOS", help="one sub-folder per class; or train/, val/ and test/"
+    )
     command.add_argument(
         "--init",
         default="torchvision",
@@ -39,9 +53,105 @@ def _add_finetune(commands: argparse._SubParsersAction) -> None:
 
 
 def _finetune(arguments: argparse.Namespace) -> None:
+    from r2plus1d.results import tried
     from r2plus1d.zoo import finetune
 
     finetune.finetune(arguments.videos, arguments.init, arguments.settings)
+    print(f"\nOn the same videos so far:\n\n{tried.note()}")
+
+
+def _add_predict(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "predict",
+        help="what is in a video: classes and probabilities",
+        description="Classes and probabilities of videos, by a trained row or by published weights. Writes "
+        "predictions.csv and a picture of each video. A broken video is named and passed over; the exit status is then "
+        "1.",
+    )
+    command.add_argument("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
+    whose = command.add_mutually_exclusive_group()
+    whose.add_argument("--row", default="custom", metavar="ROW", help="a trained row (default: %(default)s)")
+    whose.add_argument(
+        "--weights", metavar="NAME_OR_FILE", help="published, torchvision, ig65m_32_kinetics, ...; a path or address"
+    )
+    command.add_argument("--top", type=_positive(int), default=5, metavar="N", help="classes of each (default: 5)")
+    command.add_argument(
+        "--window", type=_positive(float), metavar="SECONDS", help="look at windows of this length, for long videos"
+    )
+    command.add_argument(
+        "--stride", type=_positive(float), metavar="SECONDS", help="from window to window (default: the window)"
+    )
+    command.add_argument("--clips", type=_positive(int), metavar="N", help="of a video or window (default: the row's)")
+    command.add_argument("--crops", type=int, choices=(1, 3), help="of a clip (default: the row's)")
+    command.add_argument(
+        "--out", type=Path, default=Path("predictions"), metavar="FOLDER", help="(default: %(default)s)"
+    )
+    command.set_defaults(call=_predict)
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """For argparse: a number above 0."""
+
+    def number(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if 0 < (value := kind(text)) < float("inf"):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a {'whole ' if kind is int else ''}number above 0")
+
+    return number
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from r2plus1d.model.checkpoint import CheckpointError
+    from r2plus1d.results import predicted
+    from r2plus1d.zoo import prediction, weights
+
+    if arguments.stride is not None and arguments.window is None:
+        raise ConfigError("--stride goes with --window")
+    videos = prediction.find_videos(arguments.videos)
+    try:
+        network = weights.load(arguments.weights or f"row:{arguments.row}")
+    except CheckpointError as error:
+        way_out = "" if arguments.weights else "; or give --weights, such as --weights torchvision"
+        raise ConfigError(f"{error}{way_out}") from error
+    view = prediction.with_views(network.view, arguments.clips, arguments.crops)
+    looker = prediction.Looker(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"), view)
+    names, lengths = prediction.class_names(network), (arguments.window, arguments.stride)
+    predicted.predict(videos, looker, names, arguments.top, *lengths, arguments.out)
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "export",
+        help="a trained network for other programs: ONNX, torch.export or TorchScript",
+        description="Writes a network that takes uint8 clips and gives probabilities, with labels, normalisation and "
+        "view in its metadata, when it says the same as the row of real clips.",
+    )
+    command.add_argument(
+        "source", metavar="ROW", help="a trained row, a name of published weights, or the path or address of a file"
+    )
+    command.add_argument("--format", required=True, choices=("onnx", "pt2", "torchscript"))
+    command.add_argument("--out", required=True, type=Path, metavar="FILE")
+    command.add_argument(
+        "--check", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER", help="default: validation videos of the row"
+    )
+    command.set_defaults(call=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from r2plus1d.zoo import export, weights
+
+    network = weights.load(arguments.source)
+    clips = export.clips_of(network, export.own_videos(arguments.source, arguments.check))
+    worst = export.export(network, arguments.format, arguments.out, clips)
+    shape = ", ".join(["N", *map(str, clips.shape[1:])])
+    size, classes = arguments.out.stat().st_size / 1e6, network.arguments["num_classes"]
+    print(
+        f"{arguments.out}: {size:.1f} MB, uint8 clips [{shape}] to {classes} probabilities; on {len(clips)} clips of "
+        f"real videos they differ from the network's by {worst:.1g} at most"
+    )
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:

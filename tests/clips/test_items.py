@@ -1,5 +1,7 @@
 """Clips and views: what a training or test item is, whatever reads it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,23 @@ def test_training_clip_depends_on_seed_epoch_and_index_alone(row):
 def test_training_clip_steps_by_the_frame_interval(row):
     clip, _ = items.TrainClips(row, SAMPLES, Numbered())[(0, 0)]
     assert np.diff(clip[:, 0, 0, 0].numpy().astype(int)).tolist() == [8] * 7
+
+
+def test_clips_at_a_frame_rate_are_of_the_frames_shown_at_those_times(row):
+    """15 frames a second of a video of 30: every second one."""
+    clip = row.clip.model_copy(update={"frame_rate": 15.0, "frame_interval": 2})
+    row = row.model_copy(update={"clip": clip, "test": row.test.model_copy(update={"clips": 3, "spread": "ends"})})
+    samples = [dataclasses.replace(SAMPLES[0], rate=30.0)]
+    training, _ = items.TrainClips(row, samples, Numbered())[(0, 0)]
+    assert np.diff(training[:, 0, 0, 0].numpy().astype(int)).tolist() == [4] * 7
+    middle, _ = items.ValClips(row, samples, Numbered())[0]
+    assert middle[:, 0, 0, 0].tolist() == (2 * sampling.test_indices(45, 8, 2, 1)[0]).tolist()
+    video = items.TestVideos(row, samples, Numbered())[0]
+    first, _, last = video.views(row)[:3, :, 0, 0, 0].tolist()
+    assert first == list(range(0, 32, 4))
+    assert last[-1] == 86  # clips of 16 frames at 15 a second, of which the last is not taken
+    with pytest.raises(ValueError, match=r"cannot be shown at 15\.0 a second"):
+        items.ValClips(row, SAMPLES, Numbered())[0]
 
 
 def test_validation_clip_is_the_middle_one_cropped_at_the_centre(row):

@@ -9,6 +9,7 @@ from r2plus1d.datasets.annotations import Sample
 GOOD = {
     "train": [Sample("train/a/1.mp4", 90, 0), Sample("train/b c/2.mp4", 80, 1)],
     "val": [Sample("val/a/3.mp4", 85, 0), Sample("val/b c/4.mp4", 81, 1)],
+    "test": [],
 }
 CONTENT = {s.path: f"hash of {s.path}" for samples in GOOD.values() for s in samples}
 
@@ -56,6 +57,17 @@ def test_same_video_under_two_names_in_train_and_val_is_refused():
     content = {**CONTENT, "val/a/3.mp4": CONTENT["train/a/1.mp4"]}
     with pytest.raises(annotations.ListError, match=r"val/a/3\.mp4 \(val\) = train/a/1\.mp4 \(train\)"):
         check(content=content)
+
+
+def test_video_of_the_test_list_that_another_list_has_is_refused():
+    test = [Sample("test/a/5.mp4", 70, 0)]
+    content = {**CONTENT, "test/a/5.mp4": "another"}
+    check({**GOOD, "test": test}, content=content, available=content.keys())
+    content["test/a/5.mp4"] = CONTENT["val/a/3.mp4"]
+    with pytest.raises(
+        annotations.ListError, match=r"the same video in val and test:\n  test/a/5\.mp4 \(test\) = val/a/3"
+    ):
+        check({**GOOD, "test": test}, content=content, available=content.keys())
 
 
 def test_finished_weights_are_tested_without_training_videos():

@@ -151,3 +151,4 @@ def test_row_of_another_family_is_shown_its_clips_as_the_family_is(params, name)
     assert (row.benchmark.clips, row.benchmark.crops) == (view.clips, view.crops)
     if name == "torchvision":
         assert (row.clip.frames, row.clip.frame_interval) == (view.frames, view.frame_interval)
+        assert (row.clip.frame_rate, row.test.spread) == (view.frame_rate or "all", view.spread)

@@ -67,7 +67,7 @@ def test_videos_come_under_the_annotated_names_labels_and_splits(kinetics, tmp_p
     assert (tmp_path / "store/videos" / path).read_bytes() == content("train", 1, 0)
     assert len(digest) == 64
     assert len(written(tmp_path / "store" / "videos")) == 24
-    assert not [name for name in written(tmp_path / "store") if name.endswith(".tar.gz")]
+    assert not [file for file in written(tmp_path / "store") if file.endswith(".tar.gz")]
     assert "6 parts, " in capsys.readouterr().out
     note = json.loads((tmp_path / "store/parts/train-part_1.tar.gz.json").read_text())
     assert note["bytes"] == len(kinetics.files["/400/train/part_1.tar.gz"])
@@ -407,6 +407,7 @@ def test_mini_kinetics_goes_through_the_whole_pipeline(mirror, tmp_path):
         "classes": 2,
         "train": {"listed": 4, "found": 4, "readable": 4},
         "val": {"listed": 4, "found": 3, "readable": 2},
+        "suspected_pairs": 0,
     }
     assert (project.folder / "data/kinetics400/lists/label_map.txt").read_text().splitlines() == list(LABELS)
     aside = (project.folder / "data/kinetics400/set_aside.csv").read_text()

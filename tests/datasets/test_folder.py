@@ -35,32 +35,33 @@ def folder(tmp_path, clip_path):
 MACHINE = Machine(workers=0, scheduler=None, connections=1)
 
 
-def configured(folder, seed=0, val_share=0.3) -> DataConfig:
-    source = FolderSource(kind="folder", val_share=val_share)
-    return DataConfig(dataset="folder", seed=seed, source=source, path=str(folder))
+def configured(folder) -> DataConfig:
+    source = FolderSource(kind="folder", val_share=0.3, group="auto")
+    return DataConfig(dataset="folder", seed=0, source=source, path=str(folder))
 
 
-def bring(folder, tmp_path, seed=0, val_share=0.3):
-    return dispatch.bring(configured(folder, seed, val_share), tmp_path / "work", tmp_path / "videos", MACHINE)[:2]
+def bring(folder, tmp_path):
+    return dispatch.bring(configured(folder), tmp_path / "work", tmp_path / "videos", MACHINE)[:2]
 
 
-def test_split_is_seeded_and_has_every_class(folder, tmp_path):
+def test_videos_of_a_folder_without_train_and_val_are_divided_later(folder, tmp_path):
     rows, aside = bring(folder, tmp_path)
     assert aside == []
-    for label in ("dips", "pull ups", "squats"):
-        assert sorted(row[2] for row in rows if row[1] == label) == ["train"] * 3 + ["val"]
-    assert bring(folder, tmp_path)[0] == rows
-    assert any(bring(folder, tmp_path, seed=seed)[0] != rows for seed in range(1, 5))
+    assert {row.split for row in rows} == {""}
 
 
-def test_given_train_and_val_folders_are_the_split(folder, tmp_path):
-    for split in ("train", "val"):
-        shutil.copytree(folder, tmp_path / "both" / split)
-    rows, _ = bring(tmp_path / "both", tmp_path)
+def test_given_train_val_and_test_folders_are_the_split(folder, tmp_path):
+    for split in ("train", "val", "test"):
+        shutil.copytree(folder, tmp_path / "all" / split)
+    rows, _ = bring(tmp_path / "all", tmp_path)
+    assert len(rows) == 36
     assert all(path.startswith(f"{split}/{label}/") for path, label, split, *_ in rows)
-    shutil.rmtree(tmp_path / "both" / "val")
-    with pytest.raises(manifest.DataError, match="no val/ next to it"):
-        bring(tmp_path / "both", tmp_path)
+    shutil.rmtree(tmp_path / "all" / "val")
+    with pytest.raises(manifest.DataError, match="there is train/ and test/ but no val/; add it"):
+        bring(tmp_path / "all", tmp_path)
+    shutil.rmtree(tmp_path / "all" / "train")
+    with pytest.raises(manifest.DataError, match="there is test/ but no train/ and no val/; add it"):
+        bring(tmp_path / "all", tmp_path)
 
 
 def test_user_s_own_files_are_copied_and_stay_as_they_are(folder, tmp_path):

@@ -25,11 +25,12 @@ def rows(params) -> list:
                 "single_clip": {"top1": top1 - 5},
                 "static": {"top1": 8.3},
                 "videos": 2,
+                "split": "val",
             },
             benchmark={"videos_per_second": 12.34, "memory_mib": 900, "parameters": 63_759_281, "macs": 52_977_868_800},
             machine={"device": "CPU Some", "threads": 2, "torch": "2", "cuda": "not used", "frames": "80x3"},
             curve=pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_top1": [None, 0.5]}),
-            confusion=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
+            predictions=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
         )
 
     return [figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
@@ -49,6 +50,7 @@ COVERAGE = {
     "classes": 12,
     "train": {"listed": 361, "found": 360, "readable": 360},
     "val": {"listed": 144, "found": 143, "readable": 142},
+    "suspected_pairs": 0,
 }
 
 
@@ -77,6 +79,21 @@ def test_measured_table_says_dataset_scale_device_and_how_many_videos(rows, name
     assert table.count("12.34 (80x3) | 900 |") == len(rows)
     assert "| 8x8_256p | 8x8 | 70.00 | 99.00 | 70.00 | 65.00 | 8.30 |" in table
     assert "| custom | 16x4 | 74.00 | 99.00 | 74.00 | 69.00 | 8.30 |" in table
+
+
+def test_table_measured_on_test_videos_says_so_and_warns_of_recordings_in_two_splits(rows, names):
+    for row in rows:
+        row.test["split"] = "test"
+    coverage = {**COVERAGE, "test": {"listed": 90, "found": 90, "readable": 89}, "suspected_pairs": 3}
+    table = report.measured_table(rows, names, coverage)
+    assert "12 classes, 360 training, 142 validation and 89 test videos" in table
+    assert "Measured on the test videos." in table
+    assert "**3 pairs of videos in different splits seem to be of one recording (`data/motion/suspected.csv`)" in table
+    details = report.details_table(rows, names, coverage)
+    assert "Test: 90 listed, 90 found, 89 readable." in details
+    assert details.count("| 2 of 90 |") == len(rows)
+    plain = report.measured_table(rows, names, {**COVERAGE, "test": coverage["test"]})
+    assert "recording" not in plain
 
 
 def test_details_name_the_entry_of_the_parameters_what_the_row_costs_and_the_coverage(rows, names):

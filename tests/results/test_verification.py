@@ -107,7 +107,7 @@ def test_other_figure_than_the_committed_one_is_found(verify, capsys):
     assert f"| {TEST} top5 | DIFFERENT | 12.34 | {real} |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["curve.csv", "confusion.csv"])
+@pytest.mark.parametrize("name", ["curve.csv", "predictions.csv"])
 def test_committed_file_other_than_that_of_dvc_lock_is_found(name, verify, capsys):
     file = str(paths.metrics(ROW, name))
     commit(file, ",", ",9")

@@ -119,7 +119,7 @@ def test_odd_size_is_decoded_and_extracted(tmp_path, size):
 def extract(folder: Path, *paths: Path) -> dict[str, str]:
     """The reasons of the videos of which nothing is packed."""
     listed = [Listed(path.name) for path in paths]
-    readable, unreadable = probe.probe(folder, listed, folder / "looking", Machines(0))
+    readable, _, unreadable = probe.probe(folder, listed, folder / "looking", Machines(0))
     counts = {row.path: row.frames for row in readable}
     extraction.extract(folder, listed, counts, 32, folder / "work", folder / "frames", Machines(0))
     return dict(unreadable)

@@ -80,7 +80,8 @@ def test_cluster_finds_in_videos_what_this_machine_does(cluster, videos, tmp_pat
     here = probe.probe(videos, listed, tmp_path / "here", Machines(0))
     there = probe.probe(videos, listed, tmp_path / "there", Machines(0, cluster.scheduler_address))
     assert here == there
-    assert [row.path for row in here[1]] == ["00.mp4"]
+    assert [row.path for row in here[2]] == ["00.mp4"]
+    assert [row.path for row in here[1]] == [row.path for row in here[0]]
     assert len(here[0]) == SHARDS - 1
 
 

@@ -52,7 +52,7 @@ def look(folder, out, workers=0):
 
 def extract(folder, out, workers=0, short_side=32) -> dict[str, str]:
     """Packs what can be read; the reasons of the videos that cannot."""
-    readable, unreadable = look(folder, out, workers)
+    readable, _, unreadable = look(folder, out, workers)
     listed, counts = [Listed(f.name) for f in folder.iterdir()], {row.path: row.frames for row in readable}
     extraction.extract(folder, listed, counts, short_side, out / "work", out / "frames", Machines(workers))
     return dict(unreadable)
@@ -61,11 +61,11 @@ def extract(folder, out, workers=0, short_side=32) -> dict[str, str]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_frames_and_size_that_are_found_are_those_of_the_video_decoded_whole(broken, tmp_path, workers):
     write_h264(broken / "small.mp4", motion.render(0, 0, 2, 0, 48)[:7], motion.FPS)
-    readable, _ = look(broken, tmp_path, workers)
+    readable, *_ = look(broken, tmp_path, workers)
     decoded = {name: list(decode(broken / name)) for name in ("a good.mp4", "small.mp4", "z_good.mp4")}
-    assert readable == [(name, len(images), *images[0].shape[:2]) for name, images in decoded.items()]
-    assert readable[0][1:] == (40, 64, 86)
-    assert readable[1][1:] == (7, 48, 64)
+    assert [row[:4] for row in readable] == [(name, len(f), *f[0].shape[:2]) for name, f in decoded.items()]
+    assert readable[0][1:4] == (40, 64, 86)
+    assert readable[1][1:] == (7, 48, 64, motion.FPS)
 
 
 def test_unreadable_video_is_set_aside_and_reported(broken, tmp_path):
@@ -82,11 +82,11 @@ def test_unreadable_video_is_set_aside_and_reported(broken, tmp_path):
 def test_video_that_changed_since_it_was_listed_is_set_aside(broken, tmp_path):
     listed = [Listed(file.name, sha256(file)) for file in broken.iterdir()]
     (broken / "z_good.mp4").write_bytes((broken / "a good.mp4").read_bytes() + b"more")
-    readable, unreadable = probe.probe(broken, listed, tmp_path / "looking", Machines(0))
+    readable, _, unreadable = probe.probe(broken, listed, tmp_path / "looking", Machines(0))
     assert "not the one noted in manifest.csv" in dict(unreadable)["z_good.mp4"]
     assert [row.path for row in readable] == ["a good.mp4"]
     (broken / "a good.mp4").unlink()
-    assert dict(probe.probe(broken, listed, tmp_path / "looking", Machines(0))[1])["a good.mp4"] == (
+    assert dict(probe.probe(broken, listed, tmp_path / "looking", Machines(0))[2])["a good.mp4"] == (
         "No such file or directory"
     )
 

@@ -1,17 +1,19 @@
 """The command `r2plus1d finetune`: one row on a folder of one's own videos, and errors that say what to do."""
 
+import json
 import shutil
 
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 
-from r2plus1d.config import files
+from r2plus1d.config import files, schema
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.datasets.fetch import FetchError
-from r2plus1d.datasets.manifest import DataError
+from r2plus1d.datasets.manifest import DataError, read_table
 from r2plus1d.model import layouts
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
@@ -112,7 +114,7 @@ def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, t
     [
         ("torchvison", [], "did you mean 'torchvision'"),
         ("row:base", [], "no such row; there are custom"),
-        ("gone.pth", [], "gone.pth: No such file"),
+        ("gone.pth", [], "model.init is 'gone.pth': there is no such file"),
         ("torchvision", ["model.conv=r2d"], "torchvision has no weights of conv r2d"),
     ],
 )
@@ -160,3 +162,50 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(t
     again = r2plus1d(project, *command)
     assert again.returncode == 0, again.stderr
     assert ran(again.stdout) == []
+    table = again.stdout[again.stdout.index("On the same videos so far:") :].splitlines()[2:]
+    assert [line.split(" | ")[:3] for line in table] == [
+        ["| trained", "started from", "clip"],
+        ["| ---", "---", "---"],
+        ["| last layer", "theirs.pth", "4x2"],
+    ]
+    scratch = r2plus1d(project, "finetune", command[1], "--init", "none")
+    assert scratch.returncode == 0, scratch.stderr + scratch.stdout
+    assert [line.split(" | ")[0] for line in scratch.stdout.splitlines()[-2:]] == ["| last layer", "| from scratch"]
+
+
+@pytest.mark.slow
+def test_videos_in_train_val_and_test_are_measured_on_test_and_sampled_by_time(tmp_path):
+    """With weights that want 15 frames a second, of videos of 25; and a recording that is cut in two is named."""
+    mine, params = tmp_path / "mine", tiniest_params()
+    for number, split in enumerate(("train", "val", "test")):
+        for label in videos(mine / split).iterdir():
+            for i, file in enumerate(sorted(label.iterdir())):
+                write_h264(file, motion.render(number, i, len(label.name) % 4, 0, 64)[:24], motion.FPS)
+    whole = motion.render(7, 0, 1, 0, 64)
+    write_h264(mine / "train" / "falling" / "one.mp4", whole[:24], motion.FPS)
+    write_h264(mine / "test" / "falling" / "two.mp4", whole[16:], motion.FPS)
+    params["datasets"]["folder"] |= {
+        "scale": params["datasets"]["motion"]["scale"],
+        "runtime": {"device": "cpu", "threads": 1},
+    }
+    params["finetune"] |= {"epochs": 2}
+    project = Project(tmp_path / "project", tiniest_params())
+    make_with_dvc(project)
+    project.set(params)
+    torch.manual_seed(0)
+    start = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision"))
+    torch.save(layouts.to_torchvision(start.state_dict()), tmp_path / "theirs.pth")
+    done = r2plus1d(project, "finetune", str(mine), "--init", str(tmp_path / "theirs.pth"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "% on 9 test videos; " in done.stdout
+    coverage = json.loads((project.folder / paths.COVERAGE).read_text())
+    assert [coverage[split]["readable"] for split in ("train", "val", "test")] == [9, 8, 9]
+    suspected = read_table(project.folder / paths.suspected("folder"))
+    assert ["train/falling/one.mp4", "test/falling/two.mp4", "test"] in suspected.iloc[:, :3].values.tolist()
+    assert f"{len(suspected)} pairs of videos in different splits seem to be of one recording" in done.stdout
+    config = files.read_row(project.folder / paths.CONFIGS, CUSTOM, schema.TestedRow)
+    assert (config.clip.frame_rate, config.clip.frame_interval, config.test.spread) == (15.0, 2, "ends")
+    rates = (project.folder / paths.lists("folder") / "frame_rates.csv").read_text().splitlines()
+    assert {line.rpartition(",")[2] for line in rates[1:]} == {"25.0"}
+    header = json.loads(safe_open(project.folder / paths.weights(CUSTOM), "pt").metadata()["r2plus1d"])
+    assert (header["view"]["frame_rate"], header["view"]["spread"]) == (15.0, "ends")

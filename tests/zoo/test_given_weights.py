@@ -61,8 +61,8 @@ def test_weights_in_the_published_layout_go_through_dvc_repro(served, tmp_path):
     project.must("resolve")
     project.must("train", ROW)
     project.must("test", ROW)
-    assert {name: again[name] for name in ("test.json", "confusion.csv", "curve.csv")} == {
-        name: content_of(project)[name] for name in ("test.json", "confusion.csv", "curve.csv")
+    assert {name: again[name] for name in ("test.json", "predictions.csv", "per_class.csv", "curve.csv")} == {
+        name: content_of(project)[name] for name in ("test.json", "predictions.csv", "per_class.csv", "curve.csv")
     }
 
 

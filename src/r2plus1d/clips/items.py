@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from r2plus1d.clips.loader import AUGMENTATION, stacked
-from r2plus1d.clips.sampling import test_indices, train_indices
-from r2plus1d.config.schema import RowConfig, TestedRow
+from r2plus1d.clips.sampling import Spread, at_rate, test_indices, train_indices
+from r2plus1d.config.schema import ClipConfig, RowConfig, TestedRow
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.system.processes import cores_each
 from r2plus1d.video import views
@@ -68,12 +68,26 @@ class TrainClips(Clips):
 def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.random.Generator) -> np.ndarray:
     """uint8 [T, crop, crop, 3]: the training view, everything random drawn from `rng`."""
     clip, train = config.clip, config.train
-    indices = train_indices(sample.num_frames, clip.frames, clip.frame_interval, rng=rng)[0]
+    numbers = _numbers(clip, sample)
+    indices = numbers[train_indices(len(numbers), clip.frames, clip.frame_interval, rng=rng)[0]]
     frames = views.resize_short_side(reader.read(sample.path, indices, sample.num_frames), train.resize)
     h, w = frames.shape[1:3]
     box = views.random_resized_crop_box(h, w, rng, train.crop_area, train.crop_ratio)
     frames = np.ascontiguousarray(views.resize(views.crop(frames, box), (train.crop, train.crop)))
     return views.flip(frames) if rng.random() < train.flip else frames
+
+
+def _numbers(clip: ClipConfig, sample: Sample) -> np.ndarray:
+    """int64: the frames of the video that `clip.frame_interval` counts."""
+    if clip.frame_rate == "all":
+        return np.arange(sample.num_frames)
+    return at_rate(sample.num_frames, sample.rate, clip.frame_rate)
+
+
+def _test_indices(clip: ClipConfig, sample: Sample, clips: int, spread: Spread = "inner") -> np.ndarray:
+    """int64 [clips, T]"""
+    numbers = _numbers(clip, sample)
+    return numbers[test_indices(len(numbers), clip.frames, clip.frame_interval, clips, spread)]
 
 
 class ValClips(Clips):
@@ -88,7 +102,7 @@ class ValClips(Clips):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         clip, train, sample = self.config.clip, self.config.train, self.samples[index]
-        indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, 1)[0]
+        indices = _test_indices(clip, sample, 1)[0]
         if self.static:
             indices = indices[len(indices) // 2].repeat(len(indices))
         frames = views.resize_short_side(self.reader.read(sample.path, indices, sample.num_frames), train.resize)
@@ -112,14 +126,12 @@ class TestVideo:
         return replace(self, frames=self.frames.to(device, non_blocking=True))
 
     def crops(self, config: TestedRow) -> torch.Tensor:
-        """uint8 [crops * U, crop, crop, 3]: every frame's first crop, then every frame's second one, and so on."""
-        size, (h, w) = config.test.crop, self.frames.shape[1:3]
-        boxes = views.three_crop_boxes(h, w, size) if config.test.crops == 3 else [views.center_box(h, w, size)]
-        return torch.cat([views.crop(self.frames, box) for box in boxes])
+        """uint8 [crops * U, crop, crop, 3]: see `views.crops`."""
+        return views.crops(self.frames, config.test.crop, config.test.crops)
 
     def places(self, config: TestedRow) -> torch.Tensor:
         """int64 [crops * clips, T]: which of `crops` make up each view; view number = crop * clips + clip."""
-        return torch.cat([self.indices + crop * len(self.frames) for crop in range(config.test.crops)])
+        return views.places(self.indices, len(self.frames), config.test.crops)
 
     def views(self, config: TestedRow) -> torch.Tensor:
         """uint8 [crops * clips, T, crop, crop, 3]"""
@@ -133,7 +145,7 @@ class TestVideos(Clips):
 
     def __getitem__(self, index: int) -> TestVideo:
         clip, test, sample = self.config.clip, self.config.test, self.samples[index]
-        indices = test_indices(sample.num_frames, clip.frames, clip.frame_interval, test.clips)
+        indices = _test_indices(clip, sample, test.clips, test.spread)
         distinct, places = np.unique(indices, return_inverse=True)
         frames = self.reader.read(sample.path, distinct, sample.num_frames)
         if isinstance(test.resize, int):

@@ -1,17 +1,36 @@
 """A row's annotation lists: where each lies, reading them, and the check that refuses what would spoil a result."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
+
 from r2plus1d.datasets.annotations import ListError, Sample, parse, read_text
+from r2plus1d.system.errors import one_line
+
+SPLITS = ("train", "val", "test")  # the last one only where the data has it
+RATES = "frame_rates.csv"
 
 
 def read_samples(folder: Path, dataset: str, split: str) -> list[Sample]:
     path = folder / list_name(dataset, split, "rawframes")
     if not path.is_file():
+        if split == "test":
+            return []
         raise ListError(f"{path} is missing; run `dvc repro build_lists`")
     text = read_text(path)
     return parse(text, str(path)) if text else []
+
+
+def read_rates(folder: Path) -> dict[str, float]:
+    """Frames a second of each video, by its path; 0 where nothing tells."""
+    path = folder / RATES
+    try:
+        table = pd.read_csv(path, keep_default_na=False, dtype={"path": str, "rate": float})
+        return dict(zip(table["path"], table["rate"].tolist(), strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise ListError(f"{path}: {one_line(error)}; run `dvc repro build_lists`") from error
 
 
 def list_name(dataset: str, split: str, kind: str) -> str:
@@ -21,9 +40,9 @@ def list_name(dataset: str, split: str, kind: str) -> str:
 def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str, str], available: set[str]) -> None:
     """Refuses lists that would spoil a result.
 
-    `splits` are the samples of `train` and `val`, `classes` the label map, `content` each path's sha256, `available`
-    the paths that frames or videos exist for. The training list may be empty: finished weights can be tested without;
-    and a subset has no videos of some classes in either list.
+    `splits` are the samples of `train`, `val` and `test`, `classes` the label map, `content` each path's sha256,
+    `available` the paths that frames or videos exist for. The training list may be empty: finished weights can be
+    tested without; a subset has no videos of some classes in any list; and few data have a test list.
     Raises ListError naming every offending line (the first ten of a kind).
     """
     problems: list[str] = []
@@ -42,18 +61,14 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
     complain("zero frames", where(lambda s: s.num_frames < 1))
     twice = {path for path, times in Counter(s.path for _, _, s in lines).items() if times > 1}
     complain("video listed twice", where(lambda s: s.path in twice))
-    trained = {content.get(s.path): s.path for s in splits["train"]}
-    complain(
-        "the same video in train and val",
-        [
-            f"{s.path} (val) = {trained[content.get(s.path)]} (train)"
-            for s in splits["val"]
-            if content.get(s.path) in trained
-        ],
-    )
+    for one, other in itertools.combinations(SPLITS, 2):
+        there = {content.get(s.path): s.path for s in splits[one]}
+        same = [(s.path, there[content.get(s.path)]) for s in splits[other] if content.get(s.path) in there]
+        complain(f"the same video in {one} and {other}", [f"{a} ({other}) = {b} ({one})" for a, b in same])
     counts = Counter(s.label for s in splits["train"])
     if splits["train"]:
-        untrained = {s.label for s in splits["val"] if 0 <= s.label < len(classes) and not counts[s.label]}
+        measured = splits["val"] + splits["test"]
+        untrained = {s.label for s in measured if 0 <= s.label < len(classes) and not counts[s.label]}
         complain("class with no training video", [classes[label] for label in sorted(untrained)])
     complain("empty list", [] if splits["val"] else ["val"])
     if problems:

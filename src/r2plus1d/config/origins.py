@@ -79,11 +79,16 @@ def origin(
         known = {*published.values(), *PUBLISHED_1X.values()}
         family = "mmaction" if name in known else "ig65m" if name in IG65M.values() else None
         return Origin(name, _network(family) if family else None)
-    if "/" in name or "." in name:
+    if is_path(name):
         return Origin(name, files.get(name))
     raise ConfigError(
         f"{nearest(name, (*NAMES, ROW + 'NAME'), 'name of weights')}; or give the path or https address of a file"
     )
+
+
+def is_path(name: str) -> bool:
+    """Whether a name of weights is the path of a file: not an address, not a name from the list above."""
+    return "://" not in name and not name.startswith((ROW, TORCHVISION)) and ("/" in name or "." in name)
 
 
 def _of_torchvision(name: str, conv: str) -> Origin:

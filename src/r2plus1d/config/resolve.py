@@ -8,6 +8,7 @@ nothing runs again for a value that it does not read.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import ValidationError
 
 from r2plus1d.config.files import machine
 from r2plus1d.config.messages import check_keys, check_mapping, check_name, nearest, short
-from r2plus1d.config.origins import FULL_WIDTH, PUBLISHED_CLIPS, ROW, Origin, origin
+from r2plus1d.config.origins import FULL_WIDTH, PUBLISHED_CLIPS, ROW, Origin, is_path, origin
 from r2plus1d.config.schema import (
     CUSTOM,
     ROW_FILES,
@@ -139,7 +140,23 @@ def resolve(
     if limit != Limit(splits=["train", "val"]) and not hasattr(source, "limit"):
         raise ConfigError(f"limit: dataset {chosen} is not downloaded; it is taken whole, so leave `limit` as it was")
     data = {key: shared[key] for key in DataConfig.model_fields if key in shared}
+    shared.pop("loose_rate", None)
     return Resolved(DataConfig(**data, source=source, path=dataset.get("path")), [rows[name] for name in params["zoo"]])
+
+
+def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
+    """The files on this machine that rows start from or test. Raises ConfigError for one that is not there."""
+    found, zoo = [], params.get("zoo")
+    named = zoo.items() if isinstance(zoo, Mapping) else []
+    rows = {"model": params.get("model"), **{f"zoo.{name}": row for name, row in named}}
+    for where, row in rows.items():
+        for key in WEIGHTS:
+            value = row.get(key) if isinstance(row, Mapping) else None
+            if isinstance(value, str) and is_path(value):
+                if not Path(value).is_file():
+                    raise ConfigError(f"{where}.{key} is {short(value)}: there is no such file")
+                found.append(value)
+    return found
 
 
 # What changes no features, so that it does not make them anew.
@@ -185,7 +202,7 @@ def _both(params: Mapping[str, Any], section: str) -> list[Layer]:
     return [(f"datasets.{name}.{section}", params["datasets"][name].get(section, {})), (section, params[section])]
 
 
-def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | None]:
+def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | float | None]:
     """Where files are used that stay outside the project, and the name of their frames if they are loose."""
     where = f"datasets.{name}"
     if isinstance(source, ListsSource):
@@ -193,7 +210,9 @@ def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | N
             raise ConfigError(f"{where}.path is null: give it the folder that the lists' paths start from")
         if source.val is None:
             raise ConfigError(f"{where}.source.val is null: give it the path of the validation list")
-        return {"in_place": path, "loose_frames": source.frame_name if source.content == "frames" else None}
+        if source.content == "videos":
+            return {"in_place": path, "loose_frames": None}
+        return {"in_place": path, "loose_frames": source.frame_name, "loose_rate": source.frame_rate}
     if isinstance(source, KineticsSource | OfficialSource):
         return {"in_place": f"{path or 'downloads/' + name}/videos", "loose_frames": None}
     return {"in_place": None, "loose_frames": None}
@@ -219,7 +238,8 @@ class _Rows(dict[str, BenchmarkedRow]):
         where = "model" if name == CUSTOM else f"zoo.{name}"
         own = params["model"] if name == CUSTOM else params["zoo"][name]
         check_mapping(where, own)
-        optional = (*ModelConfig.model_fields, *WEIGHTS, *([] if name == CUSTOM else ["videos_per_gpu"]))
+        optional = (*ModelConfig.model_fields, "frame_rate", *WEIGHTS)
+        optional += () if name == CUSTOM else ("videos_per_gpu",)
         check_keys(where, own, (*ClipConfig.model_fields, *optional), optional=() if name == CUSTOM else optional)
         model = _merge(ModelConfig, [("recipe.model", params["recipe"]["model"]), (where, _only(own, ModelConfig))])
         clip = _only(own, ClipConfig)
@@ -230,6 +250,8 @@ class _Rows(dict[str, BenchmarkedRow]):
         family = self._family(kind)
         if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
             clip["frame_interval"] = family["frame_interval"] or max(1, SPAN // clip["frames"])
+        if clip.get("frame_rate") is None:
+            clip["frame_rate"] = family["frame_rate"] or "all"
         unscaled = _merge(ClipConfig, [(where, clip)])
         scale = self._scale(origin)
 
@@ -300,8 +322,9 @@ class _Rows(dict[str, BenchmarkedRow]):
         """What params.yaml says of a family."""
         found, place = self.params["families"].get(name, {}), f"families.{name}"
         check_mapping(place, found)
-        check_keys(place, found, ("frame_interval", "train", "test", "benchmark"), complete=False)
-        return {"frame_interval": None, "train": {}, "test": {}, "benchmark": {}, **found}
+        known: dict[str, Any] = {"frame_interval": None, "frame_rate": None, "train": {}, "test": {}, "benchmark": {}}
+        check_keys(place, found, known, complete=False)
+        return known | found
 
     def _scale(self, origin: Origin | None) -> Scale:
         """Weights of a network at full size are for frames at full size, whatever the dataset is scaled down to."""

@@ -36,6 +36,7 @@ class ClipConfig(Section):
     short_side: Annotated[int, Field(ge=8)]
     frames: Count
     frame_interval: Count
+    frame_rate: Positive | Literal["all"]  # frames a second that the interval counts; all: every frame of the video
 
 
 class TrainConfig(Section):
@@ -87,6 +88,7 @@ class FinetuneConfig(Section):
 class TestConfig(Section):
     clips: Count
     crops: Literal[1, 3]
+    spread: Literal["inner", "ends"]  # of the clips over the video: see clips.sampling
     resize: Count | Annotated[list[Count], Field(min_length=2, max_length=2)]  # the short side; or height, width
     crop: Count
     average_clips: Literal["prob", "score"]
@@ -151,6 +153,7 @@ class MotionSource(Section):
 class FolderSource(Section):
     kind: Literal["folder"]
     val_share: Annotated[float, Field(gt=0, lt=1)]
+    group: Annotated[str, Field(min_length=1)]  # what keeps clips of one recording together: see datasets.recordings
 
 
 class ListsSource(Section):
@@ -160,8 +163,10 @@ class ListsSource(Section):
     content: Literal["videos", "frames"]
     train: str | None = None  # paths of the lists; without this one, rows can be tested but not trained
     val: str | None = None
+    test: str | None = None  # what the tables measure on, where there is one
     labels: str | None = None  # class names, one a line
     frame_name: str  # of loose frames, such as img_{:05}.jpg
+    frame_rate: Positive | None = None  # of loose frames, a second
 
     @model_validator(mode="after")
     def check(self):
@@ -219,6 +224,7 @@ class DataConfig(Section):
     path: str | None
     in_place: str | None = None  # folder of the user's own videos or frames, used where they lie
     loose_frames: str | None = None  # name of those frames, such as img_{:05}.jpg; None: videos
+    loose_rate: float | None = None  # how many of them are a second
 
 
 class FramesConfig(Section):

@@ -22,6 +22,7 @@ class Sample:
     path: str  # of the video, below data/<dataset>/videos; also its name among the packed frames
     num_frames: int
     label: int
+    rate: float = 0.0  # frames a second; 0: not known
 
 
 class ListError(UserError, ValueError):

@@ -39,7 +39,7 @@ def given(config: DataConfig) -> list[Path]:
     source = config.source
     if not isinstance(source, ListsSource):
         return []
-    return [Path(file) for file in (source.train, source.val, source.labels) if file is not None]
+    return [Path(file) for file in (source.train, source.val, source.test, source.labels) if file is not None]
 
 
 def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Entry], list[SetAside], list[str]]:
@@ -53,7 +53,7 @@ def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Ent
     if isinstance(config.source, FolderSource):
         from r2plus1d.datasets import folder
 
-        return folder.copy(config.source, config.seed, config.path, work)
+        return folder.copy(config.path, work)
     if isinstance(config.source, ListsSource):
         from r2plus1d.datasets import existing
 

@@ -31,7 +31,7 @@ def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[Ent
     """
     listed = [
         (split, sample)
-        for split, path in (("train", source.train), ("val", source.val))
+        for split, path in (("train", source.train), ("val", source.val), ("test", source.test))
         for sample in (_read(path) if path else [])
     ]
     classes = _classes(source, [sample for _, sample in listed])

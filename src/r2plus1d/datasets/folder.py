@@ -1,21 +1,19 @@
-"""A folder of the user's own videos: one sub-folder per class, or train/ and val/ with those below."""
+"""A folder of the user's own videos: one sub-folder per class, or train/ and val/, and perhaps test/, with those below.
+
+Without train/ and val/, `build_lists` divides the videos: see `recordings`.
+"""
 
 import os
 import shutil
 from pathlib import Path
 
-import numpy as np
-
-from r2plus1d.config.schema import FolderSource
 from r2plus1d.datasets.annotations import writable
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, DataError, Entry, Found, SetAside, entry
 from r2plus1d.system.files import replacing, sha256
 from r2plus1d.system.progress import progress
 
 
-def copy(
-    source: FolderSource, seed: int, path: str | None, work: Path
-) -> tuple[list[Entry], list[SetAside], list[str]]:
+def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], list[str]]:
     if path is None:
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
     root = Path(path)
@@ -36,7 +34,6 @@ def copy(
     if not splits:
         rows, repeated = _without_repeats(rows)
         aside += repeated
-        rows = _split(rows, classes, source.val_share, seed)
     return sorted(rows), sorted(aside), classes
 
 
@@ -48,8 +45,15 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
     if not root.is_dir():
         raise DataError(f"datasets.folder.path is {str(root)!r}: there is no such folder")
     splits = _splits(root)
-    if list(splits) == ["train"]:
-        raise DataError(f"{root}: there is a train/ but no val/ next to it; add it, or keep neither")
+    if splits and not {"train", "val"} <= splits.keys():
+        there, missing = (
+            f" and {word}".join(f"{name}/" for name in names)
+            for word, names in (("", splits), ("no ", sorted({"train", "val"} - splits.keys())))
+        )
+        raise DataError(
+            f"{root}: there is {there} but no {missing}; add it (what is called test/ may be renamed), or put the "
+            "classes straight into the folder"
+        )
     found, aside = _scan(root, list(splits.values()) or [root])
     order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
     classes = sorted(order, key=lambda name: (order[name], name))
@@ -62,7 +66,7 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    return {name: root / name for name in ("train", "val") if (root / name).is_dir()}
+    return {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
 
 
 def scan(path: str | None) -> list[Found]:
@@ -107,17 +111,6 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[Se
                 else:
                     found.append((file, below[0]))
     return sorted(found), aside
-
-
-def _split(rows: list[Entry], classes: list[str], val_share: float, seed: int) -> list[Entry]:
-    """The same share of every class to val, drawn by the seed; a class keeps at least one training video."""
-    divided = []
-    for number, label in enumerate(classes):
-        own = sorted(row for row in rows if row.label == label)
-        count = min(len(own) - 1, max(1, round(len(own) * val_share)))
-        chosen = set(np.random.default_rng([seed, number]).permutation(len(own))[:count].tolist())
-        divided += [row._replace(split="val" if i in chosen else "train") for i, row in enumerate(own)]
-    return divided
 
 
 def _without_repeats(rows: list[Entry]) -> tuple[list[Entry], list[SetAside]]:

@@ -1,8 +1,9 @@
 """The tables that `download` writes and the later stages read.
 
 manifest.csv has one line per video, sorted by path or in the order of existing lists. set_aside.csv has one line per
-file that was found or listed but not taken. probe.csv has one line per video that decodes whole, unreadable.csv one per
-video that no decoder can read. scan.csv has one line per file in the folder of the user's own videos.
+file that was found or listed but not taken. probe.csv and looks.csv have one line per video that decodes whole,
+unreadable.csv one per video that no decoder can read. scan.csv has one line per file in the folder of the user's own
+videos. suspected.csv has one line per pair of videos in two splits that seem to be of one recording.
 """
 
 from pathlib import Path
@@ -23,7 +24,7 @@ class Entry(NamedTuple):
 
     path: str  # below the folder of videos
     label: str  # class name
-    split: str  # train or val
+    split: str  # train, val or test; empty where `build_lists` divides the videos
     frames: int  # what an existing list says, else 0
     bytes: int
     sha256: str
@@ -51,6 +52,23 @@ class Probed(NamedTuple):
     frames: int
     height: int
     width: int
+    rate: float  # frames a second; 0: nothing tells
+
+
+class Looks(NamedTuple):
+    """What a video looks like: see `video.looks`."""
+
+    path: str
+    looks: str
+
+
+class Suspected(NamedTuple):
+    """Two videos, in two splits, that seem to be of one recording."""
+
+    train: str  # of the two splits the first one's
+    other: str
+    split: str  # of the other
+    reason: str
 
 
 class Found(NamedTuple):
@@ -60,9 +78,9 @@ class Found(NamedTuple):
     sha256: str
 
 
-TABLES = (Entry, SetAside, Unreadable, Probed, Found)
+TABLES = (Entry, SetAside, Unreadable, Probed, Looks, Suspected, Found)
 TYPES = dict.fromkeys(("frames", "bytes", "height", "width"), np.int64) | dict.fromkeys(
-    ("path", "label", "split", "sha256", "reason"), str
+    ("path", "label", "split", "sha256", "reason", "looks", "train", "other"), str
 )
 
 
@@ -75,7 +93,7 @@ def entry(file: Path, root: Path, label: str, split: str) -> Entry:
     return Entry(str(file.relative_to(root)), label, split, 0, file.stat().st_size, sha256(file))
 
 
-def write_table(path: Path, rows: list, kind: type[Entry | SetAside | Unreadable | Probed | Found]) -> None:
+def write_table(path: Path, rows: list, kind: type[NamedTuple]) -> None:
     """`rows` of one `kind` of the records above."""
     with replacing(path) as partial:
         pd.DataFrame(rows, columns=kind._fields).to_csv(partial, index=False, lineterminator="\n")

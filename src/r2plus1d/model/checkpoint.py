@@ -33,6 +33,7 @@ WHOLE = (torch.int64, torch.int32)
 ZIP, PICKLE = b"PK\3\4", b"\x80"  # how torch's files begin, and its older ones
 LAST = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 SHOWN = 3  # differences that an error names
+USUAL = {field.name: field.default for field in dataclasses.fields(View) if field.default is not dataclasses.MISSING}
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
 
 
@@ -46,7 +47,7 @@ def save(model: Recognizer, path: Path) -> None:
     header = {
         "network": model.arguments,
         "classes": model.classes,
-        "view": dataclasses.asdict(model.view),
+        "view": {key: value for key, value in dataclasses.asdict(model.view).items() if value != USUAL.get(key, ...)},
         "normalisation": {"mean": model.family.mean, "std": model.family.std},
     }
     write_bytes(path, save_tensors(_plain(model), metadata={METADATA: json.dumps(header, sort_keys=True)}))

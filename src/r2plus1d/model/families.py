@@ -5,14 +5,16 @@ ig65m/models.py.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from r2plus1d.video.normalisation import IMAGENET, KINETICS
 
 
 @dataclass(frozen=True)
 class View:
-    """How a network is shown a video: `clips` at even distances, each of `frames` frames, one of `frame_interval`,
-    scaled to `resize` (their short side, or height and width), of which `crops` squares of `crop` pixels are cut.
+    """How a network is shown a video: `clips` at even distances, each of `frames` frames, one of `frame_interval` at
+    `frame_rate`, scaled to `resize` (their short side, or height and width), of which `crops` squares of `crop` pixels
+    are cut.
     """
 
     frames: int
@@ -21,6 +23,8 @@ class View:
     crop: int
     clips: int
     crops: int  # 3: along the long side; 1: the centre crop
+    frame_rate: float | None = None  # frames a second; None: all frames of the video, whatever their times
+    spread: Literal["inner", "ends"] = "inner"  # of the clips over the video: see clips.sampling
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Family:
 
 
 MMACTION = "mmaction"
+_TORCHVISION = View(16, 1, (128, 171), 112, 5, 1, 15.0, "ends")  # of its references/video_classification
 FAMILIES = {
     MMACTION: Family(None, True, False, True, 1e-5, 1e-3, 0.1, *IMAGENET, View(8, 8, 256, 256, 10, 3)),
-    "torchvision": Family(45, False, True, False, 1e-5, 1e-5, 0.1, *KINETICS, View(16, 2, (128, 171), 112, 5, 1)),
+    "torchvision": Family(45, False, True, False, 1e-5, 1e-5, 0.1, *KINETICS, _TORCHVISION),
     # The momentum of 0.9 in its code is Caffe2's: the share of what was before. The number of its views is ours.
     "ig65m": Family(45, False, False, False, 1e-3, 1e-3, 0.1, *KINETICS, View(32, 2, 128, 112, 10, 1)),
 }

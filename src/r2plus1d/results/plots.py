@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from r2plus1d.results.report import RowFigures, chance, views_text
+from r2plus1d.results.report import SPLITS, RowFigures, chance, views_text
 from r2plus1d.system.files import replacing
 
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE["text.parse_math"] = False  # a class may be called $1
 
 
 def styled(plot: Callable) -> Callable:
@@ -71,7 +72,8 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     axes.axhline(level, color="black", linewidth=0.8, linestyle="--", label=f"chance ({level:.1f}%)")
     axes.set_xticks(places, [row.label for row in rows])
     axes.set(ylabel="top-1 accuracy (%)", ylim=(0, 110), yticks=range(0, 101, 20))
-    tested = f"{rows[0].test['videos']} of {coverage['val']['listed']} validation videos"
+    split = rows[0].test["split"]
+    tested = f"{rows[0].test['videos']} of {coverage[split]['listed']} {SPLITS[split].lower()} videos"
     axes.set_title(f"Accuracy on `{rows[0].config.dataset}` ({tested})")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     save_figure(figure, path)
@@ -80,7 +82,7 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
 @styled
 def plot_confusion(row: RowFigures, path: Path) -> None:
     """Share of each class's videos that were taken for each class; numbers only where there is room."""
-    table = row.confusion
+    table = row.predictions
     classes = sorted(set(table["actual"]) | set(table["predicted"]))
     counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
     share = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0).to_numpy()

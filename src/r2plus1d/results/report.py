@@ -8,11 +8,11 @@ import pandas as pd
 
 from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.system.paths import weights
+from r2plus1d.system.paths import suspected, weights
 
 PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
-SPLITS = {"train": "Training", "val": "Validation"}
+SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
 COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
 
 
@@ -25,7 +25,7 @@ class RowFigures:
     benchmark: dict
     machine: dict
     curve: pd.DataFrame
-    confusion: pd.DataFrame  # columns actual and predicted, one line per video
+    predictions: pd.DataFrame  # columns path, actual, predicted, probability and rank, one line per video
 
     @property
     def label(self) -> str:
@@ -78,12 +78,15 @@ def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverag
         figures = [f"{value:.2f}" for value in accuracies]
         cells.append([names[config.row] + mark, clip, *figures, rate, row.benchmark["memory_mib"]])
     columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "static", "video/s", "MiB")
+    counts = [f"{coverage[split]['readable']} {SPLITS[split].lower()}" for split in SPLITS if split in coverage]
     head = (
         f"Measured here: dataset `{first.config.dataset}`, {coverage['classes']} classes, "
-        f"{coverage['train']['readable']} training and {coverage['val']['readable']} validation videos, "
+        f"{', '.join(counts[:-1])} and {counts[-1]} videos, "
         f"{scale_text(first.config)}, on {device_text(first)}. Chance is {chance(coverage):.1f}% top-1."
+        f"{suspicion_text(first.config.dataset, coverage)}"
     )
     told = (
+        f"Measured on the {SPLITS[first.test['split']].lower()} videos. "
         f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. Static: the same clip with its "
         "middle frame repeated, what appearance alone scores."
     )
@@ -97,7 +100,7 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         config, test = row.config, row.test
         device = config.runtime.gpus if _on_gpu(row) else "CPU"
         costs = [f"{row.benchmark['parameters'] / 1e6:.3f}", f"{row.benchmark['macs'] / 1e9:.4g}"]
-        tested = f"{test['videos']} of {coverage['val']['listed']}"
+        tested = f"{test['videos']} of {coverage[test['split']]['listed']}"
         name, side = names[config.row], config.clip.short_side
         cells.append(
             [name, config.row, side, device, f"ResNet{config.model.depth}", pretrain_text(config), *costs, tested]
@@ -112,12 +115,12 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         "parameters (M)",
         "MACs per clip (G)",
     )
-    covered = ". ".join(f"{title}: {coverage_text(coverage[key])}" for key, title in SPLITS.items())
+    covered = ". ".join(f"{title}: {coverage_text(coverage[key])}" for key, title in SPLITS.items() if key in coverage)
     told = (
         f"{covered}. MACs are the multiply-accumulates of the convolutions and the last layer for one clip of the test "
         "views. A row's weights and logs lie in `models/<row>/`."
     )
-    return f"{markdown_table((*columns, 'val videos'), cells)}\n\n{told}"
+    return f"{markdown_table((*columns, 'videos measured'), cells)}\n\n{told}"
 
 
 def pretrain_text(config: RowConfig) -> str:
@@ -154,6 +157,16 @@ def views_text(row: RowFigures) -> str:
 
 def coverage_text(counts: dict) -> str:
     return f"{counts['listed']} listed, {counts['found']} found, {counts['readable']} readable"
+
+
+def suspicion_text(dataset: str, coverage: dict) -> str:
+    """Of videos in two splits that seem to be of one recording, where there are any."""
+    if not coverage["suspected_pairs"]:
+        return ""
+    return (
+        f" **{coverage['suspected_pairs']} pairs of videos in different splits seem to be of one recording "
+        f"(`{suspected(dataset)}`): the figures are then too high.**"
+    )
 
 
 def scale_text(config: RowConfig) -> str:

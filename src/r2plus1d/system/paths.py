@@ -60,8 +60,18 @@ def scan(dataset: str) -> Path:
 
 
 def probe(dataset: str) -> Path:
-    """The videos that can be read, with their number of frames and size."""
+    """The videos that can be read, with their number of frames, size and frame rate."""
     return data(dataset) / "probe.csv"
+
+
+def looks(dataset: str) -> Path:
+    """What those videos look like."""
+    return data(dataset) / "looks.csv"
+
+
+def suspected(dataset: str) -> Path:
+    """Pairs of videos in two splits that seem to be of one recording."""
+    return data(dataset) / "suspected.csv"
 
 
 def frames(dataset: str, row: str) -> Path:

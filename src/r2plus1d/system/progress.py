@@ -42,6 +42,12 @@ def progress(
             said = now
 
 
+def say(text: str) -> None:
+    """A line on the standard output; above a bar, where one is shown."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def reached() -> str:
     """How far the present work got, such as `extracting: 3 of 12 shards`; empty where nothing counts it."""
     return _reached["saved"] or _reached["counted"]

@@ -11,13 +11,14 @@ import os
 import stat
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from r2plus1d.system.errors import UserError, one_line
+from r2plus1d.video.looks import Spread, look
 from r2plus1d.video.stack import MAX_PIXELS, Stack
 
 # FFmpeg's names of the containers that such files are, told apart by their content. No playlists, no lists of images.
@@ -28,6 +29,8 @@ MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
 MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
 MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
+LEAST_RATE, MOST_RATE = 0.1, 1000  # frames a second; other figures are no rate
+UNEVEN = 0.02  # share of a video's length by which its frames' times may contradict its announced rate
 MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
 
@@ -43,29 +46,85 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
     process, where a fault of the decoder ends everything: `sandbox.decode` is for files that nobody has decoded yet.
     """
     convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
+    with _video_errors():
+        for number, shown in enumerate(_shown(path)):
+            yield _upright(shown, convert) if wanted is None or number in wanted else None
+
+
+class Measured(NamedTuple):
+    """What a video that decodes whole is found to be."""
+
+    frames: int
+    height: int
+    width: int
+    rate: float  # frames a second; 0: neither the file nor the times of its frames tell
+    looks: str  # of some frames at even distances and of the last one, one after the other: see `video.looks`
+
+
+def measured(path: Path) -> Iterator[Measured | None]:
+    """None for each frame, at the end what was found. Raises as `decode` does."""
+    kept, times, count, convert = Spread[_Shown](), [math.inf, -math.inf], 0, VideoReformatter()
+    with _video_errors():
+        for count, shown in enumerate(_shown(path), 1):
+            kept.show(count - 1, shown)
+            if shown.frame.time is not None:
+                times = [min(times[0], shown.frame.time), max(times[1], shown.frame.time)]
+            yield None
+        looks = "".join(filter(None, (look(_upright(shown, convert)) for shown in kept.kept())))
+        yield Measured(count, *shown.size, _rate(count, times[1] - times[0], shown.announced), looks)
+
+
+def _rate(count: int, seconds: float, announced: float) -> float:
+    """Frames a second, to six digits, of frames of which the last is shown so many seconds after the first: what the
+    file says, unless the times are another matter. Those of B-frames are often off by a frame or two."""
+    usual = LEAST_RATE <= announced <= MOST_RATE
+    found = (count - 1) / seconds if 0 < seconds < math.inf else 0.0
+    if usual and (not found or abs(seconds * announced - (count - 1)) <= 2 + count * UNEVEN):
+        return round(announced, 6)
+    return round(found, 6) if LEAST_RATE <= found <= MOST_RATE else 0.0
+
+
+class _Shown(NamedTuple):
+    """A decoded frame, as a player shows it."""
+
+    frame: av.VideoFrame
+    turns: int  # quarters, anticlockwise
+    size: tuple[int, int]  # height and width of all frames of the video, upright
+    announced: float  # frames a second, as the file says; 0: it does not
+
+
+def _shown(path: Path) -> Iterator[_Shown]:
+    """All frames in order."""
     count, pixels, size = 0, 0, None
+    with _opened(path) as (container, stream):
+        announced = float(stream.average_rate or 0)
+        packets = _packets_of(container, stream)
+        for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
+            turns = round(frame.rotation / 90) % 4
+            if size is None:
+                size = _turned(frame, turns)
+                _check_pixels(*size)
+                if max(size) > MAX_SHAPE * min(size):
+                    raise VideoError(f"frames of {size[1]} x {size[0]} pixels; at most {MAX_SHAPE} : 1 is read")
+            pixels += max(frame.width * frame.height, size[0] * size[1])
+            if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
+                raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
+            yield _Shown(frame, turns, size, announced)
+            count = number + 1
+        if count == 0:
+            raise VideoError("no frames")
+        if count < stream.frames * (1 - MISSING_FRAMES):
+            raise VideoError(f"cut off: {count} of {stream.frames} frames")
+
+
+@contextlib.contextmanager
+def _video_errors() -> Iterator[None]:
+    """What FFmpeg says, as VideoError; MemoryError may be the machine's fault."""
     try:
-        with _opened(path) as (container, stream):
-            packets = _packets_of(container, stream)
-            for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
-                turns = round(frame.rotation / 90) % 4
-                if size is None:
-                    size = _turned(frame, turns)
-                    _check_pixels(*size)
-                    if max(size) > MAX_SHAPE * min(size):
-                        raise VideoError(f"frames of {size[1]} x {size[0]} pixels; at most {MAX_SHAPE} : 1 is read")
-                pixels += max(frame.width * frame.height, size[0] * size[1])
-                if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
-                    raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
-                yield _upright(frame, convert, turns, size) if wanted is None or number in wanted else None
-                count = number + 1
-            if count == 0:
-                raise VideoError("no frames")
-            if count < stream.frames * (1 - MISSING_FRAMES):
-                raise VideoError(f"cut off: {count} of {stream.frames} frames")
-    except MemoryError:  # FFmpeg's too; it may be the machine's fault
-        raise
+        yield
     except (av.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, MemoryError):  # FFmpeg has one of its own
+            raise
         raise VideoError(one_line(error)) from error
 
 
@@ -181,7 +240,7 @@ def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown
             if frame.pts in shown:
                 shown.discard(frame.pts)
                 turns = round(frame.rotation / 90) % 4
-                yield _upright(frame, convert, turns, _turned(frame, turns))
+                yield _upright(_Shown(frame, turns, _turned(frame, turns), 0.0), convert)
     if shown:
         raise _OtherwiseError
     context.flush_buffers()
@@ -249,10 +308,10 @@ def _turned(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
     return (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
 
 
-def _upright(frame: av.VideoFrame, convert: VideoReformatter, turns: int, size: tuple[int, int]) -> np.ndarray:
+def _upright(shown: _Shown, convert: VideoReformatter) -> np.ndarray:
     """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
-    height, width = reversed(size) if turns % 2 else size
-    plane = convert.reformat(frame, width, height, "rgb24", threads=1).planes[0]
+    height, width = reversed(shown.size) if shown.turns % 2 else shown.size
+    plane = convert.reformat(shown.frame, width, height, "rgb24", threads=1).planes[0]
     pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV does not say that it is a buffer
     rows = pixels.reshape(height, plane.line_size)
-    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
+    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), shown.turns)

@@ -3,8 +3,8 @@ hang included, is that one video's end.
 
 `decode` is `decoding.decode` with such a process behind it: one for each thread that decodes, kept from video to video.
 It gets a path as a line of JSON, and whether pixels are wanted, and answers with messages: HEADER, then the text of a
-reason. Frames lie in shared memory, in SLOTS places in turn; for each that is free again it gets a byte, FREED at a
-time. It ends when its input closes, so with the process that started it.
+reason, or of what was measured. Frames lie in shared memory, in SLOTS places in turn; for each that is free again it
+gets a byte, FREED at a time. It ends when its input closes, so with the process that started it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ import numpy as np
 
 from r2plus1d.system.errors import UserError
 from r2plus1d.video import decoding
-from r2plus1d.video.decoding import VideoError
+from r2plus1d.video.decoding import Measured, VideoError
 
 MEMORY = 4 * 2**30  # bytes of address space; an 8K video of 10 bits with 16 reference frames takes 2.4
 SECONDS, SECONDS_A_FRAME = 60, 1  # of processor time, so other programs on the machine count for nothing
@@ -67,21 +67,20 @@ def decode(path: Path) -> Iterator[np.ndarray]:
     thread.
     """
     for image in _decoded(path, pixels=True):
-        assert image is not None
+        assert isinstance(image, np.ndarray)
         yield image
 
 
-def measure(path: Path) -> tuple[int, int, int]:
-    """(number of frames, height, width) of a video that decodes whole. Raises as `decode` does."""
-    count, size = 0, (0, 0)
-    for image in _decoded(path, pixels=False):
-        size = size if image is None else image.shape[:2]
-        count += 1
-    return count, *size
+def measure(path: Path) -> Measured:
+    """What is found of a video that decodes whole. Raises as `decode` does."""
+    for found in _decoded(path, pixels=False):
+        if isinstance(found, Measured):
+            return found
+    raise AssertionError(f"{path} was neither measured nor refused")
 
 
-def _decoded(path: Path, pixels: bool) -> Iterator[np.ndarray | None]:
-    """The frames; without `pixels`, all but the first are decoded but not converted, and come as None."""
+def _decoded(path: Path, pixels: bool) -> Iterator[np.ndarray | Measured | None]:
+    """The frames; without `pixels` None for each of them, and what was measured in the end."""
     given = 0
     for attempt in range(TRIES):
         try:
@@ -150,7 +149,7 @@ class _Process:
             raise DecoderError(f"the process that decodes videos does not start: {error}; see above") from error
         self.busy = False
 
-    def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | None]:
+    def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | Measured | None]:
         self.busy, used = True, 0
         with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
             self._questions.write(json.dumps([str(path.absolute()), pixels]).encode() + b"\n")
@@ -174,6 +173,8 @@ class _Process:
         self.busy = False
         if kind == REASON:
             raise VideoError(text)
+        if not pixels:
+            yield Measured(*json.loads(text))
 
     def _message(self, kinds: bytes, patience: int | None = None) -> tuple[bytes, int, int, str]:
         kind, height, width, length = HEADER.unpack(self._read(HEADER.size, patience or SILENCE))
@@ -258,15 +259,18 @@ def main() -> None:
         budget = time.process_time() + SECONDS
         _limit(resource.RLIMIT_CPU, int(budget))
         try:
-            for image in decoding.decode(Path(path), None if pixels else {0}):
-                if image is None:
-                    _send(answers, LOOKED)
-                else:
+            found = ""
+            for image in decoding.decode(Path(path)) if pixels else decoding.measured(Path(path)):
+                if isinstance(image, np.ndarray):
                     while number - freed == SLOTS:
                         freed += len(os.read(free, SLOTS))
                     _slot(frames, number, *image.shape[:2])[:] = image
                     _send(answers, FRAME, *image.shape[:2])
                     number += 1
+                elif image is None:
+                    _send(answers, LOOKED)
+                else:
+                    found = json.dumps(image)
                 budget += SECONDS_A_FRAME
                 _limit(resource.RLIMIT_CPU, int(budget))
         except VideoError as error:
@@ -274,7 +278,7 @@ def main() -> None:
         except MemoryError:
             _send(answers, NO_MEMORY)
         else:
-            _send(answers, END)
+            _send(answers, END, text=found)
 
 
 def _listen(asked: queue.SimpleQueue) -> None:

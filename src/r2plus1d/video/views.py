@@ -80,6 +80,20 @@ def three_crop_boxes(h: int, w: int, size: int) -> list[Box]:
     return [(p, 0, p + size, size) if w >= h else (0, p, size, p + size) for p in places]
 
 
+def crops(frames: Tensor, size: int, count: int) -> Tensor:
+    """uint8 [U, H, W, 3] -> uint8 [count * U, size, size, 3]: every frame's first crop, then every frame's second one,
+    and so on; one at the centre, or three along the long side. Raises ValueError where they do not fit."""
+    h, w = frames.shape[1:3]
+    boxes = three_crop_boxes(h, w, size) if count == 3 else [center_box(h, w, size)]
+    return torch.cat([crop(frames, box) for box in boxes])
+
+
+def places(indices: Tensor, distinct: int, count: int) -> Tensor:
+    """Of clips, int64 [clips, T], made of `distinct` frames, the views: int64 [count * clips, T], into `crops`; view
+    number = crop * clips + clip."""
+    return torch.cat([indices + number * distinct for number in range(count)])
+
+
 def center_crop(frames: np.ndarray, size: int) -> np.ndarray:
     """uint8 [..., H, W, 3] -> [..., size, size, 3], a view on the frames."""
     h, w = frames.shape[-3:-1]

@@ -3,12 +3,17 @@
 Accuracies are shares (0-1). Ties: of equal scores, the higher class index ranks first, as in the published evaluation.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pandas as pd
+
+CONFUSIONS = 3  # of a class, that are named
+Mode = Literal["prob", "score"]
 
 
-def average_views(scores: np.ndarray, mode: Literal["prob", "score"]) -> np.ndarray:
+def average_views(scores: np.ndarray, mode: Mode) -> np.ndarray:
     """float logits [V, K] or [N, V, K] -> [K] or [N, K].
 
     `prob` is the mean of the softmax over the views (the published protocol), `score` the mean of the logits.
@@ -16,8 +21,7 @@ def average_views(scores: np.ndarray, mode: Literal["prob", "score"]) -> np.ndar
     if mode not in ("prob", "score"):
         raise ValueError(f"average_clips is {mode!r}: expected 'prob' or 'score'")
     if mode == "prob":
-        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        scores = powers / powers.sum(axis=-1, keepdims=True)
+        scores = _softmax(scores)
     return scores.mean(axis=-2)
 
 
@@ -44,6 +48,51 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     shown = counts.sum(axis=1)
     recall = np.divide(counts.diagonal(), shown, out=np.zeros(len(counts)), where=shown > 0)
     return float(recall[present].mean())
+
+
+def predictions(
+    paths: Sequence[str], scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], mode: Mode
+) -> pd.DataFrame:
+    """A line per video: path, actual and predicted class, the predicted one's probability, and the rank (from 1) of the
+    actual one. `scores` are averages of `average_views` with this `mode`."""
+    scores, labels = _checked(scores, labels)
+    shares = scores if mode == "prob" else _softmax(scores)
+    order = np.argsort(scores, axis=1, kind="stable")[:, ::-1]
+    best = order[:, 0]
+    return pd.DataFrame(
+        {
+            "path": list(paths),
+            "actual": [classes[label] for label in labels],
+            "predicted": [classes[label] for label in best],
+            "probability": [round(float(p), 4) for p in shares[np.arange(len(best)), best]],
+            "rank": (order == labels[:, None]).argmax(axis=1) + 1,
+        }
+    )
+
+
+def per_class(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """A line per class that has videos or was predicted: how many videos it has, precision, recall and their harmonic
+    mean F1 in percent (0 where nothing was predicted as it, or it has no videos), and which three other classes its
+    videos were taken for most often, such as `falling 3, rising 1`."""
+    counts = confusion_matrix(scores, labels)
+    right, shown, taken = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    recall, precision = (
+        100 * np.divide(right, total, out=np.zeros(len(right)), where=total > 0) for total in (shown, taken)
+    )
+    both = precision + recall
+    f1 = np.divide(2 * precision * recall, both, out=np.zeros(len(both)), where=both > 0)
+    lines = []
+    for k in np.flatnonzero(shown + taken).tolist():
+        others = [other for other in np.argsort(-counts[k], kind="stable").tolist() if other != k and counts[k, other]]
+        confused = ", ".join(f"{classes[other]} {counts[k, other]}" for other in others[:CONFUSIONS])
+        figures = [round(float(values[k]), 2) for values in (precision, recall, f1)]
+        lines.append([classes[k], int(shown[k]), *figures, confused])
+    return pd.DataFrame(lines, columns=["class", "videos", "precision", "recall", "f1", "taken_for"])
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,11 +31,6 @@ class Result:
     labels: np.ndarray  # int64 [N]
     figures: dict  # accuracies in percent
 
-    @property
-    def predicted(self) -> np.ndarray:
-        """int64 [N], with ties as in `metrics`."""
-        return np.argsort(self.scores, axis=1, kind="stable")[:, -1]
-
 
 def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
     """Scores and accuracies of a trained network.

@@ -1,7 +1,6 @@
 """From a folder of labelled videos to a trained row: params.yaml is set, and DVC runs the row `custom` alone."""
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.files import read_params
-from r2plus1d.config.origins import TORCHVISION
-from r2plus1d.config.resolve import MODEL, resolve
+from r2plus1d.config.origins import is_path
+from r2plus1d.config.resolve import MODEL, paths_of_weights, resolve
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError
@@ -142,18 +141,18 @@ def _fetch(params: dict) -> None:
     """The weights first: without them nothing else is worth its time."""
     published = {name: row["ckpt"] for name, row in must_read_json(paths.PUBLISHED)["rows"].items()}
     (row,) = resolve(params, published, _networks(params)).rows
-    if row.init is not None and ("://" in row.init or row.init.startswith(TORCHVISION)):
+    if row.init is not None and not is_path(row.init):
         _file_of(row.init)
 
 
 def _networks(params: dict) -> dict[str, dict[str, Any]]:
     """The network of the file to start from, by its path."""
-    init = params["model"]["init"]
-    if not isinstance(init, str) or not ("/" in init or "." in init) or "://" in init:
+    found = paths_of_weights(params)
+    if not found:
         return {}
     from r2plus1d.model.checkpoint import network_of  # noqa: PLC0415 (torch, for seconds)
 
-    return {init: network_of(Path(init))}
+    return {path: network_of(Path(path)) for path in found}
 
 
 def _run(settings: Sequence[str]) -> None:
@@ -165,12 +164,19 @@ def _run(settings: Sequence[str]) -> None:
 
 
 def _told() -> str:
-    figures = json.loads(paths.metrics(CUSTOM, "test.json").read_text(encoding="utf-8"))
+    figures = must_read_json(paths.metrics(CUSTOM, "test.json"))
+    pairs = must_read_json(paths.COVERAGE)["suspected_pairs"]
+    kind = "test" if figures["split"] == "test" else "validation"
+    warning = (
+        f"{pairs} pairs of videos in different splits seem to be of one recording ({paths.suspected('folder')}): the "
+        "figures are then too high"
+    )
     return "\n".join(
         [
             "",
-            f"top-1 {figures['top1']:.2f}% on {figures['videos']} validation videos; the middle frame alone, repeated: "
+            f"top-1 {figures['top1']:.2f}% on {figures['videos']} {kind} videos; the middle frame alone, repeated: "
             f"{figures['static']['top1']:.2f}%",
+            *([warning] if pairs else []),
             f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
             f"tables  {paths.README}, {paths.RESULTS}; pictures in {paths.REPORT}",
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from r2plus1d.config.origins import TORCHVISION
+from r2plus1d.config.origins import is_path
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.system import code, kept, paths, processes, records
 from r2plus1d.system.device import Runtime, cpu_kernels, describe, prepare
@@ -59,8 +59,7 @@ def unfinished(row: Row, what: str = "") -> Path:
 def _given(config: RowConfig) -> list[Path]:
     """The file on this machine that a row starts from, or takes its weights from, if any."""
     taken = config.checkpoint or config.init
-    local = taken is not None and "://" not in taken and not taken.startswith(TORCHVISION)
-    return [file for file in [Path(str(taken))] if local and file.is_file()]
+    return [Path(taken)] if taken is not None and is_path(taken) and Path(taken).is_file() else []
 
 
 def gives_back(stage: str, row: Row) -> bool:

@@ -1,11 +1,11 @@
 """What the per-row stages share: one row's configuration and data, opened from disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from r2plus1d.clips.items import Reader
-from r2plus1d.clips.lists import read_samples
+from r2plus1d.clips.lists import SPLITS, read_rates, read_samples
 from r2plus1d.config.files import machine, read_params, read_row
 from r2plus1d.config.schema import CUSTOM, ROW_FILES, RowConfig
 from r2plus1d.datasets.annotations import Sample
@@ -54,14 +54,35 @@ def open_row(name: str, kind: type[C]) -> Row[C]:
 def of_config(config: C, stage: str) -> Row[C]:
     """The row of a configuration that is read already. Raises the errors of the lists and frames."""
     dataset = config.dataset
+    splits = {split: read_samples(paths.lists(dataset), dataset, split) for split in SPLITS}
+    if config.clip.frame_rate != "all":
+        splits = _with_rates(config, splits)
     return Row(
         config=config,
         stage=stage,
-        splits={split: read_samples(paths.lists(dataset), dataset, split) for split in ("train", "val")},
+        splits=splits,
         classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
         reader=_reader(config),
         workers=machine(read_params(paths.PARAMS)).readers,
     )
+
+
+def _with_rates(config: RowConfig, splits: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    """Raises ConfigError where the frame rate of a video is not known."""
+    rates = read_rates(paths.lists(config.dataset))
+    known = {
+        split: [replace(sample, rate=rates.get(sample.path, 0.0)) for sample in samples]
+        for split, samples in splits.items()
+    }
+    unknown = [sample.path for samples in known.values() for sample in samples if sample.rate <= 0]
+    if unknown:
+        key = f"{'model' if config.row == CUSTOM else f'zoo.{config.row}'}.frame_rate"
+        given = "give datasets.lists.source.frame_rate, or " if config.loose_frames else ""
+        raise ConfigError(
+            f"{key} is {config.clip.frame_rate:g}, and nothing tells the frame rate of {len(unknown)} videos, such as "
+            f"{unknown[0]}: {given}count all frames whatever their time with -S {key}=all"
+        )
+    return known
 
 
 def _reader(config: RowConfig) -> Reader:

@@ -4,13 +4,13 @@ import reprlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.hub
 
 from r2plus1d.config.files import read_row
 from r2plus1d.config.origins import IG65M, NAMES, ROW, TORCHVISION, origin
-from r2plus1d.config.schema import RowConfig, TestedRow
+from r2plus1d.config.schema import ClipConfig, RowConfig, TestedRow
 from r2plus1d.datasets.fetch import FetchError, fetch
 from r2plus1d.model import checkpoint
 from r2plus1d.model.checkpoint import CheckpointError
@@ -20,11 +20,15 @@ from r2plus1d.system import code, paths
 from r2plus1d.system.files import must_read_json
 from r2plus1d.zoo.update import build_arguments, build_model
 
-CLIPS_8, CLIPS_32 = {"frames": 8, "frame_interval": 8}, {"frames": 32, "frame_interval": 2}
+if TYPE_CHECKING:
+    from r2plus1d.zoo.prediction import Predictor
+
+CLIPS_8: dict[str, Any] = {"frames": 8, "frame_interval": 8}
+CLIPS_32: dict[str, Any] = {"frames": 32, "frame_interval": 2}
 
 
-def load(source: str | Path) -> Recognizer:
-    """A trained network, in eval mode on the CPU.
+def load(source: str | Path) -> "Predictor":
+    """A trained network, in eval mode on the CPU, that can be asked about videos: `load("custom").predict("a.mp4")`.
 
     `source` is a row, such as "custom" (or "row:custom"), looked up below models/ of the working directory; a name of
     published weights: published and published_1x (the most accurate ones, of 32 frames), torchvision (R(2+1)D-18;
@@ -36,7 +40,15 @@ def load(source: str | Path) -> Recognizer:
     normalise (see `video.views.to_input`), its `view` how to show it a video, and `classes` are the names of its K
     classes, or None where nobody says. Raises CheckpointError, FetchError.
     """
-    name = str(source)
+    from r2plus1d.zoo.prediction import Predictor  # noqa: PLC0415 (of no use to a training)
+
+    network = _loaded(str(source))
+    network.__class__ = Predictor  # the same network, with one method more
+    assert isinstance(network, Predictor)
+    return network
+
+
+def _loaded(name: str) -> Recognizer:
     if name in NAMES or name.startswith(TORCHVISION):
         return _published(name)
     row = name.removeprefix(ROW)
@@ -94,9 +106,15 @@ def _described(network: Recognizer, config: RowConfig, classes: list[str]) -> Re
     clip, train = config.clip, config.train
     network.classes = classes
     # The validation view. How many views a test takes is not known here, since it changes nothing in a training.
-    size = {"resize": train.resize, "crop": train.crop, "crops": 1}
-    network.view = replace(network.view, frames=clip.frames, frame_interval=clip.frame_interval, **size)
+    size: dict[str, Any] = {"resize": train.resize, "crop": train.crop, "crops": 1}
+    network.view = replace(network.view, **_shown(clip), **size)
     return network
+
+
+def _shown(clip: ClipConfig) -> dict[str, Any]:
+    """What a view says of the frames of a clip."""
+    rate = None if clip.frame_rate == "all" else float(clip.frame_rate)
+    return {"frames": clip.frames, "frame_interval": clip.frame_interval, "frame_rate": rate}
 
 
 def _trained(row: str) -> Recognizer:
@@ -108,9 +126,10 @@ def _trained(row: str) -> Recognizer:
     network = checkpoint.restore(file)
     if paths.row_config(row, "test").is_file():  # the row's own protocol; without it, the view in the file
         config = read_row(paths.CONFIGS, row, TestedRow)
-        test, clip = config.test, config.clip
+        test = config.test
         resize = test.resize if isinstance(test.resize, int) else (test.resize[0], test.resize[1])
-        network.view = View(clip.frames, clip.frame_interval, resize, test.crop, test.clips, test.crops)
+        shown: dict[str, Any] = {"resize": resize, "spread": test.spread}
+        network.view = View(**_shown(config.clip), **shown, crop=test.crop, clips=test.clips, crops=test.crops)
     return network
 
 

@@ -1,0 +1,147 @@
+"""What `r2plus1d predict` writes: a table of all videos, and a picture of each."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from r2plus1d.results.plots import save_figure, styled
+from r2plus1d.system.errors import UserError
+from r2plus1d.system.files import write_text
+from r2plus1d.system.progress import progress, saved, say
+from r2plus1d.video.decoding import VideoError
+from r2plus1d.video.looks import Spread
+from r2plus1d.zoo.prediction import Looker, Window, window_frames
+
+COLUMNS = ("path", "start", "end", "rank", "class", "probability")
+SECONDS = 5  # after which the table is written again
+LINES = 6  # classes of a timeline
+DOTTED = 60  # windows, up to which each has its dot
+LONGEST = 200  # characters of a picture's name, without its ending
+
+
+class BrokenVideosError(UserError):
+    """Some of the videos could not be read; the others are done."""
+
+
+def predict(
+    videos: Sequence[Path],
+    looker: Looker,
+    names: Sequence[str],
+    top: int,
+    seconds: float | None,
+    stride: float | None,
+    out: Path,
+) -> None:
+    """Writes below `out` predictions.csv and a picture of each video, and prints the best classes. What is done stays
+    when it is interrupted.
+
+    Raises BrokenVideosError at the end, where some videos could not be read.
+    """
+    lines: list[tuple] = []
+    broken, pictures, written = 0, _names(videos), time.monotonic()
+    try:
+        shown = videos if seconds is not None else progress(videos, len(videos), "predicting", "videos")
+        for video in shown:
+            strip: Spread[np.ndarray] = Spread()
+            try:
+                windows = list(_windows(video, looker, names, top, (seconds, stride), lines, strip))
+            except VideoError as error:
+                broken += 1
+                print(f"{video}: {error}", file=sys.stderr, flush=True)
+                continue
+            picture(windows, strip.kept(), names, top, video.name, out / f"{pictures[video]}.png")
+            if time.monotonic() - written > SECONDS:
+                write(lines, out)
+                written = time.monotonic()
+    finally:
+        if lines:
+            write(lines, out)
+            saved(f"what was found is in {out / 'predictions.csv'}")
+    say(f"{out / 'predictions.csv'} and a picture of each of {len(videos) - broken} videos")
+    if broken:
+        raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
+
+
+def _windows(
+    video: Path,
+    looker: Looker,
+    names: Sequence[str],
+    top: int,
+    lengths: tuple[float | None, float | None],
+    lines: list[tuple],
+    strip: Spread[np.ndarray],
+) -> Iterator[Window]:
+    """Each window when its lines are added and told, without its frames, which `strip` is shown: all of a window alone,
+    else the middle ones."""
+    found = looker.measure(video)
+    total = len(window_frames(found.frames, found.rate, *lengths))
+    windows = looker.windows(video, *lengths, found=found)
+    shown = windows if total == 1 else progress(windows, total, f"predicting {video.name}", "windows")
+    for number, window in enumerate(shown):
+        best = window.best(top)
+        for rank, k in enumerate(best, 1):
+            share = round(float(window.probabilities[k]), 4)
+            lines.append((str(video), window.start, window.end, rank, names[k], share))
+        told = ", ".join(f"{names[k]} {100 * window.probabilities[k]:.1f}%" for k in best)
+        say(f"{video}: {told}" if total == 1 else f"{video} {window.start:.1f} to {window.end:.1f} s: {told}")
+        frames = window.frames if total == 1 else window.frames[len(window.frames) // 2][None]
+        for place, frame in enumerate(frames):
+            strip.show(number + place, frame.copy())
+        yield replace(window, frames=window.frames[:0].copy())
+
+
+def write(lines: Sequence[tuple], out: Path) -> None:
+    write_text(out / "predictions.csv", pd.DataFrame(lines, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+
+
+@styled
+def picture(
+    windows: Sequence[Window], strip: Sequence[np.ndarray], names: Sequence[str], top: int, title: str, path: Path
+) -> None:
+    """A strip of frames; below it the top classes as bars, or of several windows as lines over time."""
+    figure = Figure((9, 3.4 + 0.1 * top), layout="constrained")
+    rows = figure.add_gridspec(2, len(strip), height_ratios=(1, 1.6))
+    for place, frame in enumerate(strip):
+        axes = figure.add_subplot(rows[0, place])
+        axes.imshow(frame)
+        axes.set_axis_off()
+    axes = figure.add_subplot(rows[1, :])
+    if len(windows) == 1:
+        shares = 100 * windows[0].probabilities
+        best = windows[0].best(top)[::-1]
+        bars = axes.barh(range(len(best)), shares[best])
+        axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+        axes.set_yticks(range(len(best)), [names[k] for k in best])
+        axes.set(xlim=(0, 108), xlabel="probability (%)")
+    else:
+        lines = 100 * np.stack([window.probabilities for window in windows])
+        middles = [(window.start + window.end) / 2 for window in windows]
+        style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(windows) < DOTTED else {}
+        for k in np.argsort(-lines.max(axis=0), kind="stable")[:LINES].tolist():
+            axes.plot(middles, lines[:, k], label=names[k], **style)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.set(xlim=(0, windows[-1].end), ylim=(0, 102), xlabel="seconds", ylabel="probability (%)")
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def _names(videos: Sequence[Path]) -> dict[Path, str]:
+    """A file name for each picture, without its ending: the video's own, with a number where two have the same."""
+    found: dict[Path, str] = {}
+    taken: set[str] = set()
+    for video in videos:
+        name = stem = video.stem.encode()[:LONGEST].decode(errors="ignore")
+        number = 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem} ({number})"
+        taken.add(name.casefold())
+        found[video] = name
+    return found

@@ -1,0 +1,126 @@
+"""Exports: files that other programs run, which say what the network says."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.model import checkpoint
+from r2plus1d.model.families import View
+from r2plus1d.model.network import build
+from r2plus1d.video import views
+from r2plus1d.zoo import export
+from tests.support.networks import as_trained
+
+VIEW = View(frames=4, frame_interval=2, resize=36, crop=32, clips=3, crops=1, frame_rate=15.0)
+CLASSES = ["naïve", "pull ups", "$1"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision")).eval()
+    network.classes, network.view = CLASSES, VIEW
+    return network
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("videos") / "é 1.mp4"
+    write_h264(path, motion.render(0, 0, 1, 0, 64)[:40], motion.FPS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(network, video):
+    return export.clips_of(network, [video, video])
+
+
+def probabilities(network, clips) -> np.ndarray:
+    """As `predict` computes them: normalised by the family's figures, then the plain network."""
+    x = views.to_input(torch.from_numpy(clips), torch.device("cpu"), network.family.mean, network.family.std)
+    with torch.inference_mode():
+        return network(x).softmax(1).numpy()
+
+
+def test_check_clips_are_views_of_the_videos(network, clips):
+    assert (clips.shape, clips.dtype) == ((4, 4, 32, 32, 3), np.uint8)
+    assert not np.array_equal(clips[0], clips[1])
+
+
+@pytest.mark.parametrize("kind", export.FORMATS)
+def test_exported_file_says_what_the_network_says_for_any_number_of_clips(network, clips, tmp_path, kind):
+    out = tmp_path / f"a model.{kind}"
+    assert export.export(network, kind, out, clips) <= 1e-5
+    run = {"onnx": export._open_onnx, "pt2": export._open_pt2, "torchscript": export._open_ts}[kind](out)
+    for number in (1, 3, 7):
+        some = np.concatenate([clips, clips])[:number]
+        np.testing.assert_allclose(run(some), probabilities(network, some), rtol=0, atol=1e-5)
+
+
+def test_onnx_file_alone_tells_how_to_use_it(network, clips, tmp_path):
+    export.export(network, "onnx", tmp_path / "m.onnx", clips)
+    onnx.checker.check_model(str(tmp_path / "m.onnx"))
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (asked,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (asked.name, asked.type, asked.shape[1:]) == ("clips", "tensor(uint8)", [4, 32, 32, 3])
+    assert (given.name, given.type, given.shape[1:]) == ("probabilities", "tensor(float)", [3])
+    told = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["classes"] == CLASSES
+    assert told["clip"] == ["N", 4, 32, 32, 3]
+    assert told["view"]["frame_rate"] == 15.0
+    assert told["normalisation"]["mean"] == list(network.family.mean)
+
+
+def test_files_of_torch_tell_the_same(network, clips, tmp_path):
+    export.export(network, "pt2", tmp_path / "m.pt2", clips)
+    export.export(network, "torchscript", tmp_path / "m.ts", clips)
+    extra = {export.METADATA: ""}
+    torch.export.load(tmp_path / "m.pt2", extra_files=extra)
+    first = json.loads(extra[export.METADATA])
+    extra = {export.METADATA: ""}
+    torch.jit.load(tmp_path / "m.ts", _extra_files=extra)
+    assert first == json.loads(extra[export.METADATA])
+    assert first["classes"] == CLASSES
+
+
+def test_file_that_says_something_else_is_not_written(network, clips, tmp_path, monkeypatch):
+    opened = export._open_pt2
+    monkeypatch.setattr(export, "_open_pt2", lambda file: lambda x: opened(file)(x) + np.float32(2e-4))
+    with pytest.raises(export.ExportError, match=r"differ from the network's by 0\.0002"):
+        export.export(network, "pt2", tmp_path / "m.pt2", clips)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_package_is_named_with_the_extra(network, clips, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(export.ExportError, match=r"pip install 'r2plus1d\[onnx\]'"):
+        export.export(network, "onnx", tmp_path / "m.onnx", clips)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_exports_a_model_file_and_says_how_far_it_is_from_the_network(network, video, tmp_path):
+    checkpoint.save(network, tmp_path / "model.safetensors")
+    words = ["export", tmp_path / "model.safetensors", "--format", "pt2", "--out", tmp_path / "m.pt2"]
+    script = "import sys; from r2plus1d.cli import main; sys.argv[0] = 'r2plus1d'; main()"
+
+    def ran(*more):
+        command = [sys.executable, "-c", script, *map(str, [*words, *more])]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    without = ran()
+    assert without.returncode == 1
+    assert (
+        "model.safetensors has no videos of its own here: give some to check the file with, --check" in without.stderr
+    )
+    done = ran("--check", video)
+    assert done.returncode == 0, done.stderr
+    assert "uint8 clips [N, 4, 32, 32, 3] to 3 probabilities; on 2 clips of real videos they differ" in done.stdout
+    assert (tmp_path / "m.pt2").is_file()

@@ -1,0 +1,239 @@
+"""`r2plus1d predict`, and the same from Python: probabilities of whole videos, and of windows along long ones."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import r2plus1d
+from r2plus1d.clips.items import TestVideos
+from r2plus1d.config import resolve
+from r2plus1d.datasets import motion
+from r2plus1d.datasets.annotations import Sample
+from r2plus1d.datasets.encode import write_h264
+from r2plus1d.model import checkpoint
+from r2plus1d.model.families import View
+from r2plus1d.model.lowered import for_inference
+from r2plus1d.model.network import build
+from r2plus1d.results import predicted
+from r2plus1d.video import views
+from r2plus1d.video.decoding import VideoError, VideoReader, decode
+from r2plus1d.zoo import evaluation, prediction
+from r2plus1d.zoo.accuracy import average_views
+from tests.support.networks import as_trained
+from tests.support.project import ROOT
+
+CPU = torch.device("cpu")
+CLASSES = ["$1 & <b>", "naïve", "pull ups"]
+VIEW = View(frames=4, frame_interval=2, resize=36, crop=32, clips=3, crops=1)
+ODD = "vidéo [1] 'x' $HOME #1"  # a name
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision")).eval()
+    network.classes, network.view = CLASSES, VIEW
+    return network
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    checkpoint.save(network, path)
+    return path
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A folder with a video of 40 frames, one of a single frame, and files that are none."""
+    folder = tmp_path / ODD
+    (folder / "below").mkdir(parents=True)
+    write_h264(folder / "below" / "é 1.mp4", motion.render(0, 0, 1, 0, 64)[:40], motion.FPS)
+    write_h264(folder / "one frame.mp4", motion.render(0, 0, 2, 0, 64)[:1], motion.FPS)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "notes.txt").write_text("not a video")
+    return folder
+
+
+def test_whole_video_is_seen_as_in_the_test(params, network, videos):
+    """By the row's number of clips and crops, of the frames that the stage would read."""
+    row = resolve.resolve(params).rows[0]
+    clip = row.clip.model_copy(update={"frames": 4, "frame_interval": 3})
+    test = row.test.model_copy(update={"clips": 5, "crops": 3, "resize": 32, "crop": 32})
+    row = row.model_copy(update={"clip": clip, "test": test})
+    video = videos / "below" / "é 1.mp4"
+    item = TestVideos(row, [Sample(video.name, 40, 0)], VideoReader(video.parent))[0]
+    scores = evaluation.logits(for_inference(network, CPU), item.crops(row), item.places(row), CPU)
+    view = View(frames=4, frame_interval=3, resize=32, crop=32, clips=5, crops=3)
+    (window,) = prediction.Looker(network, CPU, view).windows(video)
+    np.testing.assert_array_equal(window.probabilities, average_views(scores.numpy(), "prob").astype(np.float32))
+    assert (window.start, window.end) == (0, 1.6)
+
+
+def test_loaded_network_says_what_is_in_a_video(weights, videos):
+    found = r2plus1d.load(weights).predict(videos / "below" / "é 1.mp4", top=2)
+    assert len(found) == 2
+    assert {name for name, _ in found} <= set(CLASSES)
+    assert 1 >= found[0][1] >= found[1][1] > 0
+    everything = r2plus1d.load(weights).predict(str(videos / "one frame.mp4"))
+    assert sorted(name for name, _ in everything) == sorted(CLASSES)
+    assert sum(share for _, share in everything) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(VideoError, match="Invalid data"):
+        r2plus1d.load(weights).predict(videos / "broken.mp4")
+
+
+def test_windows_cover_the_video_and_the_last_one_ends_with_it():
+    assert prediction.window_frames(40, 10, None, None) == [(0, 40)]
+    assert prediction.window_frames(40, 10, 1, None) == [(0, 10), (10, 20), (20, 30), (30, 40)]
+    assert prediction.window_frames(45, 10, 1, 2) == [(0, 10), (20, 30), (35, 45)]
+    assert prediction.window_frames(40, 10, 3, 0.5) == [(0, 30), (5, 35), (10, 40)]
+    assert prediction.window_frames(40, 10, 9, 1) == [(0, 40)]
+    assert prediction.window_frames(1, 30, 0.001, 5) == [(0, 1)]
+    assert prediction.window_frames(5, 1, 1, 0.3) == [(n, n + 1) for n in range(5)]
+    for seconds, stride in ((0, 1), (1, 0), (float("nan"), 1), (1, float("inf"))):
+        with pytest.raises(prediction.PredictionError, match="more than 0"):
+            prediction.window_frames(40, 10, seconds, stride)
+    with pytest.raises(prediction.PredictionError, match="choose a longer stride"):
+        prediction.window_frames(10**6, 30, 1, 1e-9)
+
+
+@pytest.mark.parametrize("view", [VIEW, View(4, 1, (36, 40), 32, 2, 1, frame_rate=10.0, spread="ends")])
+def test_window_says_what_its_frames_would_say_alone(network, videos, view):
+    video = videos / "below" / "é 1.mp4"
+    looker = prediction.Looker(network, CPU, view)
+    images = list(decode(video))
+    windows = list(looker.windows(video, 0.6, 0.32))  # 15 frames, one window every 8
+    assert [(w.start, w.end) for w in windows] == [(0, 0.6), (0.32, 0.92), (0.64, 1.24), (0.96, 1.56), (1.0, 1.6)]
+    for window in windows:
+        first = round(window.start * motion.FPS)
+        indices = first + looker._indices(15, motion.FPS)
+        resized = [looker._resized(images[n]) for n in indices.ravel()]
+        boxed = views.crops(torch.from_numpy(np.stack(resized)), 32, 1)
+        places = torch.arange(indices.size).reshape(indices.shape)
+        scores = evaluation.logits(for_inference(network, CPU), boxed, places, CPU).numpy()
+        np.testing.assert_allclose(window.probabilities, average_views(scores, "prob"), rtol=0, atol=1e-6)
+
+
+class Counted(np.ndarray):
+    """Frames of which it is known how many there are, and how many there ever were at a time."""
+
+    alive, most = 0, 0
+
+    def __del__(self):
+        Counted.alive -= 1
+
+
+def test_frames_of_past_windows_are_forgotten(network, videos):
+    """However long the video is, no more frames are kept than two windows have that follow each other."""
+    looker = prediction.Looker(network, CPU, VIEW)
+    resized = looker._resized
+
+    def counted(image):
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+        return resized(image).view(Counted)
+
+    looker._resized = counted
+    of_a_window = len(np.unique(looker._indices(10, motion.FPS)))
+    assert sum(1 for _ in looker.windows(videos / "below" / "é 1.mp4", 0.4)) == 4
+    assert of_a_window <= Counted.most <= of_a_window + 1
+
+
+def command(*words, **options):
+    script = "import sys; from r2plus1d.cli import main; sys.argv[0] = 'r2plus1d'; main()"
+    return [sys.executable, "-c", script, "predict", *map(str, words)], {"cwd": ROOT, **options}
+
+
+def predict(*words, **options):
+    arguments, options = command(*words, **options)
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, videos, tmp_path):
+    out = tmp_path / "out"
+    done = predict(videos, "--weights", weights, "--top", 2, "--out", out, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{videos / 'broken.mp4'}: Invalid data" in done.stderr
+    assert "error: 1 of 3 videos could not be read: see above" in done.stderr
+    table = pd.read_csv(out / "predictions.csv")
+    assert list(table.columns) == ["path", "start", "end", "rank", "class", "probability"]
+    assert table["path"].tolist() == [str(videos / "below" / "é 1.mp4")] * 2 + [str(videos / "one frame.mp4")] * 2
+    assert table["rank"].tolist() == [1, 2, 1, 2]
+    assert table["end"].tolist() == [1.6, 1.6, 0.04, 0.04]
+    assert set(table["class"]) <= set(CLASSES)
+    for name in ("é 1.png", "one frame.png"):
+        assert matplotlib.image.imread(out / name).shape[1] == 990
+    first, second = done.stdout.splitlines()[:2]
+    assert first.startswith(
+        f"{videos / 'below' / 'é 1.mp4'}: {table['class'][0]} {100 * table['probability'][0]:.1f}%, "
+    )
+    assert second.startswith(f"{videos / 'one frame.mp4'}: ")
+    again = predict(videos, "--weights", weights, "--top", 2, "--out", tmp_path / "again", cwd=tmp_path)
+    assert again.returncode == 1
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == {
+        f.name: f.read_bytes() for f in (tmp_path / "again").iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["empty"], "empty: no file in this folder ends like a video's (.3gp, "),
+        (["gone.mp4"], "gone.mp4: no such file or folder"),
+        (["video.mp4", "--row", "gone"], "'gone' is no trained row"),
+        (["video.mp4", "--weights", "gone.safetensors"], "gone.safetensors"),
+        (["video.mp4", "--stride", "1"], "--stride goes with --window"),
+        (["video.mp4", "--window", "0"], "'0': expected a number above 0"),
+        (["video.mp4", "--top", "1.5"], "'1.5': expected a whole number above 0"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told_in_a_line(tmp_path, words, said):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "video.mp4").write_bytes(b"")
+    done = predict(*words, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "predictions").exists()
+
+
+def test_what_is_done_before_ctrl_c_is_kept(weights, tmp_path):
+    long = tmp_path / "long.mp4"
+    write_h264(long, np.concatenate([motion.render(0, 0, 1, n, 64) for n in range(6)]), motion.FPS)
+    arguments, options = command(long, "--weights", weights, "--window", 0.2, "--stride", 0.04, cwd=tmp_path)
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        for _ in range(3):
+            assert process.stdout.readline().startswith(f"{long} 0.")
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, said = process.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert process.returncode == 1
+    assert "interrupted (what was found is in predictions/predictions.csv)" in said
+    table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
+    assert len(table) >= 9
+    assert not len(table) % 3
+
+
+def test_windows_are_shown_as_lines_over_time(network, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 255, (36, 48, 3), dtype=np.uint8)
+    windows = [prediction.Window(n, n + 1, rng.dirichlet([1, 1, 1]).astype(np.float32), frame[None]) for n in range(5)]
+    for count, name in ((5, "lines.png"), (1, "bars.png")):
+        predicted.picture(windows[:count], [frame] * 3, CLASSES, 3, "a $title_", tmp_path / name)
+        image = matplotlib.image.imread(tmp_path / name)
+        assert image[..., :3].std() > 0.05
+    assert not np.array_equal(*(matplotlib.image.imread(tmp_path / name)[200:] for name in ("lines.png", "bars.png")))
+
+
+def test_pictures_of_videos_with_one_name_do_not_meet(tmp_path):
+    videos = [tmp_path / place for place in ("a/x.mp4", "b/x.avi", "c/X.mp4", "d/y.mp4", f"e/{'é' * 120}.mp4")]
+    names = predicted._names(videos)
+    assert list(names.values()) == ["x", "x (2)", "X (3)", "y", "é" * 100]
