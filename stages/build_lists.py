@@ -1,6 +1,7 @@
 """Manifest and probe -> annotation lists, label map and coverage; refuses lists that would spoil a result."""
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -9,23 +10,36 @@ from r2plus1d.config import files
 from r2plus1d.config.schema import DataConfig, FolderSource
 from r2plus1d.datasets import recordings
 from r2plus1d.datasets.annotations import Sample, format_frames, format_published, format_videos
-from r2plus1d.datasets.manifest import Suspected, read_table, write_table
-from r2plus1d.system import paths
+from r2plus1d.datasets.manifest import DataError, Suspected, read_table, write_table
+from r2plus1d.system import kept, paths, records
 from r2plus1d.system.files import write_json, write_text
 from r2plus1d.system.stage import run
 
 
 def main() -> None:
+    if kept.gives_back("build_lists", records.SHARED):
+        return
     data = files.read_data(paths.DATA_CONFIG)
+    name, group = data.dataset, data.source.group if isinstance(data.source, FolderSource) else recordings.NONE
+    inputs = [path(name) for path in (paths.manifest, paths.set_aside, paths.classes, paths.probe, paths.looks)]
+    inputs += [paths.DATA_CONFIG, *([Path(group)] if group.endswith(".csv") else [])]
+
+    def outputs() -> list[Path]:
+        return [*sorted(paths.lists(name).iterdir()), paths.suspected(name), paths.COVERAGE]
+
+    with records.recorded("build_lists", records.SHARED, inputs, outputs):
+        build(data, group)
+
+
+def build(data: DataConfig, group: str) -> None:
     name, folder, videos = data.dataset, paths.lists(data.dataset), paths.videos(data)
     manifest, probed, aside = (read_table(path(name)) for path in (paths.manifest, paths.probe, paths.set_aside))
     seen = read_table(paths.looks(name))
     looks = dict(zip(seen["path"], seen["looks"], strict=True))
     classes = paths.classes(name).read_text(encoding="utf-8").splitlines()
-    source = data.source
-    known = recordings.by_rule(list(manifest["path"]), source.group) if isinstance(source, FolderSource) else {}
+    known = recordings.by_rule(list(manifest["path"]), group, aside["path"])
     if not manifest["split"].all():
-        manifest["split"] = manifest["path"].map(divided(data, manifest, classes, looks, known))
+        manifest["split"] = divided(data, manifest, probed, classes, looks, known)
     frames = dict(zip(probed["path"], probed["frames"].tolist(), strict=True))
     labels = {label: number for number, label in enumerate(classes)}
     splits: dict[str, list[Sample]] = {split: [] for split in lists.SPLITS}
@@ -33,8 +47,10 @@ def main() -> None:
         if path in frames:
             splits[split].append(Sample(path, frames[path], labels[label]))
     found = {path for path in manifest["path"] if (videos / path).exists()}
-    lists.check(splits, classes, dict(zip(manifest["path"], manifest["sha256"], strict=True)), found)
-    listed = [split for split in lists.SPLITS if split != "test" or (manifest["split"] == split).any()]
+    named = {*manifest["split"], *aside["split"], "train", "val"}
+    listed = [split for split in lists.SPLITS if split in named]
+    digests = dict(zip(manifest["path"], manifest["sha256"], strict=True))
+    lists.check(splits, classes, digests, found, [split for split in listed if split != "train"])
     for split in listed:
         samples = splits[split]
         write_text(folder / lists.list_name(name, split, "rawframes"), format_frames(samples))
@@ -49,29 +65,42 @@ def main() -> None:
         readable = len(splits[split])
         coverage[split] = {"listed": counted, "found": int(own["path"].isin(found).sum()), "readable": readable}
     pairs = recordings.suspected({split: [s.path for s in splits[split]] for split in listed}, looks, known)
-    write_table(paths.suspected(name), pairs, Suspected)
+    write_table(paths.suspected(name), pairs[: recordings.MOST_LISTED], Suspected)
     coverage["suspected_pairs"] = len(pairs) if looks else None  # of loose frames the pictures are not looked at
     write_json(paths.COVERAGE, coverage)
     print(", ".join(f"{key} {value}" for key, value in coverage.items()))
 
 
-def divided(data: DataConfig, manifest: pd.DataFrame, classes: list[str], looks: dict, known: dict) -> dict[str, str]:
-    """train or val of each video, by path; clips of one recording together."""
+def divided(
+    data: DataConfig, manifest: pd.DataFrame, probed: pd.DataFrame, classes: list[str], looks: dict, known: dict
+) -> list[str]:
+    """train or val of each video; clips of one recording together. Those that cannot be read count for nothing, and are
+    said to be of train. Raises DataError where no division keeps the recordings apart."""
     assert isinstance(data.source, FolderSource)
-    paths_ = list(manifest["path"])
-    pairs = []
+    readable = manifest[manifest["path"].isin(probed["path"])]
+    own = list(readable["path"])
+    pairs: list[tuple[str, str]] = []
     if data.source.group == recordings.AUTO:
-        videos = recordings.Looked({path: looks.get(path, "") for path in paths_})
-        pairs = [(a, b) for a, b, _ in recordings.alike(videos, videos) if a < b]
-    groups = recordings.grouped(paths_, known, pairs)
-    labels = dict(zip(paths_, manifest["label"], strict=True))
-    split, empty = recordings.divide(labels, classes, groups, data.source.val_share, data.seed)
+        videos = recordings.Looked({path: looks.get(path, "") for path in own})
+        pairs = [(a, b) for a, b, _ in recordings.alike(videos, videos)]
+    groups = recordings.grouped(own, {path: known[path] for path in own if path in known}, pairs)
+    labels = dict(zip(own, readable["label"], strict=True))
+    split, without = recordings.divide(labels, classes, groups, data.source.val_share, data.seed)
     together = [group for group in groups if len(group) > 1]
     if together:
         print(f"{sum(map(len, together))} videos are of {len(together)} recordings, each kept on one side")
-    for label in empty:
-        print(f"{label}: its videos are all of one recording with others, and none can go to val")
-    return split
+    for label in without:
+        alone = sum(found == label for found in labels.values()) == 1
+        reason = "it has one video" if alone else "its videos are of one recording, or of those of other classes"
+        print(f"{label}: no video for val, since {reason}")
+    if len(without) == len(set(labels.values())):
+        raise DataError(
+            f"no video can go to val: {sum(map(len, together))} of {len(own)} videos seem to be of {len(together)} "
+            "recordings (by their names, or since frames look the same), and those are kept on one side. Divide them "
+            "yourself, into train/ and val/; say what belongs together with datasets.folder.source.group, a pattern or "
+            "a .csv file; or take every video for a recording of its own: -S datasets.folder.source.group=none"
+        )
+    return [split.get(path, "train") for path in manifest["path"]]
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ import pandas as pd
 
 from r2plus1d.config import files
 from r2plus1d.config.schema import TestedRow
-from r2plus1d.results import plots, report
+from r2plus1d.results import page, plots, report
 from r2plus1d.results.markdown import into_document
 from r2plus1d.results.summary import short_names, summary
 from r2plus1d.system import paths
 from r2plus1d.system.files import must_read_json, write_json, write_text
 from r2plus1d.system.stage import run
 
-TEXTS = dict.fromkeys(("path", "actual", "predicted"), str)  # also of classes that are called 1, or NA
+TEXTS = dict.fromkeys(("path", "actual", "predicted", "class", "taken_for"), str)  # also of a class that is called 1
 
 
 def main() -> None:
@@ -28,8 +28,9 @@ def main() -> None:
     ):
         write_text(paths.REPORT / f"{name}.md", table + "\n")
         into_document(document, name, table)
-    plots.plot_curves(rows, paths.REPORT / "training_curves.png")
-    plots.plot_top1(rows, coverage, paths.REPORT / "top1.png")
+    write_text(paths.REPORT / "index.html", page.page(rows, names, published, coverage))
+    plots.save_figure(plots.curves_figure(rows), paths.REPORT / "training_curves.png")
+    plots.save_figure(plots.top1_figure(rows, coverage), paths.REPORT / "top1.png")
     for row in rows:
         plots.plot_confusion(row, paths.REPORT / f"confusion_{row.config.row}.png")
 
@@ -42,6 +43,8 @@ def opened(name: str) -> report.RowFigures:
         machine=must_read_json(paths.metrics(name, "benchmark_machine.json")),
         curve=pd.read_csv(paths.metrics(name, "curve.csv")),
         predictions=pd.read_csv(paths.metrics(name, "predictions.csv"), dtype=TEXTS, keep_default_na=False),
+        classes=pd.read_csv(paths.metrics(name, "per_class.csv"), dtype=TEXTS, keep_default_na=False),
+        mistakes=must_read_json(paths.metrics(name, "mistakes.json")),
     )
 
 

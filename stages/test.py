@@ -7,7 +7,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.system import paths, processes
 from r2plus1d.system.files import sha256, write_json, write_text
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import accuracy, evaluation, records
+from r2plus1d.zoo import accuracy, evaluation, mistakes, records
 from r2plus1d.zoo.rows import Row, open_row
 
 
@@ -28,11 +28,13 @@ def test(row: Row) -> None:
     write_text(paths.scores(name), evaluation.format_scores(result.scores))
     write_json(paths.metrics(name, "test.json"), {**result.figures, "split": split})
     videos, mode = [sample.path for sample in row.splits[split]], row.config.test.average_clips
+    predictions = accuracy.predictions(videos, result.scores, result.labels, row.classes, mode)
     for table, file in (
-        (accuracy.predictions(videos, result.scores, result.labels, row.classes, mode), "predictions.csv"),
+        (predictions, "predictions.csv"),
         (accuracy.per_class(result.scores, result.labels, row.classes), "per_class.csv"),
     ):
         write_text(paths.metrics(name, file), table.to_csv(index=False, lineterminator="\n"))
+    write_json(paths.metrics(name, "mistakes.json"), mistakes.surest(predictions, row.splits[split], row.reader))
     print(f"{name}: top-1 {result.figures['top1']}, static control {result.figures['static']['top1']}")
 
 

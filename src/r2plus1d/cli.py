@@ -18,6 +18,7 @@ def main() -> None:
         _add_finetune,
         _add_predict,
         _add_export,
+        _add_browse,
         _add_show,
         _add_verify,
         _add_published,
@@ -152,6 +153,25 @@ def _export(arguments: argparse.Namespace) -> None:
         f"{arguments.out}: {size:.1f} MB, uint8 clips [{shape}] to {classes} probabilities; on {len(clips)} clips of "
         f"real videos they differ from the network's by {worst:.1g} at most"
     )
+
+
+def _add_browse(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "browse",
+        help="what a row's network really gets, as pictures",
+        description="Writes contact sheets: clips of an epoch as they are augmented, all test views of one video, and "
+        "videos of each class. The first thing to look at when a network does not learn.",
+    )
+    command.add_argument("row", metavar="ROW")
+    command.add_argument("--epoch", type=_positive(int), default=1, metavar="N", help="of the training (default: 1)")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="(default: browse/ROW)")
+    command.set_defaults(call=_browse)
+
+
+def _browse(arguments: argparse.Namespace) -> None:
+    from r2plus1d.results import browse
+
+    browse.browse(arguments.row, arguments.epoch - 1, arguments.out or Path("browse", arguments.row))
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:

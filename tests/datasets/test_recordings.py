@@ -69,6 +69,7 @@ def test_recordings_are_told_by_the_names_of_kinetics_and_of_ucf101():
         paths[3]: "v_Archery_g01",
         paths[4]: "v_Archery_g02",
     }
+    assert recordings.by_rule(["VID_230101_123456.mp4", "VID_230305_090000.mp4"], "auto") == {}, "of a phone"
     assert recordings.by_rule(paths, "none") == {}
 
 
@@ -83,6 +84,8 @@ def test_recordings_are_those_of_a_pattern_or_of_a_table(tmp_path):
     table = tmp_path / "groups.csv"
     table.write_text("path,group,note\na/set1_seq01_004.avi,one,\nb/other.avi,one,x\nb/set2_seq01_009.avi,,\n")
     assert recordings.by_rule(paths, str(table)) == {paths[0]: "one", paths[3]: "one"}
+    table.write_text("path,group\na/set1_seq01_004.avi,1\nb/copy.avi,NA\n")
+    assert recordings.by_rule(paths, str(table), ["b/copy.avi"]) == {paths[0]: "1"}, "of a copy that was set aside"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,9 @@ def seen(tmp_path_factory) -> dict[str, str]:
 
 def test_clips_of_one_recording_are_known_by_their_pictures(seen):
     videos = recordings.Looked(seen)
-    pairs = {(a, b) for a, b, _ in recordings.alike(videos, videos) if a < b}
+    pairs = {(a, b) for a, b, _ in recordings.alike(videos, videos)}
+    again = {(a, b) for a, b, _ in recordings.alike(videos, recordings.Looked(seen)) if a < b}
+    assert again == pairs, "a set with itself, and with another of the same"
     assert pairs == {
         ("one_end.mp4", "one_start.mp4"),
         ("one_end.mp4", "one_small.mp4"),
@@ -148,11 +153,32 @@ def test_clips_of_one_recording_are_known_by_their_pictures(seen):
     ]
 
 
+def test_unrelated_clips_that_share_their_plain_parts_are_not_linked(tmp_path):
+    """Tall clips between black bars, and people before one grey wall."""
+    found = {}
+    for seed in range(6):
+        frames = scene(seed, 20)
+        for name, part in (("bars", slice(45, 115)), ("wall", slice(0, 80))):
+            video = np.full((20, 120, 160, 3), 0 if name == "bars" else 160, np.uint8)
+            video[:, :, part] = np.stack(frames)[:, :, part]
+            write_h264(tmp_path / f"{name}{seed}.mp4", video.transpose(0, 3, 1, 2), motion.FPS)
+            found[f"{name}{seed}"] = sandbox.measure(tmp_path / f"{name}{seed}.mp4").looks
+    videos = recordings.Looked(found)
+    assert [pair for pair in recordings.alike(videos, videos) if pair[0][:4] == pair[1][:4]] == []
+
+
+def test_comparison_in_parts_finds_the_same_pairs(seen, monkeypatch):
+    videos = recordings.Looked(seen)
+    whole = list(recordings.alike(videos, videos))
+    monkeypatch.setattr(recordings, "AT_ONCE", 1)
+    assert list(recordings.alike(videos, videos)) == whole
+
+
 def test_pairs_across_a_given_split_are_named_with_the_reason(seen):
     splits = {"train": ["one_start.mp4", "other.mp4"], "val": ["black.mp4", "one_small.mp4"], "test": ["tiny.mp4"]}
     found = recordings.suspected(splits, seen, {"other.mp4": "x", "tiny.mp4": "x"})
     assert [row[:3] for row in found] == [("one_start.mp4", "one_small.mp4", "val"), ("other.mp4", "tiny.mp4", "test")]
-    assert found[0].reason.endswith("of 256 bits")
+    assert found[0].reason.startswith("pictures: ")
     assert found[1].reason == "one group"
 
 
@@ -167,9 +193,16 @@ def test_look_says_of_each_block_whether_it_is_brighter_than_its_left_neighbour(
     image = np.zeros((33, 50, 3), np.uint8)  # blocks of unequal sizes
     image[:, 25:] = np.linspace(40, 240, 25, dtype=np.uint8)[None, :, None]
     image[:, :25] = np.linspace(240, 40, 25, dtype=np.uint8)[None, :, None]
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(looks.look(image)), np.uint8)).reshape(16, 16)
+    tell, bits = np.unpackbits(np.frombuffer(bytes.fromhex(looks.look(image)), np.uint8)).reshape(2, 16, 16)
     assert (bits == bits[0]).all()
     assert bits[0].tolist() == [0] * 8 + [1] * 8
+    assert tell.sum() >= 15 * 16
+    half = image.copy()
+    half[:, :20] = 128  # plain
+    tell, bits = np.unpackbits(np.frombuffer(bytes.fromhex(looks.look(half)), np.uint8)).reshape(2, 16, 16)
+    assert not tell[:, :5].any()
+    assert not bits[:, :5].any()
+    assert tell[:, 8:].all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 15, 16, 17, 300, 1025])

@@ -19,8 +19,8 @@ ROW = "custom"
 NEW = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 8}  # another row
 TEST = str(paths.metrics(ROW, "test.json"))
 BENCHMARK = str(paths.metrics(ROW, "benchmark.json"))
-MADE = [str(paths.metrics(ROW, f"{name}.csv")) for name in ("curve", "confusion")]
-MADE += ["dvc.lock", str(paths.COVERAGE), TEST, BENCHMARK]
+MADE = [str(paths.metrics(ROW, f"{name}.csv")) for name in ("curve", "predictions", "per_class")]
+MADE += ["dvc.lock", str(paths.COVERAGE), TEST, BENCHMARK, str(paths.metrics(ROW, "mistakes.json"))]
 
 
 @pytest.fixture(scope="module")

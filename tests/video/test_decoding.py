@@ -1,5 +1,6 @@
 """Frames from video files: those asked for, upright, and the same whatever else is decoded."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -110,3 +111,34 @@ def test_groups_without_a_sampled_frame_are_left_out(tmp_path, monkeypatch):
     )
     VideoReader(tmp_path).read("v", np.array([20, 40]), 60)
     assert decoded == [1, 1]
+
+
+def timed(path: Path, times: list[int], base: int = 1000, rate: int = 25) -> Path:
+    """A video whose frames are shown at those times, in parts of a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, base)
+        stream.options = {"x264-params": "bframes=0"}
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number % 250, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def measured(path: Path) -> decoding.Measured:
+    *frames, found = decoding.measured(path)
+    assert frames == [None] * found.frames
+    return found
+
+
+def test_frame_rate_is_that_of_the_times_where_the_file_says_another(tmp_path):
+    even = measured(timed(tmp_path / "even.mp4", [40 * n for n in range(50)]))
+    assert (even.frames, even.height, even.width, even.rate) == (50, 64, 64, 25.0)
+    slow_end = [33 * n for n in range(300)] + [10_000 + 1000 * n for n in range(60)]
+    assert measured(timed(tmp_path / "slow end.mkv", slow_end)).rate == pytest.approx(30.3, abs=0.1)
+    jumping = [0] + [3_600_000 + 40 * n for n in range(1, 60)]
+    assert measured(timed(tmp_path / "jumping.mkv", jumping)).rate == pytest.approx(25, abs=0.1)
+    assert measured(timed(tmp_path / "one.mp4", [0])).rate == 25.0

@@ -1,9 +1,12 @@
 """`r2plus1d predict`, and the same from Python: probabilities of whole videos, and of windows along long ones."""
 
+import dataclasses
+import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import matplotlib.image
 import numpy as np
@@ -22,8 +25,10 @@ from r2plus1d.model.families import View
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.model.network import build
 from r2plus1d.results import predicted
-from r2plus1d.video import views
+from r2plus1d.video import extraction, views
 from r2plus1d.video.decoding import VideoError, VideoReader, decode
+from r2plus1d.video.groups import Listed, Machines
+from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views
 from tests.support.networks import as_trained
@@ -59,6 +64,7 @@ def videos(tmp_path):
     write_h264(folder / "one frame.mp4", motion.render(0, 0, 2, 0, 64)[:1], motion.FPS)
     (folder / "broken.mp4").write_bytes(b"no video")
     (folder / "notes.txt").write_text("not a video")
+    (folder / "below" / "._é 1.mp4").write_bytes(b"macOS writes such files")
     return folder
 
 
@@ -121,29 +127,63 @@ def test_window_says_what_its_frames_would_say_alone(network, videos, view):
         np.testing.assert_allclose(window.probabilities, average_views(scores, "prob"), rtol=0, atol=1e-6)
 
 
-class Counted(np.ndarray):
-    """Frames of which it is known how many there are, and how many there ever were at a time."""
-
-    alive, most = 0, 0
-
-    def __del__(self):
-        Counted.alive -= 1
-
-
 def test_frames_of_past_windows_are_forgotten(network, videos):
-    """However long the video is, no more frames are kept than two windows have that follow each other."""
-    looker = prediction.Looker(network, CPU, VIEW)
+    """However long the video is, no more frames are kept than a window has, and one that is new."""
+    looker, alive, most = prediction.Looker(network, CPU, VIEW), set(), 0
     resized = looker._resized
 
     def counted(image):
-        Counted.alive += 1
-        Counted.most = max(Counted.most, Counted.alive)
-        return resized(image).view(Counted)
+        nonlocal most
+        found = resized(image)
+        alive.add(key := object())
+        weakref.finalize(found, alive.discard, key)
+        most = max(most, len(alive))
+        return found
 
     looker._resized = counted
     of_a_window = len(np.unique(looker._indices(10, motion.FPS)))
     assert sum(1 for _ in looker.windows(videos / "below" / "é 1.mp4", 0.4)) == 4
-    assert of_a_window <= Counted.most <= of_a_window + 1
+    assert of_a_window <= most <= of_a_window + 1
+
+
+def test_row_of_packed_frames_is_shown_the_frames_that_it_was_trained_on(network, tmp_path):
+    """To the bit: made smaller, through JPEG, and only then to the size of its views."""
+    video = tmp_path / "videos" / "large.mp4"
+    video.parent.mkdir()
+    rng = np.random.default_rng(0)
+    fine = np.repeat(np.repeat(rng.integers(0, 255, (1, 3, 90, 120), dtype=np.uint8), 2, 2), 2, 3)
+    write_h264(video, np.concatenate([np.roll(fine, n, 3) for n in range(12)]), motion.FPS)
+    extraction.extract(
+        video.parent, [Listed(video.name)], {video.name: 12}, 64, tmp_path / "w", tmp_path / "f", Machines(0)
+    )
+    packed = FrameReader(tmp_path / "f").read(video.name, np.arange(12), 12)
+    looker = prediction.Looker(network, CPU, dataclasses.replace(VIEW, stored=64, clips=1))
+    expected = views.crops(torch.from_numpy(views.resize_short_side(packed, 36)), 32, 1).numpy()
+    np.testing.assert_array_equal(looker.views(video)[0], expected[looker._indices(12, motion.FPS)[0]])
+    plain = prediction.Looker(network, CPU, dataclasses.replace(VIEW, clips=1)).views(video)[0]
+    assert np.abs(plain.astype(int) - looker.views(video)[0]).mean() > 5
+
+
+def test_views_are_averaged_as_in_the_row_s_test(network, videos):
+    video, view = videos / "below" / "é 1.mp4", dataclasses.replace(VIEW, average="score")
+    looker = prediction.Looker(network, CPU, view)
+    clips = torch.from_numpy(looker.views(video))
+    with torch.inference_mode():
+        logits = network(views.to_input(clips, CPU, network.family.mean, network.family.std))
+    (window,) = looker.windows(video)
+    np.testing.assert_allclose(window.probabilities, logits.mean(0).softmax(0), rtol=0, atol=1e-5)
+
+
+def test_prediction_follows_a_change_of_the_weights(weights, videos):
+    network, video = r2plus1d.load(weights), videos / "below" / "é 1.mp4"
+    before = network.predict(video)
+    assert network.predict(video) == before
+    with torch.no_grad():
+        network.cls_head.fc_cls.bias[0] += 50
+    assert network.predict(video, top=1) == [(CLASSES[0], pytest.approx(1))]
+    network.view = dataclasses.replace(network.view, clips=1)
+    network.load_state_dict(r2plus1d.load(weights).state_dict())
+    assert network.predict(video) != before
 
 
 def command(*words, **options):
@@ -180,6 +220,16 @@ def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, v
     assert {f.name: f.read_bytes() for f in out.iterdir()} == {
         f.name: f.read_bytes() for f in (tmp_path / "again").iterdir()
     }
+
+
+def test_name_of_any_bytes_is_printed_and_written(weights, videos, tmp_path):
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    os.rename(videos / "one frame.mp4", odd)
+    done = predict(os.fsdecode(odd), "--weights", weights, cwd=tmp_path, env=os.environ | {"LC_ALL": "C.UTF-8"})
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path}/caf\\xe9.mp4: " in done.stdout
+    assert (tmp_path / "predictions" / "caf\\xe9.png").is_file()
+    assert pd.read_csv(tmp_path / "predictions" / "predictions.csv")["path"][0] == f"{tmp_path}/caf\\xe9.mp4"
 
 
 @pytest.mark.parametrize(

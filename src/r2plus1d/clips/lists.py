@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,12 +38,18 @@ def list_name(dataset: str, split: str, kind: str) -> str:
     return f"{dataset}_{split}_list_{kind}.txt"
 
 
-def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str, str], available: set[str]) -> None:
+def check(
+    splits: dict[str, list[Sample]],
+    classes: list[str],
+    content: dict[str, str],
+    available: set[str],
+    needed: Sequence[str] = ("val",),
+) -> None:
     """Refuses lists that would spoil a result.
 
     `splits` are the samples of `train`, `val` and `test`, `classes` the label map, `content` each path's sha256,
     `available` the paths that frames or videos exist for. The training list may be empty: finished weights can be
-    tested without; a subset has no videos of some classes in any list; and few data have a test list.
+    tested without; a subset has no videos of some classes in any list. Those of `needed` may not be empty.
     Raises ListError naming every offending line (the first ten of a kind).
     """
     problems: list[str] = []
@@ -70,6 +77,6 @@ def check(splits: dict[str, list[Sample]], classes: list[str], content: dict[str
         measured = splits["val"] + splits["test"]
         untrained = {s.label for s in measured if 0 <= s.label < len(classes) and not counts[s.label]}
         complain("class with no training video", [classes[label] for label in sorted(untrained)])
-    complain("empty list", [] if splits["val"] else ["val"])
+    complain("empty list", [split for split in needed if not splits[split]])
     if problems:
         raise ListError("the annotation lists cannot be used\n" + "\n".join(problems))

@@ -264,7 +264,10 @@ class _Rows(dict[str, BenchmarkedRow]):
         layers["train"].append(of_dataset["train"])
         layers["benchmark"].append(of_dataset["benchmark"])
         if start is not None:
-            layers["train"].append(("finetune", self._finetuned(layers["train"])))
+            scratch, (place, values) = layers["train"], of_dataset["train"]
+            if start.full_width:  # the dataset's rate is that of its small network
+                scratch = [*scratch[:-1], (place, {**values, "lr": None})]
+            layers["train"].append(("finetune", self._finetuned(scratch)))
         if name == CUSTOM:
             for key, known in layers.items():
                 known.append((key, params[key]))

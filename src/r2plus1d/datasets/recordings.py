@@ -19,16 +19,20 @@ from r2plus1d.system.errors import one_line
 from r2plus1d.system.progress import progress
 
 AUTO, NONE = "auto", "none"
-NAMED = (re.compile(r"(.+)_\d{6}_\d{6}"), re.compile(r"(v_.+_g\d+)_c\d+"))  # Kinetics, UCF101
-LOOK = 4  # words of 64 bits, of one frame: see `video.looks`
-NEAR = 48  # of 256 bits in which frames of one recording may differ: of 34 clips from the web, those of one recording
-# came as near as 1 to 62, others 77 and more; clips of two sites with a fixed camera 71 and more
-AT_ONCE = 2**22  # pairs of frames that are compared in memory
+NAMED = (re.compile(r"(.{11})_\d{6}_\d{6}"), re.compile(r"(v_.+_g\d+)_c\d+"))  # Kinetics, UCF101
+WORDS = 4  # of 64 bits, that say which bits of a look tell; as many hold the bits: see `video.looks`
+# Chosen on 154 real clips: at most this share of the bits that tell in both frames may differ, and so many must tell.
+# Found are 4 of 6 pairs of clips from one video of the web, and none across two places with a fixed camera; at one such
+# place, where nothing else can tell, 9 pairs of 1,740.
+NEAR, LEAST = 1 / 8, 112
+AT_ONCE = 2**21  # pairs of frames that are compared in memory
+MOST_LISTED = 10_000  # suspected pairs
 
 
-def by_rule(paths: Sequence[str], rule: str) -> dict[str, str]:
+def by_rule(paths: Sequence[str], rule: str, others: Iterable[str] = ()) -> dict[str, str]:
     """The recording of each video, as far as `rule` tells, by path: `auto`, `none`, a .csv file with the columns `path`
-    and `group`, or a pattern that is searched for in the path (what its parentheses hold, or all of it).
+    and `group`, or a pattern that is searched for in the path (what its parentheses hold, or all of it). The table may
+    name `others` too: files that were set aside.
 
     Raises DataError for a rule that tells nothing of these videos, or of which nothing can be made.
     """
@@ -37,7 +41,7 @@ def by_rule(paths: Sequence[str], rule: str) -> dict[str, str]:
     if rule == AUTO:
         matches = {path: [pattern.fullmatch(PurePosixPath(path).stem) for pattern in NAMED] for path in paths}
         return {path: match[1] for path, found in matches.items() for match in found if match}
-    found = _by_table(Path(rule), paths) if rule.lower().endswith(".csv") else _by_pattern(rule, paths)
+    found = _by_table(Path(rule), paths, others) if rule.lower().endswith(".csv") else _by_pattern(rule, paths)
     if not found:
         raise DataError(f"datasets.folder.source.group is {rule!r}, which tells nothing of any of {len(paths)} videos")
     return found
@@ -52,7 +56,7 @@ def _by_pattern(rule: str, paths: Sequence[str]) -> dict[str, str]:
     return {path: "\n".join(m.groups("") or [m[0]]) for path, m in found.items() if m}
 
 
-def _by_table(file: Path, paths: Sequence[str]) -> dict[str, str]:
+def _by_table(file: Path, paths: Sequence[str], others: Iterable[str]) -> dict[str, str]:
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
         groups = dict(zip(table["path"], table["group"], strict=True))
@@ -60,9 +64,9 @@ def _by_table(file: Path, paths: Sequence[str]) -> dict[str, str]:
         raise DataError(f"{file}: no column {error}; expected `path` and `group`") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: {one_line(error)}") from error
-    if unknown := sorted(groups.keys() - set(paths)):
+    if unknown := sorted(groups.keys() - {*paths, *others}):
         raise DataError(f"{file}: {unknown[0]!r} is none of the videos (paths start below the folder of videos)")
-    return {path: group for path, group in groups.items() if group}
+    return {path: groups[path] for path in paths if groups.get(path)}
 
 
 class Looked:
@@ -70,27 +74,42 @@ class Looked:
 
     def __init__(self, looks: Mapping[str, str]):
         self.paths = sorted(path for path, text in looks.items() if text)
-        words = [np.frombuffer(bytes.fromhex(looks[path]), np.uint64).reshape(-1, LOOK) for path in self.paths]
-        self.words = np.concatenate([np.empty((0, LOOK), np.uint64), *words])
-        self.owner = np.repeat(np.arange(len(self.paths)), [len(own) for own in words])
+        words = [np.frombuffer(bytes.fromhex(looks[path]), np.uint64).reshape(-1, 2 * WORDS) for path in self.paths]
+        self.words = np.concatenate([np.empty((0, 2 * WORDS), np.uint64), *words])
+        counts = [len(own) for own in words]
+        self.owner = np.repeat(np.arange(len(self.paths)), counts)
+        self.first = np.r_[0, np.cumsum(counts, dtype=np.int64)]  # of each video's looks; behind the last, their number
 
 
-def alike(one: Looked, other: Looked) -> Iterator[tuple[str, str, int]]:
-    """(path, path, bits) of every pair of which two frames are nearly the same, and in how few bits they differ."""
-    step = max(1, AT_ONCE // max(1, len(other.words)))
-    starts = range(0, len(one.words) if len(other.words) else 0, step)
-    least: dict[tuple[int, int], int] = {}
+def alike(one: Looked, other: Looked) -> Iterator[tuple[str, str, float]]:
+    """(path, path, share) of every pair of which two frames are nearly the same: the least share of the bits that tell
+    in which they differ. Of a set of videos with itself each pair once, the smaller path first."""
+    same = one is other
+    step = max(1, AT_ONCE // max(1, len(other.words)) // 8)  # videos; of those there are at most 8 looks each
+    starts = range(0, len(one.paths) if len(other.words) else 0, step)
     for start in progress(starts, len(starts), "comparing pictures", "parts"):
-        words = one.words[start : start + step]
-        bits = np.zeros((len(words), len(other.words)), np.uint16)
-        for word in range(LOOK):
-            bits += np.bitwise_count(words[:, None, word] ^ other.words[None, :, word])
-        rows, columns = np.nonzero(bits <= NEAR)
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            pair = int(one.owner[start + row]), int(other.owner[column])
-            least[pair] = min(least.get(pair, NEAR), int(bits[row, column]))
-    for (a, b), found in sorted(least.items()):
-        yield one.paths[a], other.paths[b], found
+        low, high = one.first[start], one.first[min(start + step, len(one.paths))]
+        column = low if same else 0
+        rows, columns, shares = _near(one.words[low:high], other.words[column:])
+        pairs = np.stack([one.owner[low + rows], other.owner[column + columns]], axis=1)
+        order = np.lexsort((shares, pairs[:, 1], pairs[:, 0]))
+        pairs, shares = pairs[order], shares[order]
+        least = np.r_[True, (np.diff(pairs, axis=0) != 0).any(axis=1)][: len(pairs)]
+        for (a, b), share in zip(pairs[least].tolist(), shares[least].tolist(), strict=True):
+            if not same or a < b:
+                yield one.paths[a], other.paths[b], share
+
+
+def _near(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and shares of the pairs of looks that are nearly the same."""
+    tell = np.zeros((len(one), len(other)), np.uint16)
+    differ = np.zeros_like(tell)
+    for word in range(WORDS):
+        both = one[:, None, word] & other[None, :, word]
+        tell += np.bitwise_count(both)
+        differ += np.bitwise_count((one[:, None, WORDS + word] ^ other[None, :, WORDS + word]) & both)
+    rows, columns = np.nonzero((tell >= LEAST) & (differ <= NEAR * tell))
+    return rows, columns, differ[rows, columns] / tell[rows, columns]
 
 
 def grouped(paths: Sequence[str], known: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
@@ -159,7 +178,7 @@ def suspected(
     found = []
     for one, other in itertools.combinations(splits, 2):
         seen = [Looked({path: looks.get(path, "") for path in splits[name]}) for name in (one, other)]
-        reasons = {(a, b): f"pictures: {bits} of {64 * LOOK} bits" for a, b, bits in alike(*seen)}
+        reasons = {(a, b): f"pictures: {100 * share:.0f}% of the blocks differ" for a, b, share in alike(*seen)}
         members = defaultdict(list)
         for path in splits[other]:
             if path in known:

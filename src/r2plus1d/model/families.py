@@ -25,6 +25,8 @@ class View:
     crops: int  # 3: along the long side; 1: the centre crop
     frame_rate: float | None = None  # frames a second; None: all frames of the video, whatever their times
     spread: Literal["inner", "ends"] = "inner"  # of the clips over the video: see clips.sampling
+    stored: int | None = None  # short side at which the frames were packed as JPEG before; None: taken from the video
+    average: Literal["prob", "score"] = "prob"  # of the views: the mean of the softmax, or of the logits
 
 
 @dataclass(frozen=True)

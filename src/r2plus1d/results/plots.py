@@ -1,6 +1,7 @@
 """The plots of the report."""
 
 import functools
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ def styled(plot: Callable) -> Callable:
     """Decorates a function that plots: its figure has the style, and matplotlib's own stays as it is."""
 
     @functools.wraps(plot)
-    def in_style(*arguments: object) -> None:
+    def in_style(*arguments: object) -> Any:
         with mpl.rc_context(STYLE):
-            plot(*arguments)
+            return plot(*arguments)
 
     return in_style
 
 
 @styled
-def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
+def curves_figure(rows: Sequence[RowFigures]) -> Figure:
     """Training loss and validation accuracy by epoch of all rows that were trained."""
     figure = Figure((9, 3.6), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
@@ -47,7 +48,7 @@ def plot_curves(rows: Sequence[RowFigures], path: Path) -> None:
     if accuracies.lines:
         accuracies.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Training on `{rows[0].config.dataset}`")
-    save_figure(figure, path)
+    return figure
 
 
 def _views(rows: Sequence[RowFigures]) -> str:
@@ -57,7 +58,7 @@ def _views(rows: Sequence[RowFigures]) -> str:
 
 
 @styled
-def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
+def top1_figure(rows: Sequence[RowFigures], coverage: dict) -> Figure:
     """Top-1 of every row, its static control, and chance."""
     figure = Figure((8, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -76,7 +77,7 @@ def plot_top1(rows: Sequence[RowFigures], coverage: dict, path: Path) -> None:
     tested = f"{rows[0].test['videos']} of {coverage[split]['listed']} {SPLITS[split].lower()} videos"
     axes.set_title(f"Accuracy on `{rows[0].config.dataset}` ({tested})")
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
-    save_figure(figure, path)
+    return figure
 
 
 @styled
@@ -101,6 +102,16 @@ def plot_confusion(row: RowFigures, path: Path) -> None:
     axes.set(xlabel="predicted class", ylabel="actual class")
     axes.set_title(f"{row.label} on `{row.config.dataset}`: top-1 {row.test['top1']:.1f}%")
     save_figure(figure, path)
+
+
+@styled
+def as_svg(figure: Figure) -> str:
+    """Without a date and without a ground; what is black has the colour of the text around it."""
+    target = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "r2plus1d", "svg.fonttype": "none"}):
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = target.getvalue().replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")
+    return text.replace("<text ", '<text fill="currentColor" ')
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What `r2plus1d predict` writes: a table of all videos, and a picture of each."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from r2plus1d.system.files import write_text
 from r2plus1d.system.progress import progress, saved, say
 from r2plus1d.video.decoding import VideoError
 from r2plus1d.video.looks import Spread
-from r2plus1d.zoo.prediction import Looker, Window, window_frames
+from r2plus1d.zoo.prediction import Looker, PredictionError, Window, window_frames
 
 COLUMNS = ("path", "start", "end", "rank", "class", "probability")
 SECONDS = 5  # after which the table is written again
@@ -28,6 +29,27 @@ LONGEST = 200  # characters of a picture's name, without its ending
 
 class BrokenVideosError(UserError):
     """Some of the videos could not be read; the others are done."""
+
+
+class Table:
+    """predictions.csv, written every few seconds."""
+
+    def __init__(self, out: Path):
+        self.file = out / "predictions.csv"
+        self._lines: list[tuple] = []
+        self._written = time.monotonic()
+
+    def add(self, lines: Sequence[tuple]) -> None:
+        self._lines += lines
+        if time.monotonic() - self._written > SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        if self._lines:
+            table = pd.DataFrame(self._lines, columns=COLUMNS)
+            write_text(self.file, table.to_csv(index=False, lineterminator="\n"))
+            saved(f"what was found is in {self.file}")
+        self._written = time.monotonic()
 
 
 def predict(
@@ -44,27 +66,22 @@ def predict(
 
     Raises BrokenVideosError at the end, where some videos could not be read.
     """
-    lines: list[tuple] = []
-    broken, pictures, written = 0, _names(videos), time.monotonic()
+    table, broken, pictures = Table(out), 0, _names(videos)
     try:
         shown = videos if seconds is not None else progress(videos, len(videos), "predicting", "videos")
         for video in shown:
             strip: Spread[np.ndarray] = Spread()
             try:
-                windows = list(_windows(video, looker, names, top, (seconds, stride), lines, strip))
-            except VideoError as error:
+                windows = list(_windows(video, looker, names, top, (seconds, stride), table, strip))
+            except (VideoError, PredictionError) as error:
                 broken += 1
-                print(f"{video}: {error}", file=sys.stderr, flush=True)
+                print(f"{shown_path(video)}: {error}", file=sys.stderr, flush=True)
                 continue
-            picture(windows, strip.kept(), names, top, video.name, out / f"{pictures[video]}.png")
-            if time.monotonic() - written > SECONDS:
-                write(lines, out)
-                written = time.monotonic()
+            picture(windows, strip.kept(), names, top, shown_path(Path(video.name)), out / f"{pictures[video]}.png")
     finally:
-        if lines:
-            write(lines, out)
-            saved(f"what was found is in {out / 'predictions.csv'}")
-    say(f"{out / 'predictions.csv'} and a picture of each of {len(videos) - broken} videos")
+        table.write()
+    if broken < len(videos):
+        say(f"{table.file} and a picture of each of {len(videos) - broken} videos")
     if broken:
         raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
 
@@ -75,30 +92,35 @@ def _windows(
     names: Sequence[str],
     top: int,
     lengths: tuple[float | None, float | None],
-    lines: list[tuple],
+    table: Table,
     strip: Spread[np.ndarray],
 ) -> Iterator[Window]:
     """Each window when its lines are added and told, without its frames, which `strip` is shown: all of a window alone,
     else the middle ones."""
-    found = looker.measure(video)
+    found, name = looker.measure(video), shown_path(video)
     total = len(window_frames(found.frames, found.rate, *lengths))
     windows = looker.windows(video, *lengths, found=found)
     shown = windows if total == 1 else progress(windows, total, f"predicting {video.name}", "windows")
     for number, window in enumerate(shown):
         best = window.best(top)
-        for rank, k in enumerate(best, 1):
-            share = round(float(window.probabilities[k]), 4)
-            lines.append((str(video), window.start, window.end, rank, names[k], share))
+        shares = [round(float(window.probabilities[k]), 4) for k in best]
+        table.add(
+            [
+                (name, window.start, window.end, n + 1, names[k], share)
+                for n, (k, share) in enumerate(zip(best, shares, strict=True))
+            ]
+        )
         told = ", ".join(f"{names[k]} {100 * window.probabilities[k]:.1f}%" for k in best)
-        say(f"{video}: {told}" if total == 1 else f"{video} {window.start:.1f} to {window.end:.1f} s: {told}")
+        say(f"{name}: {told}" if total == 1 else f"{name} {window.start:.1f} to {window.end:.1f} s: {told}")
         frames = window.frames if total == 1 else window.frames[len(window.frames) // 2][None]
         for place, frame in enumerate(frames):
             strip.show(number + place, frame.copy())
         yield replace(window, frames=window.frames[:0].copy())
 
 
-def write(lines: Sequence[tuple], out: Path) -> None:
-    write_text(out / "predictions.csv", pd.DataFrame(lines, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+def shown_path(path: Path) -> str:
+    """As text that can be printed and written, whatever bytes the name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @styled
@@ -106,7 +128,7 @@ def picture(
     windows: Sequence[Window], strip: Sequence[np.ndarray], names: Sequence[str], top: int, title: str, path: Path
 ) -> None:
     """A strip of frames; below it the top classes as bars, or of several windows as lines over time."""
-    figure = Figure((9, 3.4 + 0.1 * top), layout="constrained")
+    figure = Figure((9, 3.4 + 0.1 * min(top, len(names))), layout="constrained")
     rows = figure.add_gridspec(2, len(strip), height_ratios=(1, 1.6))
     for place, frame in enumerate(strip):
         axes = figure.add_subplot(rows[0, place])
@@ -124,9 +146,11 @@ def picture(
         lines = 100 * np.stack([window.probabilities for window in windows])
         middles = [(window.start + window.end) / 2 for window in windows]
         style: dict[str, Any] = {"marker": "o", "markersize": 3} if len(windows) < DOTTED else {}
-        for k in np.argsort(-lines.max(axis=0), kind="stable")[:LINES].tolist():
-            axes.plot(middles, lines[:, k], label=names[k], **style)
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        chosen = np.argsort(-lines.max(axis=0), kind="stable")[:LINES].tolist()
+        drawn = [axes.plot(middles, lines[:, k], **style)[0] for k in chosen]
+        axes.legend(
+            drawn, [names[k] for k in chosen], frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)
+        )
         axes.set(xlim=(0, windows[-1].end), ylim=(0, 102), xlabel="seconds", ylabel="probability (%)")
     figure.suptitle(title)
     save_figure(figure, path)
@@ -137,7 +161,7 @@ def _names(videos: Sequence[Path]) -> dict[Path, str]:
     found: dict[Path, str] = {}
     taken: set[str] = set()
     for video in videos:
-        name = stem = video.stem.encode()[:LONGEST].decode(errors="ignore")
+        name = stem = shown_path(Path(video.stem)).encode()[:LONGEST].decode(errors="ignore")
         number = 1
         while name.casefold() in taken:
             number += 1

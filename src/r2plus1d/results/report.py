@@ -26,6 +26,8 @@ class RowFigures:
     machine: dict
     curve: pd.DataFrame
     predictions: pd.DataFrame  # columns path, actual, predicted, probability and rank, one line per video
+    classes: pd.DataFrame  # columns class, videos, precision, recall, f1 and taken_for
+    mistakes: list[dict]  # see `zoo.mistakes`
 
     @property
     def label(self) -> str:

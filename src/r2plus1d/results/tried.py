@@ -29,7 +29,9 @@ def note() -> str:
         "static": figures["static"]["top1"],
         "videos": f"{figures['videos']} {figures['split']}",
     }
-    known = [other for other in read_json(NOTES) or [] if other.get("configuration") != entry["configuration"]]
+    same_run = ("lists", "configuration")
+    noted = read_json(NOTES) or []
+    known = [other for other in noted if any(other.get(key) != entry[key] for key in same_run)]
     write_json(NOTES, [*known, entry])
     same = pd.DataFrame([other for other in [*known, entry] if other.get("lists") == entry["lists"]])
     rows = [[f"{v:.2f}" if isinstance(v, float) else v for v in row] for row in same[list(COLUMNS)].values.tolist()]

@@ -13,7 +13,7 @@ from typing import Any
 SIGMAS = 3
 ACCURACIES = ("top1", "top5", "mean_class_accuracy", "mean_class", "single_clip", "static")
 TIMINGS = ("videos_per_second", "memory_mib", "video_s", "mib")
-TIMED_FILES = ("/benchmark_machine.json", "/measured.md")
+TIMED_FILES = ("/benchmark_machine.json", "/measured.md", "/index.html")
 WITH_TIMINGS = ("/benchmark.json", "metrics/summary.json")  # the other figures can be the same, so not the file
 EXACT_STAGES = ("resolve", "scan", "build_lists")  # copy names, count and hash; no arithmetic
 SAME, WITHIN, DIFFERENT, NOT_COMPARED = "identical", "within tolerance", "DIFFERENT", "not comparable"

@@ -63,25 +63,27 @@ class Measured(NamedTuple):
 
 def measured(path: Path) -> Iterator[Measured | None]:
     """None for each frame, at the end what was found. Raises as `decode` does."""
-    kept, times, count, convert = Spread[_Shown](), [math.inf, -math.inf], 0, VideoReformatter()
+    kept, times, count, convert = Spread[_Shown](), [], 0, VideoReformatter()
     with _video_errors():
         for count, shown in enumerate(_shown(path), 1):
             kept.show(count - 1, shown)
             if shown.frame.time is not None:
-                times = [min(times[0], shown.frame.time), max(times[1], shown.frame.time)]
+                times.append(shown.frame.time)
             yield None
         looks = "".join(filter(None, (look(_upright(shown, convert)) for shown in kept.kept())))
-        yield Measured(count, *shown.size, _rate(count, times[1] - times[0], shown.announced), looks)
+        yield Measured(count, *shown.size, _rate(times, count, shown.announced), looks)
 
 
-def _rate(count: int, seconds: float, announced: float) -> float:
-    """Frames a second, to six digits, of frames of which the last is shown so many seconds after the first: what the
-    file says, unless the times are another matter. Those of B-frames are often off by a frame or two."""
-    usual = LEAST_RATE <= announced <= MOST_RATE
-    found = (count - 1) / seconds if 0 < seconds < math.inf else 0.0
-    if usual and (not found or abs(seconds * announced - (count - 1)) <= 2 + count * UNEVEN):
+def _rate(times: list[float], count: int, announced: float) -> float:
+    """Frames a second, to six digits: what the file says, unless the times of its `count` frames are another matter.
+    Those of B-frames are often off by a frame or two. Where they are, or some jump, the usual distance of two."""
+    known = LEAST_RATE <= announced <= MOST_RATE
+    ordered = np.unique(times)
+    span = ordered[-1] - ordered[0] if len(ordered) > 1 else 0.0
+    if known and (not span or abs(span * announced - (count - 1)) <= 2 + count * UNEVEN):
         return round(announced, 6)
-    return round(found, 6) if LEAST_RATE <= found <= MOST_RATE else 0.0
+    found = 1 / float(np.median(np.diff(ordered))) if span else 0.0
+    return round(found, 6) if LEAST_RATE <= found <= MOST_RATE else round(announced, 6) if known else 0.0
 
 
 class _Shown(NamedTuple):

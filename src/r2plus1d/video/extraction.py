@@ -6,6 +6,7 @@ A shard's bytes depend on the list of videos and on the code alone, not on the p
 import functools
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from r2plus1d.system.errors import UserError
@@ -54,6 +55,16 @@ def _pack(number: int, group: list[Listed], videos: Path, counts: dict[str, int]
         return writer.rows
 
 
+def packed(image: np.ndarray, short_side: int) -> np.ndarray:
+    """uint8 [H, W, 3], a frame of a video -> as it is read from a shard: made smaller, and through JPEG."""
+    return shards.decode(shards.encode(_small(image, short_side)))
+
+
+def _small(image: np.ndarray, short_side: int) -> np.ndarray:
+    height, width, _ = image.shape
+    return shrink(image, short_side_size(height, width, short_side))
+
+
 def _there(number: int, work: Path) -> bool:
     return shards.shard_path(work, number).exists()
 
@@ -64,8 +75,7 @@ def _write(file: Path, video: Listed, count: int, short_side: int, writer: shard
     try:
         check_content(file, video)
         for image in sandbox.decode(file):
-            height, width, _ = image.shape
-            writer.add(shrink(image, short_side_size(height, width, short_side)))
+            writer.add(_small(image, short_side))
             found += 1
         if found != count:
             raise VideoError(f"{found} frames, and {count} before")

@@ -1,8 +1,9 @@
 """What the frames of a video look like, in a few bits each: enough to tell clips that were cut from one recording.
 
 A look is the difference hash of a frame: the picture is reduced to 16 rows of 17 blocks, and each bit says whether a
-block is brighter than its left neighbour. Whole numbers throughout, so the same bits on every machine. Frames of nearly
-the same picture differ in few bits, whatever their size, format or codec.
+block is brighter than its left neighbour; as many bits more say whether the two differ enough to tell. Whole numbers
+throughout, so the same bits on every machine. Frames of nearly the same picture differ in few of the bits that tell in
+both, whatever their size, format or codec.
 """
 
 from typing import Generic, TypeVar
@@ -11,8 +12,9 @@ import numpy as np
 
 SIDE = 16  # blocks; a row has one more
 BITS = SIDE * SIDE
-PLAIN = 8  # of 0 to 765, the sum of three channels: neighbours that differ by less look the same
-LEAST = 1 / 4  # of the neighbours must differ by more, or the frame says nothing: black, faded, a plain title
+PLAIN = 8  # of 0 to 765, the sum of three channels: neighbours that differ by less tell nothing
+LEAST = 112  # bits that must tell, or the frame says nothing: black, faded, a plain title
+DIGITS = 2 * BITS // 4  # of a look as text
 MOST = 8  # looks of a video
 
 F = TypeVar("F")
@@ -41,7 +43,8 @@ class Spread(Generic[F]):
 
 
 def look(frame: np.ndarray) -> str | None:
-    """uint8 [H, W, 3] -> 64 hexadecimal digits; None of a frame that is smaller than the blocks, or too plain."""
+    """uint8 [H, W, 3] -> 128 hexadecimal digits, first whether each bit tells; None of a frame that is smaller than the
+    blocks, or too plain."""
     h, w = frame.shape[:2]
     if h < SIDE or w < SIDE + 1:
         return None
@@ -50,18 +53,7 @@ def look(frame: np.ndarray) -> str | None:
     sums = np.add.reduceat(lines, rows[:-1], axis=0)
     widths, heights = np.diff(columns), np.diff(rows)[:, None]
     left, right = sums[:, :-1] * widths[1:], sums[:, 1:] * widths[:-1]  # means, times both areas
-    plain = np.abs(right - left) < PLAIN * heights * widths[1:] * widths[:-1]
-    if 1 - plain.mean() < LEAST:
+    tells = np.abs(right - left) >= PLAIN * heights * widths[1:] * widths[:-1]
+    if tells.sum() < LEAST:
         return None
-    return np.packbits(right > left).tobytes().hex()
-
-
-def nearest(one: list[str], others: list[str]) -> np.ndarray:
-    """int64 [len(one)]: of each look, the bits in which the most similar of `others` differs."""
-    a, b = _bits(one), _bits(others)
-    return np.bitwise_count(a[:, None] ^ b[None]).sum(-1).min(1)
-
-
-def _bits(looks: list[str]) -> np.ndarray:
-    """uint64 [len(looks), 4]"""
-    return np.frombuffer(bytes.fromhex("".join(looks)), np.uint64).reshape(-1, BITS // 64)
+    return np.packbits(np.stack([tells, tells & (right > left)])).tobytes().hex()

@@ -44,6 +44,11 @@ def decode_into(stack: Stack, jpeg: bytes) -> None:
     simplejpeg.decode_jpeg(jpeg, "RGB", buffer=stack.place(*jpeg_size(jpeg)))
 
 
+def decode(jpeg: bytes) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of a JPEG that `encode` wrote."""
+    return simplejpeg.decode_jpeg(jpeg, "RGB")
+
+
 def encode(image: np.ndarray) -> bytes:
     """uint8 RGB [H, W, 3] -> JPEG at quality 95 with halved chroma."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), QUALITY, "RGB", "420")

@@ -21,6 +21,7 @@ from r2plus1d.model.network import Recognizer
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import replacing
+from r2plus1d.video.decoding import VideoError
 from r2plus1d.zoo.prediction import Looker, class_names, find_videos
 from r2plus1d.zoo.rows import open_row
 
@@ -73,12 +74,10 @@ def own_videos(source: str, given: Sequence[Path] | None) -> list[Path]:
     """
     if given:
         return find_videos(given)[:VIDEOS]
-    try:
-        row = open_row(source.removeprefix(ROW), TestedRow)
-    except (UserError, OSError) as error:
-        raise ExportError(
-            f"{source} has no videos of its own here: give some to check the file with, --check VIDEO"
-        ) from error
+    name = source.removeprefix(ROW)
+    if not paths.row_config(name, "test").is_file():
+        raise ExportError(f"{source} has no videos of its own here: give some to check the file with, --check VIDEO")
+    row = open_row(name, TestedRow)
     if row.config.loose_frames is not None:
         raise ExportError(f"{source} has frames and no videos: give some to check the file with, --check VIDEO")
     return [paths.videos(row.config) / sample.path for sample in row.splits["val"][:VIDEOS]]
@@ -86,9 +85,14 @@ def own_videos(source: str, given: Sequence[Path] | None) -> list[Path]:
 
 def clips_of(network: Recognizer, videos: Sequence[Path]) -> np.ndarray:
     """uint8 [N, T, H, W, 3]: two views of each video, and no less than two. Raises VideoError."""
-    looker = Looker(network, torch.device("cpu"))
-    seen = (looker.views(video) for video in videos)
-    return np.concatenate([found[[0, len(found) // 2]] for found in seen])
+    looker, seen = Looker(network, torch.device("cpu")), []
+    for video in videos:
+        try:
+            found = looker.views(video)
+        except VideoError as error:
+            raise VideoError(f"{video}: {error}; give another one with --check") from error
+        seen.append(found[[0, len(found) // 2]])
+    return np.concatenate(seen)
 
 
 def export(network: Recognizer, kind: str, out: Path, clips: np.ndarray) -> float:

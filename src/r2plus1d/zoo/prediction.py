@@ -21,6 +21,7 @@ from r2plus1d.model.network import Recognizer
 from r2plus1d.system.errors import UserError
 from r2plus1d.video import sandbox, views
 from r2plus1d.video.decoding import Measured, VideoError, decode
+from r2plus1d.video.extraction import packed
 from r2plus1d.zoo.accuracy import average_views
 from r2plus1d.zoo.evaluation import logits
 
@@ -55,8 +56,13 @@ class Predictor(Recognizer):
 
         Computed on the device of the network's weights. Raises VideoError for a video that cannot be read.
         """
-        device = next(self.parameters()).device
-        (window,) = Looker(self, device).windows(Path(video))
+        weights = [*self.parameters(), *self.buffers()]
+        state = (self.view, weights[0].device, [(id(tensor), tensor._version) for tensor in weights])
+        kept, looker = self.__dict__.pop("_looker", (None, None))
+        if looker is None or kept != state:
+            looker = Looker(self, weights[0].device)
+        self.__dict__["_looker"] = (state, looker)  # not a part of the network that torch should know
+        (window,) = looker.windows(Path(video))
         names = class_names(self)
         return [(names[k], float(window.probabilities[k])) for k in window.best(top)]
 
@@ -78,7 +84,8 @@ def find_videos(places: Sequence[Path]) -> list[Path]:
                 raise PredictionError(f"{place}: no such file or folder")
             found.append(place)
             continue
-        inside = [f for f in sorted(place.rglob("*")) if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file()]
+        named = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()]
+        inside = [f for f in named if not any(part.startswith(".") for part in f.relative_to(place).parts)]
         if not inside:
             raise PredictionError(
                 f"{place}: no file in this folder ends like a video's ({', '.join(sorted(VIDEO_SUFFIXES))})"
@@ -155,6 +162,8 @@ class Looker:
         return numbers[test_indices(len(numbers), view.frames, view.frame_interval, view.clips, view.spread)]
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
+        if self.view.stored is not None:  # as the network was trained and tested
+            image = packed(image, self.view.stored)
         resize = self.view.resize
         if isinstance(resize, int):
             return views.resize_short_side(image, resize).copy()
@@ -163,7 +172,10 @@ class Looker:
     def _probabilities(self, frames: torch.Tensor, indices: torch.Tensor) -> np.ndarray:
         crops, places = views.crops(frames, self.view.crop, self.view.crops), self._places(frames, indices)
         scores = logits(self._network, crops.to(self.device), places.to(self.device), self.device)
-        return average_views(scores.float().cpu().numpy(), "prob").astype(np.float32)
+        found = scores.float().cpu().numpy()
+        if self.view.average == "score":
+            found = average_views(found, "score")[None]
+        return average_views(found, "prob").astype(np.float32)
 
     def _places(self, frames: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         return views.places(indices, len(frames), self.view.crops)

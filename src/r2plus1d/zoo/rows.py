@@ -76,11 +76,13 @@ def _with_rates(config: RowConfig, splits: dict[str, list[Sample]]) -> dict[str,
     }
     unknown = [sample.path for samples in known.values() for sample in samples if sample.rate <= 0]
     if unknown:
-        key = f"{'model' if config.row == CUSTOM else f'zoo.{config.row}'}.frame_rate"
+        where = "model" if config.row == CUSTOM else f"zoo.{config.row}"
+        rate = float(config.clip.frame_rate)
         given = "give datasets.lists.source.frame_rate, or " if config.loose_frames else ""
         raise ConfigError(
-            f"{key} is {config.clip.frame_rate:g}, and nothing tells the frame rate of {len(unknown)} videos, such as "
-            f"{unknown[0]}: {given}count all frames whatever their time with -S {key}=all"
+            f"{where}.frame_rate is {rate:g}, and nothing tells the frame rate of {len(unknown)} videos, such as "
+            f"{unknown[0]}: {given}count all frames whatever their time with -S {where}.frame_rate=all "
+            f"-S {where}.frame_interval={max(1, round(30 / rate))} (which is the same for videos of 30 a second)"
         )
     return known
 

@@ -10,7 +10,7 @@ import torch.hub
 
 from r2plus1d.config.files import read_row
 from r2plus1d.config.origins import IG65M, NAMES, ROW, TORCHVISION, origin
-from r2plus1d.config.schema import ClipConfig, RowConfig, TestedRow
+from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.datasets.fetch import FetchError, fetch
 from r2plus1d.model import checkpoint
 from r2plus1d.model.checkpoint import CheckpointError
@@ -103,18 +103,21 @@ def file_of(source: str, way_out: str) -> Path:
 
 
 def _described(network: Recognizer, config: RowConfig, classes: list[str]) -> Recognizer:
-    clip, train = config.clip, config.train
+    train = config.train
     network.classes = classes
     # The validation view. How many views a test takes is not known here, since it changes nothing in a training.
     size: dict[str, Any] = {"resize": train.resize, "crop": train.crop, "crops": 1}
-    network.view = replace(network.view, **_shown(clip), **size)
+    network.view = replace(network.view, **_shown(config), **size)
     return network
 
 
-def _shown(clip: ClipConfig) -> dict[str, Any]:
+def _shown(config: RowConfig) -> dict[str, Any]:
     """What a view says of the frames of a clip."""
+    clip = config.clip
     rate = None if clip.frame_rate == "all" else float(clip.frame_rate)
-    return {"frames": clip.frames, "frame_interval": clip.frame_interval, "frame_rate": rate}
+    packed = clip.input == "frames" and config.loose_frames is None
+    stored = clip.short_side if packed else None
+    return {"frames": clip.frames, "frame_interval": clip.frame_interval, "frame_rate": rate, "stored": stored}
 
 
 def _trained(row: str) -> Recognizer:
@@ -128,8 +131,8 @@ def _trained(row: str) -> Recognizer:
         config = read_row(paths.CONFIGS, row, TestedRow)
         test = config.test
         resize = test.resize if isinstance(test.resize, int) else (test.resize[0], test.resize[1])
-        shown: dict[str, Any] = {"resize": resize, "spread": test.spread}
-        network.view = View(**_shown(config.clip), **shown, crop=test.crop, clips=test.clips, crops=test.crops)
+        shown: dict[str, Any] = {"resize": resize, "spread": test.spread, "average": test.average_clips}
+        network.view = View(**_shown(config), **shown, crop=test.crop, clips=test.clips, crops=test.crops)
     return network
 
 

@@ -1,0 +1,83 @@
+"""The report as one page that needs nothing else: no network, no script, no other file."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from r2plus1d.results import plots, report
+from r2plus1d.results.report import RowFigures
+
+MOST_CLASSES = 50  # of a row that are listed: those of lowest F1
+MATRIX = 30  # classes, up to which the confusion is shown
+
+
+def page(rows: Sequence[RowFigures], names: Mapping[str, str], published: dict, coverage: dict) -> str:
+    """HTML: the tables and curves, and each row's classes, confusion and mistakes; same bytes for the same figures."""
+    measured, told = report.measured_table(rows, names, coverage).split("\n\n", 1)
+    table, told = told.rsplit("\n\n", 1)
+    details, made = report.details_table(rows, names, coverage).rsplit("\n\n", 1)
+    template = Environment(
+        loader=PackageLoader("r2plus1d.results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("page.html.j2")
+    return template.render(
+        dataset=rows[0].config.dataset,
+        head=_text(measured),
+        measured=_rendered(table),
+        told=_text(told),
+        top1=_drawn(plots.top1_figure(rows, coverage), "top1", "Top-1 of every row as bars"),
+        curves=_drawn(plots.curves_figure(rows), "curves", "Training curves"),
+        rows=[_of_row(row, names[row.config.row]) for row in rows],
+        published=_rendered(report.published_table(published)),
+        details=_rendered(details),
+        made=_text(made),
+    )
+
+
+def _of_row(row: RowFigures, name: str) -> dict[str, Any]:
+    classes = row.classes.sort_values(["f1", "class"]).head(MOST_CLASSES)
+    known = sorted(set(row.predictions["actual"]) | set(row.predictions["predicted"]))
+    return {
+        "row": row.config.row,
+        "name": name,
+        "top1": f"{row.test['top1']:.2f}",
+        "classes": classes.to_dict("records"),
+        "hidden": len(row.classes) - len(classes),
+        "names": known,
+        "matrix": _matrix(row.predictions, known) if len(known) <= MATRIX else None,
+        "mistakes": [
+            {**mistake, "image": mistake["jpeg"], "probability": f"{100 * mistake['probability']:.1f}"}
+            for mistake in row.mistakes
+        ],
+    }
+
+
+def _matrix(predictions: pd.DataFrame, classes: list[str]) -> list[tuple[str, list[int]]]:
+    """By actual class the share of its videos, in percent, that were taken for each class."""
+    counts = pd.crosstab(predictions["actual"], predictions["predicted"]).reindex(
+        index=classes, columns=classes, fill_value=0
+    )
+    shares = (100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)).round().astype(int)
+    return list(zip(classes, shares.to_numpy().tolist(), strict=True))
+
+
+def _rendered(markdown: str) -> Markup:
+    return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown))
+
+
+def _text(markdown: str) -> Markup:
+    """The same of one paragraph, without its tag."""
+    return Markup(MarkdownIt("commonmark", {"html": False}).renderInline(markdown))
+
+
+def _drawn(figure: Figure, name: str, alt: str) -> Markup:
+    """As SVG whose text has the page's colour; its ids begin with `name`, since they must differ on one page."""
+    text = plots.as_svg(figure)
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", text)
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{alt}" ', 1))
