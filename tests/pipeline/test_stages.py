@@ -1,15 +1,20 @@
 """The stages one after the other on a tiny dataset: same bytes whatever happens, nothing lost, clear errors."""
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 
+import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
+import simplejpeg
 import yaml
 
 from r2plus1d.config.schema import CUSTOM as ROW
+from tests.support.commands import r2plus1d
 from tests.support.project import PREPARING, VIDEO_ROW, Project, content, tiny_params
 
 
@@ -71,7 +76,43 @@ def test_scores_are_one_list_per_video_in_list_order(trained):
     labels = np.array([int(line.split()[-1]) for line in lines])
     figures = json.loads((trained.folder / "metrics" / "rows" / ROW / "test.json").read_text())
     assert figures["top1"] == round(100 * (scores.argmax(axis=1) == labels).mean(), 2)
-    assert set(figures) == {"top1", "top5", "mean_class_accuracy", "single_clip", "static", "videos"}
+    assert set(figures) == {"top1", "top5", "mean_class_accuracy", "single_clip", "static", "videos", "split"}
+
+
+def test_every_video_and_class_and_the_surest_mistakes_have_their_lines(trained):
+    folder = trained.folder / "metrics" / "rows" / ROW
+    predictions, classes = (
+        pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("predictions", "per_class")
+    )
+    lines = (trained.folder / "data/motion/lists/motion_val_list_rawframes.txt").read_text().splitlines()
+    assert predictions["path"].tolist() == [line.split()[0] for line in lines]
+    figures = json.loads((folder / "test.json").read_text())
+    assert round(100 * (predictions["rank"] == 1).mean(), 2) == figures["top1"]
+    assert classes["videos"].sum() == len(lines)
+    mistakes = json.loads((folder / "mistakes.json").read_text())
+    wrong = predictions[predictions["rank"] > 1].sort_values(["probability", "path"], ascending=[False, True])
+    assert [mistake["path"] for mistake in mistakes] == wrong["path"].tolist()[:4]
+    for mistake in mistakes:
+        image = simplejpeg.decode_jpeg(base64.b64decode(mistake["jpeg"]), "RGB")
+        assert image.shape == (mistake["height"], mistake["width"], 3)
+        assert image.std() > 1
+
+
+def test_browse_shows_what_the_network_gets(trained, project, tmp_path):
+    """The same pictures again, and others of another epoch."""
+    done = r2plus1d(trained, "browse", ROW, "--out", str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    names = {"training.png", "test.png", *(f"class_{n:03}.png" for n in range(12))}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == names
+    assert "training.png, test.png, and a sheet for each class" in done.stdout
+    assert r2plus1d(trained, "browse", ROW, "--epoch", "2", "--out", str(tmp_path / "two")).returncode == 0
+    one, two = (content(tmp_path / name) for name in ("one", "two"))
+    assert {name for name in one if one[name] != two[name]} == {"training.png"}
+    for name in names:
+        assert matplotlib.image.imread(tmp_path / "one" / name)[..., :3].std() > 0.05
+    unknown = r2plus1d(trained, "browse", "gone", "--out", str(tmp_path / "three"))
+    assert unknown.returncode == 1
+    assert "no row 'gone'; there are" in unknown.stderr
 
 
 def test_benchmark_says_what_it_was_measured_on(trained):

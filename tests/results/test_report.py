@@ -4,36 +4,18 @@ import dataclasses
 import json
 
 import matplotlib.image
-import pandas as pd
 import pytest
 
 from r2plus1d.config import resolve
 from r2plus1d.results import markdown, plots, report, summary
 from r2plus1d.system import paths
+from tests.support.figures import COVERAGE, row_figures
 from tests.support.project import ROOT
 
 
 @pytest.fixture
 def rows(params) -> list:
-    def figures(row, top1):
-        return report.RowFigures(
-            config=row,
-            test={
-                "top1": top1,
-                "top5": 99.0,
-                "mean_class_accuracy": top1,
-                "single_clip": {"top1": top1 - 5},
-                "static": {"top1": 8.3},
-                "videos": 2,
-                "split": "val",
-            },
-            benchmark={"videos_per_second": 12.34, "memory_mib": 900, "parameters": 63_759_281, "macs": 52_977_868_800},
-            machine={"device": "CPU Some", "threads": 2, "torch": "2", "cuda": "not used", "frames": "80x3"},
-            curve=pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_top1": [None, 0.5]}),
-            predictions=pd.DataFrame({"actual": ["a", "b"], "predicted": ["a", "a"]}),
-        )
-
-    return [figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
+    return [row_figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +26,6 @@ def published() -> dict:
 @pytest.fixture
 def names(rows, published) -> dict[str, str]:
     return summary.short_names([row.config for row in rows], published)
-
-
-COVERAGE = {
-    "classes": 12,
-    "train": {"listed": 361, "found": 360, "readable": 360},
-    "val": {"listed": 144, "found": 143, "readable": 142},
-    "suspected_pairs": 0,
-}
 
 
 def test_published_table_is_that_of_its_source(published):
@@ -114,7 +88,7 @@ def test_row_with_finished_weights_is_reported(rows, names, tmp_path):
     assert "| 8x8_256p (not trained here) | 8x8 | 70.00 |" in report.measured_table([given, *rows[1:]], names, COVERAGE)
     details = report.details_table([given, *rows[1:]], names, COVERAGE)
     assert details.count(f"| [weights-12345678.pth]({address}) |") == 1
-    plots.plot_curves([given], tmp_path / "curves.png")
+    plots.save_figure(plots.curves_figure([given]), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
@@ -158,8 +132,8 @@ def test_text_outside_the_markers_stays_as_it_is():
 
 def test_plots_show_something_and_repeat_to_the_byte(rows, tmp_path):
     for name in "ab":
-        plots.plot_curves(rows, tmp_path / f"{name}_curves.png")
-        plots.plot_top1(rows, COVERAGE, tmp_path / f"{name}_top1.png")
+        plots.save_figure(plots.curves_figure(rows), tmp_path / f"{name}_curves.png")
+        plots.save_figure(plots.top1_figure(rows, COVERAGE), tmp_path / f"{name}_top1.png")
         plots.plot_confusion(rows[0], tmp_path / f"{name}_confusion.png")
     for plot in ("curves", "top1", "confusion"):
         a, b = (tmp_path / f"{name}_{plot}.png" for name in "ab")
