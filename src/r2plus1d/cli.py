@@ -17,6 +17,7 @@ def main() -> None:
     for add in (
         _add_finetune,
         _add_predict,
+        _add_features,
         _add_export,
         _add_browse,
         _add_show,
@@ -69,13 +70,19 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
         "predictions.csv and a picture of each video. A broken video is named and passed over; the exit status is then "
         "1.",
     )
+    _add_looking(command, "predictions")
+    command.add_argument("--top", type=_positive(int), default=5, metavar="N", help="classes of each (default: 5)")
+    command.set_defaults(call=_predict)
+
+
+def _add_looking(command: argparse.ArgumentParser, out: str) -> None:
+    """Arguments of the commands that look at videos with a network."""
     command.add_argument("videos", nargs="+", type=Path, metavar="VIDEO_OR_FOLDER")
     whose = command.add_mutually_exclusive_group()
     whose.add_argument("--row", default="custom", metavar="ROW", help="a trained row (default: %(default)s)")
     whose.add_argument(
         "--weights", metavar="NAME_OR_FILE", help="published, torchvision, ig65m_32_kinetics, ...; a path or address"
     )
-    command.add_argument("--top", type=_positive(int), default=5, metavar="N", help="classes of each (default: 5)")
     command.add_argument(
         "--window", type=_positive(float), metavar="SECONDS", help="look at windows of this length, for long videos"
     )
@@ -84,10 +91,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--clips", type=_positive(int), metavar="N", help="of a video or window (default: the row's)")
     command.add_argument("--crops", type=int, choices=(1, 3), help="of a clip (default: the row's)")
-    command.add_argument(
-        "--out", type=Path, default=Path("predictions"), metavar="FOLDER", help="(default: %(default)s)"
-    )
-    command.set_defaults(call=_predict)
+    command.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER", help="(default: %(default)s)")
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -103,10 +107,19 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from r2plus1d.results import predicted
+    from r2plus1d.zoo.prediction import class_names
+
+    videos, network, looker = _looking(arguments)
+    lengths = (arguments.window, arguments.stride)
+    predicted.predict(videos, looker, class_names(network), arguments.top, *lengths, arguments.out)
+
+
+def _looking(arguments: argparse.Namespace) -> tuple:
+    """(the videos, the network, and what looks at videos with it)"""
     import torch
 
     from r2plus1d.model.checkpoint import CheckpointError
-    from r2plus1d.results import predicted
     from r2plus1d.zoo import prediction, weights
 
     if arguments.stride is not None and arguments.window is None:
@@ -118,9 +131,27 @@ def _predict(arguments: argparse.Namespace) -> None:
         way_out = "" if arguments.weights else "; or give --weights, such as --weights torchvision"
         raise ConfigError(f"{error}{way_out}") from error
     view = prediction.with_views(network.view, arguments.clips, arguments.crops)
-    looker = prediction.Looker(network, torch.device("cuda" if torch.cuda.is_available() else "cpu"), view)
-    names, lengths = prediction.class_names(network), (arguments.window, arguments.stride)
-    predicted.predict(videos, looker, names, arguments.top, *lengths, arguments.out)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return videos, network, prediction.Looker(network, device, view)
+
+
+def _add_features(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "features",
+        help="what the last layer takes of videos, for search and clustering",
+        description="Writes features.npy, a line of float32 numbers for each video or window: the mean over its views of "
+        "what the network's last layer takes; and features.csv, which says of what each line is. With pyarrow "
+        "(the extra parquet) also features.parquet, with both.",
+    )
+    _add_looking(command, "features")
+    command.set_defaults(call=_features)
+
+
+def _features(arguments: argparse.Namespace) -> None:
+    from r2plus1d.results import predicted
+
+    videos, _, looker = _looking(arguments)
+    predicted.features(videos, looker, arguments.window, arguments.stride, arguments.out)
 
 
 def _add_export(commands: argparse._SubParsersAction) -> None:

@@ -186,9 +186,9 @@ def test_prediction_follows_a_change_of_the_weights(weights, videos):
     assert network.predict(video) != before
 
 
-def command(*words, **options):
+def command(*words, name="predict", **options):
     script = "import sys; from r2plus1d.cli import main; sys.argv[0] = 'r2plus1d'; main()"
-    return [sys.executable, "-c", script, "predict", *map(str, words)], {"cwd": ROOT, **options}
+    return [sys.executable, "-c", script, name, *map(str, words)], {"cwd": ROOT, **options}
 
 
 def predict(*words, **options):
@@ -287,3 +287,20 @@ def test_pictures_of_videos_with_one_name_do_not_meet(tmp_path):
     videos = [tmp_path / place for place in ("a/x.mp4", "b/x.avi", "c/X.mp4", "d/y.mp4", f"e/{'é' * 120}.mp4")]
     names = predicted._names(videos)
     assert list(names.values()) == ["x", "x (2)", "X (3)", "y", "é" * 100]
+
+
+def test_features_are_what_the_last_layer_takes(weights, network, videos, tmp_path):
+    """The mean over the views of the backbone's output, averaged over frames and pixels."""
+    done = predict(
+        videos, "--weights", weights, "--window", 0.8, "--out", tmp_path / "f", cwd=tmp_path, name="features"
+    )
+    assert done.returncode == 1
+    assert "1 of 3 videos could not be read" in done.stderr
+    found, table = np.load(tmp_path / "f" / "features.npy"), pd.read_csv(tmp_path / "f" / "features.csv")
+    assert (found.shape, found.dtype) == ((3, network.backbone.out_channels), np.float32)
+    assert table[["start", "end"]].values.tolist() == [[0, 0.8], [0.8, 1.6], [0, 0.04]]
+    assert table["path"].tolist() == [str(videos / "below" / "é 1.mp4")] * 2 + [str(videos / "one frame.mp4")]
+    clips = torch.from_numpy(prediction.Looker(network, CPU).views(videos / "one frame.mp4"))
+    with torch.inference_mode():
+        x = network.backbone(views.to_input(clips, CPU, network.family.mean, network.family.std))
+    np.testing.assert_allclose(found[2], x.mean((0, 2, 3, 4)), rtol=0, atol=1e-4 * float(x.abs().max()))

@@ -1,5 +1,6 @@
 """What `r2plus1d predict` writes: a table of all videos, and a picture of each."""
 
+import importlib.util
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from r2plus1d.results.plots import save_figure, styled
 from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import write_text
+from r2plus1d.system.files import replacing, write_text
 from r2plus1d.system.progress import progress, saved, say
 from r2plus1d.video.decoding import VideoError
 from r2plus1d.video.looks import Spread
@@ -84,6 +85,45 @@ def predict(
         say(f"{table.file} and a picture of each of {len(videos) - broken} videos")
     if broken:
         raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
+
+
+def features(videos: Sequence[Path], looker: Looker, seconds: float | None, stride: float | None, out: Path) -> None:
+    """Writes below `out` features.npy, float32 [N, C], and features.csv, with path, start and end of each line; where
+    pyarrow is there, features.parquet with both. What is done stays when it is interrupted.
+
+    Raises BrokenVideosError at the end, where some videos could not be read.
+    """
+    lines: list[tuple[str, float, float]] = []
+    found: list[np.ndarray] = []
+    broken = 0
+    try:
+        for video in progress(videos, len(videos), "features", "videos"):
+            try:
+                for start, end, vector in looker.features(video, seconds, stride):
+                    lines.append((shown_path(video), start, end))
+                    found.append(vector)
+            except (VideoError, PredictionError) as error:
+                broken += 1
+                print(f"{shown_path(video)}: {error}", file=sys.stderr, flush=True)
+    finally:
+        if found:
+            _write_features(lines[: len(found)], np.stack(found), out)
+            saved(f"what was found is in {out}")
+    if broken:
+        raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
+
+
+def _write_features(lines: list[tuple[str, float, float]], found: np.ndarray, out: Path) -> None:
+    table = pd.DataFrame(lines, columns=COLUMNS[:3])
+    with replacing(out / "features.npy") as partial, open(partial, "wb") as file:
+        np.save(file, found)
+    write_text(out / "features.csv", table.to_csv(index=False, lineterminator="\n"))
+    names = ["features.npy", "features.csv"]
+    if importlib.util.find_spec("pyarrow"):
+        with replacing(out / "features.parquet") as partial:
+            table.assign(features=list(found)).to_parquet(partial, index=False)
+        names.append("features.parquet")
+    say(f"{len(lines)} lines of {found.shape[1]} numbers: {', '.join(str(out / name) for name in names)}")
 
 
 def _windows(

@@ -178,6 +178,6 @@ def _told() -> str:
             f"{figures['static']['top1']:.2f}%",
             *([warning] if pairs else []),
             f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
-            f"tables  {paths.README}, {paths.RESULTS}; pictures in {paths.REPORT}",
+            f"page    {paths.REPORT / 'index.html'}; tables also in {paths.README} and {paths.RESULTS}",
         ]
     )

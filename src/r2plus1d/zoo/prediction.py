@@ -5,6 +5,8 @@ it can be read, how long it is and at what rate, and once for the frames that ar
 are in memory, so an hour takes no more than a minute.
 """
 
+import copy
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from r2plus1d.clips.sampling import at_rate, test_indices
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES
 from r2plus1d.model.families import View
-from r2plus1d.model.lowered import for_inference
+from r2plus1d.model.lowered import TakesFrames, for_inference
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system.errors import UserError
 from r2plus1d.video import sandbox, views
@@ -100,7 +103,7 @@ class Looker:
     def __init__(self, network: Recognizer, device: torch.device, view: View | None = None):
         self.view = view or network.view
         self.device = device
-        self._network = for_inference(network, device)
+        self._plain, self._network = network, for_inference(network, device)
 
     def measure(self, video: Path) -> Measured:
         """Raises VideoError."""
@@ -128,6 +131,24 @@ class Looker:
                 self._probabilities(stack, indices),
                 stack[shown].numpy(),
             )
+
+    def features(
+        self, video: Path, seconds: float | None = None, stride: float | None = None
+    ) -> Iterator[tuple[float, float, np.ndarray]]:
+        """(start, end, float32 [C]) of each window, as `windows` has them: what the last layer takes, the mean over the
+        views. Raises VideoError."""
+        found = self.measure(video)
+        network = self._without_last_layer
+        spans = window_frames(found.frames, found.rate, seconds, stride)
+        for first, last, stack, indices in self._looked(video, found, spans):
+            taken = self._scores(network, stack, indices).mean(0)
+            yield round(first / found.rate, 3), round(last / found.rate, 3), taken
+
+    @functools.cached_property
+    def _without_last_layer(self) -> TakesFrames:
+        bare = copy.deepcopy(self._plain)
+        bare.cls_head.fc_cls = nn.Identity()  # type: ignore[assignment]
+        return for_inference(bare, self.device)
 
     def views(self, video: Path) -> np.ndarray:
         """uint8 [crops * clips, T, crop, crop, 3]: what the network is shown of a whole video. Raises VideoError."""
@@ -170,12 +191,15 @@ class Looker:
         return views.resize(image, resize).copy()
 
     def _probabilities(self, frames: torch.Tensor, indices: torch.Tensor) -> np.ndarray:
-        crops, places = views.crops(frames, self.view.crop, self.view.crops), self._places(frames, indices)
-        scores = logits(self._network, crops.to(self.device), places.to(self.device), self.device)
-        found = scores.float().cpu().numpy()
+        found = self._scores(self._network, frames, indices)
         if self.view.average == "score":
             found = average_views(found, "score")[None]
         return average_views(found, "prob").astype(np.float32)
+
+    def _scores(self, network: TakesFrames, frames: torch.Tensor, indices: torch.Tensor) -> np.ndarray:
+        """float32 [V, what the network gives]"""
+        crops, places = views.crops(frames, self.view.crop, self.view.crops), self._places(frames, indices)
+        return logits(network, crops.to(self.device), places.to(self.device), self.device).float().cpu().numpy()
 
     def _places(self, frames: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         return views.places(indices, len(frames), self.view.crops)
