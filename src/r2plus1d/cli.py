@@ -139,8 +139,8 @@ def _add_features(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "features",
         help="what the last layer takes of videos, for search and clustering",
-        description="Writes features.npy, a line of float32 numbers for each video or window: the mean over its views of "
-        "what the network's last layer takes; and features.csv, which says of what each line is. With pyarrow "
+        description="Writes features.npy, a line of float32 numbers for each video or window: the mean over its views "
+        "of what the network's last layer takes; and features.csv, which says of what each line is. With pyarrow "
         "(the extra parquet) also features.parquet, with both.",
     )
     _add_looking(command, "features")
