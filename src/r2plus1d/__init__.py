@@ -1,7 +1,7 @@
 """R(2+1)D action recognition: `build` a network, `load` a trained one.
 
     import r2plus1d
-    network = r2plus1d.load("custom")  # a row of the zoo, or a model.safetensors
+    network = r2plus1d.load("custom")  # a trained row, a name of published weights, a file or an address
 
 Importing the package loads nothing and changes nothing in the process; torch comes with the first call.
 """

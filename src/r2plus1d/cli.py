@@ -45,8 +45,9 @@ def _add_finetune(commands: argparse._SubParsersAction) -> None:
         "--init",
         default="torchvision",
         metavar="NAME",
-        help="weights to start from: torchvision, published, published_1x, ig65m_8, ig65m_32, ig65m_8_kinetics, "
-        "ig65m_32_kinetics, the path or https address of a file, or none (default: %(default)s)",
+        help="weights to start from: torchvision, torchvision:r3d_18, torchvision:mc3_18, published, published_1x, "
+        "ig65m_8, ig65m_32, ig65m_8_kinetics, ig65m_32_kinetics, the path or https address of a file, or none "
+        "(default: %(default)s); of a trained row its models/ROW/model.safetensors",
     )
     command.add_argument(
         "-S", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="as for dvc exp run"
@@ -159,7 +160,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
         "export",
         help="a trained network for other programs: ONNX, torch.export or TorchScript",
         description="Writes a network that takes uint8 clips and gives probabilities, with labels, normalisation and "
-        "view in its metadata, when it says the same as the row of real clips.",
+        "view in its metadata, once its probabilities equal the network's on real clips.",
     )
     command.add_argument(
         "source", metavar="ROW", help="a trained row, a name of published weights, or the path or address of a file"

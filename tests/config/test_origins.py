@@ -54,7 +54,7 @@ def test_torchvision_follows_the_convolution(params):
     assert custom(params, init="torchvision", conv="r3d").init == "torchvision:r3d_18"
     assert custom(params, init="torchvision", conv="mc3").model.conv == "mc3"
     assert "torchvision has no weights of conv r2d; there are" in refused(params, init="torchvision", conv="r2d")
-    assert "model.conv is 'r2plus1d': the weights of" in refused(params, init="torchvision:r3d_18")
+    assert "model.conv is 'mc3': the weights of" in refused(params, init="torchvision:r3d_18", conv="mc3")
 
 
 @pytest.mark.parametrize(("frames", "interval", "file"), [(8, 8, "3fce5629"), (32, 2, "63462eb3"), (4, 16, "3fce5629")])
@@ -116,12 +116,21 @@ def test_scale_that_would_change_the_network_of_given_weights_is_refused(params)
 
 def test_row_that_starts_from_weights_is_trained_as_finetune_says(params):
     scratch, tuned = custom(params), custom(params, init="torchvision")
-    assert tuned.train.lr == pytest.approx(scratch.train.lr * params["finetune"]["rate"])
+    assert tuned.train.lr == pytest.approx(params["recipe"]["train"]["lr"] * params["finetune"]["rate"]), (
+        "not the rate of the dataset's small network"
+    )
+    small = custom(params, init=f"row:{next(iter(params['zoo']))}")
+    assert small.train.lr == pytest.approx(scratch.train.lr * params["finetune"]["rate"])
     for key in ("epochs", "warmup_epochs", "head_lr"):
         assert getattr(tuned.train, key) == params["finetune"][key]
     assert custom(changed(params, "train.lr", 0.5), init="torchvision").train.lr == 0.5, "one's own word is the last"
     tested = custom(params, checkpoint="torchvision")
     assert (tested.train.epochs, tested.train.lr) == (scratch.train.epochs, scratch.train.lr)
+
+
+def test_network_of_torchvision_that_is_named_needs_no_other_word(params):
+    row = custom(params, init="torchvision:r3d_18")
+    assert (row.model.conv, row.model.family, row.init) == ("r3d", "torchvision", "torchvision:r3d_18")
 
 
 def test_features_take_weights_that_learned_something(params):

@@ -135,9 +135,16 @@ def test_pickle_that_calls_a_function_is_refused(tmp_path):
     }
     for name, gadget in gadgets.items():
         torch.save({"state_dict": {"a": gadget}}, tmp_path / f"{name}.pth")
-        with pytest.raises(checkpoint.CheckpointError, match=f"{name}.pth: refused"):
+        with pytest.raises(checkpoint.CheckpointError, match=f"{name}.pth: refused") as error:
             checkpoint.load(tmp_path / f"{name}.pth")
+        assert "docs/your_data.md" in str(error.value)
+        assert "weights_only" not in str(error.value)
     assert not hit.exists()
+    for content in (b"a text, and no weights\n" * 40, b"PK\3\4 not whole", b"\x80\2 not whole"):
+        (tmp_path / "text.pth").write_bytes(content)
+        with pytest.raises(checkpoint.CheckpointError, match=r"text\.pth: damaged, or no") as error:
+            checkpoint.load(tmp_path / "text.pth")
+        assert str(error.value).isprintable()
 
 
 def test_packed_checkpoint_that_unpacks_to_much_more_is_refused(tmp_path):

@@ -42,8 +42,8 @@ def test_loaded_row_knows_its_classes_and_its_own_test_and_the_file_alone_its_tr
     network, alone = r2plus1d.load(CUSTOM), r2plus1d.load(WEIGHTS)
     assert network.classes == alone.classes == paths.labels("motion").read_text().splitlines()
     assert network.family == FAMILIES["mmaction"]
-    assert network.view == View(frames=8, frame_interval=8, resize=28, crop=28, clips=1, crops=1)
-    assert alone.view == View(frames=8, frame_interval=8, resize=32, crop=28, clips=10, crops=1)
+    assert network.view == View(frames=8, frame_interval=8, resize=28, crop=28, clips=1, crops=1, stored=40)
+    assert alone.view == View(frames=8, frame_interval=8, resize=32, crop=28, clips=10, crops=1, stored=40)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_unknown_row_is_answered_with_the_known_ones_in_one_line(finished, monke
     monkeypatch.chdir(finished.folder)
     with pytest.raises(CheckpointError) as error:
         r2plus1d.load("costum")
-    assert str(error.value) == f"'costum' is no trained row below {finished.folder / 'models'}; there are {CUSTOM}"
+    assert str(error.value) == f"'costum' is no trained row below {finished.folder / 'models'}; did you mean 'custom'?"
     assert isinstance(error.value, UserError)
 
 

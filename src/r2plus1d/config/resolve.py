@@ -159,7 +159,7 @@ def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
     return found
 
 
-# What changes no features, so that it does not make them anew.
+# What changes no features, so that they are not made again for it.
 NEUTRAL = {
     "config_gpus": 1,
     "accumulate": 1,
@@ -374,9 +374,9 @@ def _network(where: str, own: Mapping, model: ModelConfig, scale: Scale, origin:
         chosen = own.get("depth")  # a depth that a row asks for is meant as it is
         depth = chosen if chosen is not None else scale.depth or model.depth
         return model.model_copy(update={"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth})
+    unsaid = {"width": FULL_WIDTH, "conv": "r2plus1d"}  # what params.yaml says of a row that asks for nothing else
     for key in ("depth", "conv", "width", "family"):
-        full = FULL_WIDTH if key == "width" else None  # what params.yaml says of a row at any scale
-        if own.get(key) not in (None, full, origin.network[key]):
+        if own.get(key) not in (None, unsaid.get(key), origin.network[key]):
             raise ConfigError(
                 f"{where}.{key} is {short(own[key])}: the weights of {origin.source} are of a network with {key} "
                 f"{origin.network[key]}; leave it as it is there, or take other weights"

@@ -43,7 +43,7 @@ def edited(values: Any) -> str:
 def _editor() -> YAML:
     editor = YAML()
     editor.indent(mapping=2, sequence=4, offset=2)
-    editor.width = 4096  # no line is broken anew
+    editor.width = 4096  # no line is broken
     editor.preserve_quotes = True
     editor.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     return editor

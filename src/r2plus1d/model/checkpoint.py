@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import pickle
+import re
 import reprlib
 import zipfile
 from collections.abc import Iterator
@@ -230,7 +231,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _header(path: Path) -> str | None:
-    """What `save` wrote beside the weights; None of other files."""
+    """What `save` wrote with the weights; None of other files."""
     if not _is_safetensors(path):
         return None
     with safe_open(path, "pt") as file:
@@ -254,9 +255,12 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted is None:
+            raise CheckpointError(f"{path}: damaged, or no file of weights; fetch or save it once more") from error
         raise CheckpointError(
-            f"{path}: refused, because it is no pickle of weights and plain values; unpickling anything else can run "
-            f"code. Re-save it as {{'state_dict': ...}} where you trust it ({_first_line(error)})"
+            f"{path}: refused, because it holds more than weights and plain values ({wanted[1]}), which can run code. "
+            "Where you trust it, save its weights alone: docs/your_data.md says how"
         ) from error
     except CheckpointError:
         raise

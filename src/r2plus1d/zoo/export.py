@@ -113,7 +113,7 @@ def export(network: Recognizer, kind: str, out: Path, clips: np.ndarray) -> floa
             write(whole, torch.from_numpy(clips), file, described(network))
             run = opened(file)
         except ImportError as error:
-            raise ExportError(f"{one_line(error)}: install the extra, pip install 'r2plus1d[onnx]'") from error
+            raise ExportError(f"{one_line(error)}: install the extra, pip install -e '.[onnx]'") from error
         found = [run(clips), np.concatenate([run(clip[None]) for clip in clips])]
         worst = max(float(np.abs(one - expected).max()) for one in found)
         if not worst <= ALLOWED:

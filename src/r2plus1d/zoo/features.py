@@ -141,7 +141,7 @@ def train_last_layer(
     network = starting_network(config, classes, say).eval()
     if found.of != fingerprint(network):
         raise FeaturesError(
-            f"the features of {config.row} are of other weights than {config.init} has now; compute them anew: "
+            f"the features of {config.row} are of other weights than {config.init} has now; compute them again: "
             f"R2PLUS1D_AGAIN=1 dvc repro --force --single-item features@{config.row}"
         )
     x, mean, std = _scaled(found.train.flatten(0, 1).double())

@@ -1,5 +1,6 @@
 """Trained networks by name, file or address: to start a training from, to test as they are, and for programs."""
 
+import difflib
 import reprlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -124,7 +125,10 @@ def _trained(row: str) -> Recognizer:
     file = paths.weights(row)
     if not file.is_file():
         known = sorted(found.parent.name for found in file.parents[1].glob(f"*/{file.name}"))
-        hint = f"there are {', '.join(known)}" if known else "`dvc repro` trains the rows"
+        if close := difflib.get_close_matches(row, [*known, *NAMES], n=1):
+            hint = f"did you mean {close[0]!r}?"
+        else:
+            hint = f"there are {', '.join(known)}" if known else "`dvc repro` trains the rows"
         raise CheckpointError(f"{row!r} is no trained row below {file.parents[1].absolute()}; {hint}")
     network = checkpoint.restore(file)
     if paths.row_config(row, "test").is_file():  # the row's own protocol; without it, the view in the file
