@@ -5,43 +5,37 @@ machines work is not in it, because that changes none of them. Each stage of a r
 nothing runs again for a value that it does not read.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import ValidationError
-
 from r2plus1d.config.files import machine
+from r2plus1d.config.layers import both, layer, merge, scaled
 from r2plus1d.config.messages import check_keys, check_mapping, check_name, nearest, short
-from r2plus1d.config.origins import FULL_WIDTH, PUBLISHED_CLIPS, ROW, Origin, is_path, origin
+from r2plus1d.config.origins import is_path
+from r2plus1d.config.rows import FULL_SIZE, WEIGHTS, Rows
 from r2plus1d.config.schema import (
     CUSTOM,
     ROW_FILES,
     BenchmarkConfig,
     BenchmarkedRow,
-    ClipConfig,
     DataConfig,
     FeaturesConfig,
-    FinetuneConfig,
     FolderSource,
     FramesConfig,
     KineticsSource,
     Limit,
     ListsSource,
-    ModelConfig,
     MotionSource,
     OfficialSource,
     RowConfig,
     Runtime,
     Scale,
     Section,
-    TestConfig,
     TrainConfig,
 )
-from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 
 SECTIONS = {  # what a dataset may say of each; the section of that name has the last word
@@ -50,7 +44,6 @@ SECTIONS = {  # what a dataset may say of each; the section of that name has the
     "train": list(TrainConfig.model_fields),
     "benchmark": list(BenchmarkConfig.model_fields),
 }
-SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
 SOURCES: dict[str, type[Section]] = {
     "motion": MotionSource,
     "folder": FolderSource,
@@ -61,12 +54,9 @@ SOURCES: dict[str, type[Section]] = {
 }
 
 
-Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and the values given there
 ROW_SECTIONS = ("model", "train", "test", "benchmark")
 SHARED_SECTIONS = ("runtime", "machine", "scale", "limit")
-WEIGHTS = ("init", "checkpoint")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-AUTO = "auto"
 MODEL = "model"  # what the row `custom` says of itself: that the sections above describe it
 
 
@@ -126,16 +116,16 @@ def resolve(
         raise ConfigError(f"dataset is {short(chosen)}: " + nearest(chosen, params["datasets"], "entry"))
     check_keys("recipe", params["recipe"], ROW_SECTIONS)
     machine(params)
-    limit = _merge(Limit, [("limit", params["limit"])])
+    limit = merge(Limit, [("limit", params["limit"])])
     sources = {name: _source(f"datasets.{name}", entry, limit) for name, entry in params["datasets"].items()}
     dataset, source = params["datasets"][chosen], sources[chosen]
-    runtime = _merge(Runtime, [_layer(ANY_MACHINE), *_both(params, "runtime")], nullable=("threads",))
+    runtime = merge(Runtime, [layer(ANY_MACHINE), *both(params, "runtime")], nullable=("threads",))
     shared: dict[str, Any] = {"dataset": chosen, "seed": seed, **_in_place(chosen, source, dataset.get("path"))}
     shared["runtime"] = runtime
-    rows = _Rows(params, shared, published, files)
+    rows = Rows(params, shared, published, files)
     if isinstance(source, MotionSource):
-        scale = _merge(Scale, [_layer(FULL_SIZE), *_both(params, "scale")], nullable=("depth",))
-        pixels = 2 * _scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
+        scale = merge(Scale, [layer(FULL_SIZE), *both(params, "scale")], nullable=("depth",))
+        pixels = 2 * scaled(source.short_side // 2, scale.resolution, "short_side")  # even, as the codec needs it
         source = source.model_copy(update={"short_side": pixels})
     if limit != Limit(splits=["train", "val"]) and not hasattr(source, "limit"):
         raise ConfigError(f"limit: dataset {chosen} is not downloaded; it is taken whole, so leave `limit` as it was")
@@ -188,18 +178,7 @@ def _features(row: BenchmarkedRow) -> FeaturesConfig:
     )
 
 
-FULL_SIZE = {"resolution": 1.0, "width": 1.0}
 ANY_MACHINE = {"device": "auto", "gpus": 1, "lowered": "auto"}
-
-
-def _layer(defaults: Mapping[str, Any]) -> Layer:
-    return "params.yaml", defaults
-
-
-def _both(params: Mapping[str, Any], section: str) -> list[Layer]:
-    """What the dataset in use says of a section, and what the section itself says, which has the last word."""
-    name = params["dataset"]
-    return [(f"datasets.{name}.{section}", params["datasets"][name].get(section, {})), (section, params[section])]
 
 
 def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | float | None]:
@@ -216,172 +195,6 @@ def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | f
     if isinstance(source, KineticsSource | OfficialSource):
         return {"in_place": f"{path or 'downloads/' + name}/videos", "loose_frames": None}
     return {"in_place": None, "loose_frames": None}
-
-
-class _Rows(dict[str, BenchmarkedRow]):
-    """Each row's configuration, made when it is asked for: a row may start from another one."""
-
-    def __init__(self, params: Mapping, shared: dict, published: Mapping[str, str], files: Mapping[str, Mapping]):
-        super().__init__()
-        self.params, self.shared, self.published, self.files = params, shared, published, files
-        self.asking: list[str] = []  # the rows that are being made
-
-    def __missing__(self, name: str) -> BenchmarkedRow:
-        self.asking.append(name)
-        self[name] = self._row(name)
-        self.asking.pop()
-        return self[name]
-
-    def _row(self, name: str) -> BenchmarkedRow:
-        params, chosen = self.params, self.shared["dataset"]
-        dataset = params["datasets"][chosen]
-        where = "model" if name == CUSTOM else f"zoo.{name}"
-        own = params["model"] if name == CUSTOM else params["zoo"][name]
-        check_mapping(where, own)
-        optional = (*ModelConfig.model_fields, "frame_rate", *WEIGHTS)
-        optional += () if name == CUSTOM else ("videos_per_gpu",)
-        check_keys(where, own, (*ClipConfig.model_fields, *optional), optional=() if name == CUSTOM else optional)
-        model = _merge(ModelConfig, [("recipe.model", params["recipe"]["model"]), (where, _only(own, ModelConfig))])
-        clip = _only(own, ClipConfig)
-        given = self._origin(where, own, model, clip)
-        start = given.get("init")
-        origin = start or given.get("checkpoint")
-        kind = origin.network["family"] if origin is not None and origin.network else model.family
-        family = self._family(kind)
-        if clip["frame_interval"] is None and isinstance(clip["frames"], int) and clip["frames"] > 0:
-            clip["frame_interval"] = family["frame_interval"] or max(1, SPAN // clip["frames"])
-        if clip.get("frame_rate") is None:
-            clip["frame_rate"] = family["frame_rate"] or "all"
-        unscaled = _merge(ClipConfig, [(where, clip)])
-        scale = self._scale(origin)
-
-        layers = {key: [(f"recipe.{key}", params["recipe"][key])] for key in ("train", "test", "benchmark")}
-        for key, known in layers.items():
-            known.append((f"families.{kind}.{key}", family[key]))
-        of_dataset = {key: (f"datasets.{chosen}.{key}", dataset.get(key, {})) for key in ("train", "benchmark")}
-        if name != CUSTOM:
-            layers["train"].append((where, _only(own, TrainConfig)))
-        layers["train"].append(of_dataset["train"])
-        layers["benchmark"].append(of_dataset["benchmark"])
-        if start is not None:
-            scratch, (place, values) = layers["train"], of_dataset["train"]
-            if start.full_width:  # the dataset's rate is that of its small network
-                scratch = [*scratch[:-1], (place, {**values, "lr": None})]
-            layers["train"].append(("finetune", self._finetuned(scratch)))
-        if name == CUSTOM:
-            for key, known in layers.items():
-                known.append((key, params[key]))
-        pixels = {"short_side": _scaled(unscaled.short_side, scale.resolution, f"{where}.short_side")}
-        train = _shrink(_merge(TrainConfig, self._accumulated(layers["train"])), scale)
-        if train.freeze == "all" and origin is None:
-            raise ConfigError(f"{where}.init is null and train.freeze is all: give weights, or freeze less")
-        return BenchmarkedRow(
-            row=name,
-            **self.shared,
-            scale=scale,
-            model=_network(where, own, model, scale, origin),
-            clip=unscaled.model_copy(update=pixels),
-            resolution=f"{unscaled.short_side}p",
-            checkpoint=given["checkpoint"].source if "checkpoint" in given else None,
-            init=start.source if start is not None else None,
-            train=train,
-            test=self._views(name, _merge(TestConfig, layers["test"]), train, scale),
-            benchmark=_merge(BenchmarkConfig, layers["benchmark"]),
-        )
-
-    def _origin(self, where: str, own: Mapping, model: ModelConfig, clip: Mapping) -> dict[str, Origin]:
-        """Of `init` and `checkpoint`, the one that the row gives."""
-        found = {}
-        for key in WEIGHTS:
-            value = own.get(key)
-            if value is None:
-                continue
-            if not isinstance(value, str):
-                raise ConfigError(f"{where}.{key} is {short(value)}: expected a name, a path or an https address")
-            try:
-                found[key] = self._named(value, model.conv, clip)
-            except ConfigError as error:
-                raise ConfigError(f"{where}.{key} is {short(value)}: {error}") from error
-        if len(found) > 1:
-            raise ConfigError(f"{where}: init trains on and checkpoint tests as it is: give one of them")
-        return found
-
-    def _named(self, value: str, conv: str, clip: Mapping) -> Origin:
-        if value.startswith(ROW):
-            other = value.removeprefix(ROW)
-            if other not in self.params["zoo"]:
-                raise ConfigError(nearest(other, self.params["zoo"], "row"))
-            if other in self.asking:
-                raise ConfigError(f"rows cannot start from each other: {' -> '.join([*self.asking, other])}")
-            return Origin(paths.weights(other).as_posix(), self[other].model.model_dump())
-        published = {
-            PUBLISHED_CLIPS[name]: address for name, address in self.published.items() if name in PUBLISHED_CLIPS
-        }
-        count = clip["frames"] if isinstance(clip["frames"], int) and clip["frames"] > 0 else 8
-        interval = clip["frame_interval"] if isinstance(clip["frame_interval"], int) else max(1, SPAN // count)
-        return origin(value, conv, (count, interval), published, self.published.get(self.asking[-1]), self.files)
-
-    def _family(self, name: str) -> dict[str, Any]:
-        """What params.yaml says of a family."""
-        found, place = self.params["families"].get(name, {}), f"families.{name}"
-        check_mapping(place, found)
-        known: dict[str, Any] = {"frame_interval": None, "frame_rate": None, "train": {}, "test": {}, "benchmark": {}}
-        check_keys(place, found, known, complete=False)
-        return known | found
-
-    def _scale(self, origin: Origin | None) -> Scale:
-        """Weights of a network at full size are for frames at full size, whatever the dataset is scaled down to."""
-        section, own = _both(self.params, "scale")
-        if origin is not None and origin.full_width:
-            for key, same in (("width", 1.0), ("depth", origin.network and origin.network["depth"])):
-                if own[1].get(key) not in (None, same):
-                    raise ConfigError(f"scale.{key} is {short(own[1][key])}: {origin.source} decides the network")
-            return _merge(Scale, [_layer(FULL_SIZE), own], nullable=("depth",))
-        return _merge(Scale, [_layer(FULL_SIZE), section, own], nullable=("depth",))
-
-    def _views(self, name: str, test: TestConfig, train: TrainConfig, scale: Scale) -> TestConfig:
-        """Scaled down, a network is tested at the size that it is trained at: of a few pixels more its layers would see
-        other sizes. At full size, and where the user says otherwise, as the recipe says."""
-        said = name == CUSTOM and any(self.params["test"].get(key) is not None for key in ("resize", "crop"))
-        if scale.resolution == 1 or said:
-            return _shrink(test, scale)
-        return test.model_copy(update={"resize": train.crop, "crop": train.crop})
-
-    def _finetuned(self, scratch: list[Layer]) -> dict[str, Any]:
-        """Training values of a row that starts from weights."""
-        finetune = _merge(FinetuneConfig, [("finetune", self.params["finetune"])]).model_dump()
-        said = self.params["train"].get("epochs") if self.asking[-1] == CUSTOM else None
-        if isinstance(said, int) and said > 0:
-            finetune["warmup_epochs"] = min(finetune["warmup_epochs"], said - 1)
-        return {"lr": _merge(TrainConfig, self._accumulated(scratch)).lr * finetune.pop("rate"), **finetune}
-
-    def _accumulated(self, layers: list[Layer]) -> list[Layer]:
-        """`accumulate: auto` as a number: with fewer GPUs than the published configurations are for, an update is made
-        from as many parts as it takes for their number of videos, or next to it."""
-        last: dict[str, Any] = {}
-        for _, layer in layers:
-            if isinstance(layer, Mapping):
-                last |= {key: layer[key] for key in ("accumulate", "config_gpus") if layer.get(key) is not None}
-        if last.get("accumulate") != AUTO or not isinstance(last.get("config_gpus"), int):
-            return layers
-        parts = max(1, math.floor(last["config_gpus"] / self.shared["runtime"].gpus + 0.5))
-        return [*layers, ("train", {"accumulate": parts})]
-
-
-def _network(where: str, own: Mapping, model: ModelConfig, scale: Scale, origin: Origin | None) -> ModelConfig:
-    """The row's network: that of its weights; else as the row says, scaled."""
-    if origin is None or origin.network is None:
-        chosen = own.get("depth")  # a depth that a row asks for is meant as it is
-        depth = chosen if chosen is not None else scale.depth or model.depth
-        return model.model_copy(update={"width": _scaled(model.width, scale.width, f"{where}.width"), "depth": depth})
-    unsaid = {"width": FULL_WIDTH, "conv": "r2plus1d"}  # what params.yaml says of a row that asks for nothing else
-    for key in ("depth", "conv", "width", "family"):
-        if own.get(key) not in (None, unsaid.get(key), origin.network[key]):
-            raise ConfigError(
-                f"{where}.{key} is {short(own[key])}: the weights of {origin.source} are of a network with {key} "
-                f"{origin.network[key]}; leave it as it is there, or take other weights"
-            )
-    return ModelConfig.model_validate(dict(origin.network))
 
 
 def _source(where: str, entry: Any, limit: Limit) -> Any:
@@ -403,47 +216,4 @@ def _source(where: str, entry: Any, limit: Limit) -> Any:
         if "limit" in values:
             raise ConfigError(f"{where}.source.limit: a limit stands once, in the section `limit`")
         values["limit"] = limit.model_dump()
-    return _merge(section, [(f"{where}.source", values)])
-
-
-def _merge(section: type[Section], layers: list[Layer], nullable: Iterable[str] = ()) -> Any:
-    """One validated section from values of rising priority, where null means inherited."""
-    values, origin = dict.fromkeys(nullable), {}
-    for where, layer in layers:
-        check_mapping(where, layer)
-        check_keys(where, layer, section.model_fields, complete=False)
-        for key, value in layer.items():
-            if value is not None:
-                values[key], origin[key] = value, where
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            raise ConfigError(f"{layers[-1][0]}: {first['msg'].removeprefix('Value error, ')}") from error
-        key = str(first["loc"][0])
-        if first["type"] == "missing":
-            raise ConfigError(f"{layers[-1][0]}.{key} is missing; give it a value in params.yaml") from error
-        raise ConfigError(
-            f"{origin.get(key, layers[-1][0])}.{key} is {short(values.get(key))}: {first['msg'].lower()}"
-        ) from error
-
-
-def _shrink(section: Any, scale: Scale) -> Any:
-    pixels: dict[str, Any] = {"crop": _scaled(section.crop, scale.resolution, "crop")}
-    if isinstance(section.resize, list):
-        pixels["resize"] = [_scaled(side, scale.resolution, "resize") for side in section.resize]
-    else:
-        pixels["resize"] = _scaled(section.resize, scale.resolution, "resize")
-    return section.model_copy(update=pixels)
-
-
-def _scaled(value: int, factor: float, where: str) -> int:
-    scaled = math.floor(value * factor + 0.5)
-    if scaled < 1:
-        raise ConfigError(f"{where}: {value} scaled by {factor} leaves nothing; choose a larger scale")
-    return scaled
-
-
-def _only(values: Mapping, section: type[Section]) -> dict:
-    return {key: value for key, value in values.items() if key in section.model_fields}
+    return merge(section, [(f"{where}.source", values)])
