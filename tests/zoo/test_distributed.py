@@ -160,4 +160,4 @@ def test_two_processes_score_as_one_does(trained, in_one_process):
     trained.must("test", ROW)
     result = evaluation.test(single, checkpoint.restore(WEIGHTS), row.splits["val"], row.reader, 0)
     assert paths.scores(ROW).read_text() == evaluation.format_scores(result.scores)
-    assert json.loads(paths.metrics(ROW, "test.json").read_text()) == result.figures
+    assert json.loads(paths.metrics(ROW, "test.json").read_text()) == {**result.figures, "split": "val"}
