@@ -10,11 +10,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from r2plus1d.config import resolve
 from r2plus1d.results import page, summary
-from r2plus1d.system import paths
-from tests.support.figures import COVERAGE, row_figures
-from tests.support.project import ROOT
+from tests.support.figures import COVERAGE
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Appended to a copy of the page: what a person would miss stands in the title, which the browser prints.
@@ -32,16 +29,6 @@ window.addEventListener("load", () => {
   document.title = "checked: " + JSON.stringify([document.images.length, faults]);
 });
 </script>"""
-
-
-@pytest.fixture
-def rows(params) -> list:
-    return [row_figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
-
-
-@pytest.fixture(scope="module")
-def published() -> dict:
-    return json.loads((ROOT / paths.PUBLISHED).read_text())
 
 
 @pytest.fixture

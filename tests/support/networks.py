@@ -13,6 +13,14 @@ def trained_a_little(**arguments):
     return as_trained(model, statistics=False)
 
 
+def tiny_network(classes, view):
+    """A small network of torchvision's family that knows its classes and its view."""
+    torch.manual_seed(0)
+    network = as_trained(build(depth=10, width=4, num_classes=len(classes), family="torchvision")).eval()
+    network.classes, network.view = classes, view
+    return network
+
+
 def as_trained(model, statistics=True):
     """In eval mode, with batch norms' scales, and statistics, other than 0 and 1, as weights that were trained have."""
     for module in model.modules():

@@ -14,10 +14,9 @@ from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.model import checkpoint
 from r2plus1d.model.families import View
-from r2plus1d.model.network import build
 from r2plus1d.video import views
 from r2plus1d.zoo import export
-from tests.support.networks import as_trained
+from tests.support.networks import tiny_network
 
 VIEW = View(frames=4, frame_interval=2, resize=36, crop=32, clips=3, crops=1, frame_rate=15.0)
 CLASSES = ["naïve", "pull ups", "$1"]
@@ -25,10 +24,7 @@ CLASSES = ["naïve", "pull ups", "$1"]
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    network = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision")).eval()
-    network.classes, network.view = CLASSES, VIEW
-    return network
+    return tiny_network(CLASSES, VIEW)
 
 
 @pytest.fixture(scope="module")

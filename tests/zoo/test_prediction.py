@@ -23,7 +23,6 @@ from r2plus1d.datasets.encode import write_h264
 from r2plus1d.model import checkpoint
 from r2plus1d.model.families import View
 from r2plus1d.model.lowered import for_inference
-from r2plus1d.model.network import build
 from r2plus1d.results import predicted
 from r2plus1d.video import extraction, views
 from r2plus1d.video.decoding import VideoError, VideoReader, decode
@@ -31,7 +30,7 @@ from r2plus1d.video.groups import Listed, Machines
 from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views
-from tests.support.networks import as_trained
+from tests.support.networks import tiny_network
 from tests.support.project import ROOT
 
 CPU = torch.device("cpu")
@@ -42,10 +41,7 @@ ODD = "vidéo [1] 'x' $HOME #1"  # a name
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(0)
-    network = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision")).eval()
-    network.classes, network.view = CLASSES, VIEW
-    return network
+    return tiny_network(CLASSES, VIEW)
 
 
 @pytest.fixture(scope="module")
