@@ -35,7 +35,9 @@ def make(row: Row) -> None:
         model, log = features.train_last_layer(config, found, row.splits, row.classes, say)
         lines = [format_entry(entry, features.STEPS) for entry in log.entries]
     elif config.checkpoint is None:
-        model, log = Training(config, row.splits, row.reader, row.classes, work, row.workers, say).run()
+        model, log = Training(
+            config, row.splits, row.reader, row.classes, work, row.workers, say, row.machine.live
+        ).run()
         iterations = -(-len(row.splits["train"]) // config.videos_per_step)
         lines = [format_entry(entry, iterations) for entry in log.entries]
     else:

@@ -177,7 +177,7 @@ def test_limit_of_a_dataset_that_is_not_in_use_is_refused(params):
 
 def test_other_number_of_test_clips_makes_dvc_test_the_row_and_report_it_alone(own):
     change(own, "test.clips", 2)
-    assert ran(dvc(own, "repro")) == ["resolve", "test@custom", "report"]
+    assert ran(dvc(own, "repro")) == ["resolve", "test@custom", "card@custom", "report"]
 
 
 def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):

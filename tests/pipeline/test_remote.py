@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from huggingface_hub import ModelCard
 
 from r2plus1d.system import paths
 from r2plus1d.system.files import sha256
+from r2plus1d.zoo import weights
 from tests.support.commands import clone_of, commit_all, copy_of, dvc, git, ran
 from tests.support.project import Project
 
@@ -35,7 +37,7 @@ def left_here(name: str) -> bool:
 def test_all_but_videos_and_frames_is_pushed(pushed):
     stored = {sha256(file) for file in (pushed.folder.parent / "store").rglob("*") if file.is_file()}
     made = pushed.results()
-    outside_git = {name for name in made if not name.startswith("metrics/")}
+    outside_git = {name for name in made if not name.startswith("metrics/") and not name.endswith("/README.md")}
     assert {name for name in outside_git if made[name] not in stored} == {name for name in made if left_here(name)}
 
 
@@ -58,12 +60,25 @@ def test_plain_pull_brings_the_same_and_names_what_stays_away(clone, pushed):
     assert clone.results() == {name: digest for name, digest in pushed.results().items() if not left_here(name)}
 
 
+def test_published_row_is_fetched_by_its_name_and_used_alone(clone, tmp_path):
+    git(clone, "tag", "--annotate", "--message", "the first", "custom@v1.0.0")  # as `gto register custom` does
+    (tmp_path / "elsewhere").mkdir()
+    dvc(Project.at(tmp_path / "elsewhere"), "artifacts", "get", str(clone.folder), "custom", "--out", "given")
+    given = tmp_path / "elsewhere" / "given"
+    assert {file.name for file in given.iterdir()} == {"README.md", "model.safetensors", "train.log", "train.log.json"}
+    card = ModelCard.load(given / "README.md")
+    assert sha256(given / "model.safetensors") in card.text
+    network = weights.load(str(given / "model.safetensors"))
+    assert network.classes
+
+
 @pytest.mark.slow
 def test_change_after_a_pull_runs_what_it_asks_for_and_what_was_not_pulled(clone, pushed):
     dvc(clone, "pull", "--allow-missing")
     params = clone.folder / "params.yaml"
     params.write_text(params.read_text().replace("clips: null", "clips: 2", 1))
-    assert ran(dvc(clone, "repro")) == ["resolve", "download", "extract_frames@custom", "test@custom", "report"]
+    made = ["resolve", "download", "extract_frames@custom", "test@custom", "card@custom", "report"]
+    assert ran(dvc(clone, "repro")) == made
     kept = [name for name in pushed.results() if name.startswith(("data/", "models/"))]
     assert {name: clone.results()[name] for name in kept} == {name: pushed.results()[name] for name in kept}
 

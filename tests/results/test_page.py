@@ -95,6 +95,14 @@ def test_page_shows_tables_classes_and_mistakes_as_text(html):
     assert 'taken for <span class="wrong">a &lt;b&gt; &amp; c</span> with 80.0%' in html
 
 
+def test_page_says_what_made_the_weights(rows, published, html):
+    assert html.count("<td><code>0123456789ab</code></td>") == len(rows)
+    assert html.count("<td><code>fedcba987654</code></td>") == len(rows)
+    unknown = [dataclasses.replace(row, record={}) for row in rows]
+    names = summary.short_names([row.config for row in rows], published)
+    assert page.page(unknown, names, published, COVERAGE).count("<td>unknown</td>") == len(rows)
+
+
 def test_row_of_many_classes_lists_its_worst(rows, published):
     classes = pd.DataFrame(
         [[f"class {n}", 2, 50.0, 50.0, n / 4, ""] for n in range(400)],

@@ -7,8 +7,10 @@ import matplotlib.image
 import pytest
 
 from r2plus1d.config import resolve
-from r2plus1d.results import markdown, plots, report, summary
+from r2plus1d.config.schema import CUSTOM
+from r2plus1d.results import markdown, plots, report, summary, tried
 from r2plus1d.system import paths
+from r2plus1d.system.files import write_text
 from tests.support.figures import COVERAGE
 from tests.support.project import ROOT
 
@@ -58,6 +60,27 @@ def test_table_measured_on_test_videos_says_so_and_warns_of_recordings_in_two_sp
     assert details.count("| 2 of 90 |") == len(rows)
     plain = report.measured_table(rows, names, {**COVERAGE, "test": coverage["test"]})
     assert "recording" not in plain
+
+
+def test_ways_of_training_on_the_same_videos_stand_side_by_side(rows, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = rows[-1].config.model_copy(update={"dataset": "folder"})
+    write_text(paths.lists("folder") / "list.txt", "one")
+    assert tried.table("folder") is None
+    for number, (init, freeze) in enumerate(((None, 0), ("torchvision", "all"), ("torchvision", 4))):
+        train = config.train.model_copy(update={"freeze": freeze})
+        write_text(paths.row_config(CUSTOM, "test"), str(number))
+        for _ in range(2):  # the same again is no other way
+            tried.note(dataclasses.replace(rows[-1], config=config.model_copy(update={"init": init, "train": train})))
+    table = tried.table("folder")
+    assert [line.split(" | ")[:2] for line in table.splitlines()[2:]] == [
+        ["| from scratch", "nothing"],
+        ["| last layer", "torchvision"],
+        ["| fine-tuned, 4 of 5 stages frozen", "torchvision"],
+    ]
+    assert report.measured_table(rows, names, COVERAGE, table).endswith(table)
+    write_text(paths.lists("folder") / "list.txt", "other videos")
+    assert tried.table("folder") is None
 
 
 def test_details_name_the_entry_of_the_parameters_what_the_row_costs_and_the_coverage(rows, names):

@@ -65,7 +65,8 @@ def test_same_again_is_identical(verified):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Not verified: 1 uncommitted changes (params.yaml)" in done.stdout
     assert "Running stage 'download'" in done.stdout
-    assert f"| models/{ROW} | identical |" in done.stdout
+    assert f"| models/{ROW}/model.safetensors | identical |" in done.stdout
+    assert f"| models/{ROW}/README.md | identical |" in done.stdout
     assert f"| {TEST} static.top1 | identical |" in done.stdout
     assert f"| {BENCHMARK} videos_per_second | not comparable |" in done.stdout
     assert f"| {BENCHMARK} macs | identical |" in done.stdout
@@ -88,13 +89,13 @@ def test_clone_that_nobody_asked_for_is_removed(verify, tmp_path):
 
 def test_other_output_than_the_committed_one_is_found(verify, tmp_path, capsys):
     outs = yaml.safe_load(Path("dvc.lock").read_text())["stages"][f"train@{ROW}"]["outs"]
-    (real,) = (out["md5"] for out in outs if out["path"] == f"models/{ROW}")
+    (real,) = (out["md5"] for out in outs if out["path"] == f"models/{ROW}/model.safetensors")
     spoiled = f"0123456789abcdef0123456789abcdef{real[32:]}"
     commit("dvc.lock", real, spoiled)
     with pytest.raises(verify.VerificationError, match="differs from what is committed"):
         verify.verify(ROW)
     said = capsys.readouterr().out
-    assert f"| models/{ROW} | DIFFERENT | {spoiled} | {real} |" in said
+    assert f"| models/{ROW}/model.safetensors | DIFFERENT | {spoiled} | {real} |" in said
     assert "1 DIFFERENT" in said
     assert len(clones(tmp_path)) == 1
 

@@ -48,4 +48,9 @@ def row_figures(row: TestedRow, top1: float) -> RowFigures:
                 "jpeg": base64.b64encode(picture).decode(),
             }
         ],
+        record={
+            "commit": {"id": "0123456789abcdef", "changed": [], "package": "src/r2plus1d"},
+            "inputs": {"data/motion/manifest.csv": "fedcba9876543210"},
+            "libraries": {"torch": "2"},
+        },
     )

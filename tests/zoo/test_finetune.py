@@ -53,7 +53,7 @@ def test_folder_without_labels_is_answered_with_the_layout_and_changes_nothing(h
     before = (here / paths.PARAMS).read_bytes()
     mine = videos(tmp_path / "mine") / "falling"
     with pytest.raises(
-        DataError, match=r"videos of 0 classes .*Expected: .*/falling/CLASS/VIDEO\.mp4, or .*/train/CLASS"
+        DataError, match=r"videos of 0 classes .*That is .*/falling/CLASS/VIDEO\.mp4, or .*/train/CLASS"
     ):
         finetune.finetune(mine, "none", [])
     with pytest.raises(DataError, match="rename the folder"):
@@ -177,6 +177,10 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(t
     scratch = r2plus1d(project, "finetune", command[1], "--init", "none")
     assert scratch.returncode == 0, scratch.stderr + scratch.stdout
     assert [line.split(" | ")[0] for line in scratch.stdout.splitlines()[-2:]] == ["| last layer", "| from scratch"]
+    table = "\n".join(scratch.stdout.splitlines()[-4:])
+    assert table in (project.folder / "README.md").read_text()
+    page = (project.folder / paths.REPORT / "index.html").read_text()
+    assert page.count("<td>last layer</td>") == page.count("<td>from scratch</td>") == 1
 
 
 @pytest.mark.slow

@@ -128,6 +128,7 @@ class Machine(Section):
     workers: Annotated[int, Field(ge=0)] | Literal["auto"]
     scheduler: Annotated[str, Field(pattern=r"^[a-z]+://[^\s/]+:[0-9]+$")] | None
     connections: Annotated[int, Field(ge=1, le=16)]
+    live: Literal["dvclive", "tensorboard", "none"]
 
     @property
     def readers(self) -> int | None:
@@ -140,6 +141,7 @@ class Machine(Section):
             "workers": "a number of processes, 0 or more, or auto",
             "scheduler": "an address such as tcp://host:8786, or null",
             "connections": "a number from 1 to 16",
+            "live": "dvclive, tensorboard or none",
         }[key]
 
 

@@ -11,13 +11,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from r2plus1d.results import plots, report
+from r2plus1d.results.markdown import markdown_table
 from r2plus1d.results.report import RowFigures
+from r2plus1d.system.paths import manifest
 
 MOST_CLASSES = 50  # of a row that are listed: those of lowest F1
 MATRIX = 30  # classes, up to which the confusion is shown
 
 
-def page(rows: Sequence[RowFigures], names: Mapping[str, str], published: dict, coverage: dict) -> str:
+def page(
+    rows: Sequence[RowFigures], names: Mapping[str, str], published: dict, coverage: dict, tried: str | None = None
+) -> str:
     """HTML: the tables and curves, and each row's classes, confusion and mistakes; same bytes for the same figures."""
     measured, told = report.measured_table(rows, names, coverage).split("\n\n", 1)
     table, told = told.rsplit("\n\n", 1)
@@ -30,13 +34,28 @@ def page(rows: Sequence[RowFigures], names: Mapping[str, str], published: dict, 
         head=_text(measured),
         measured=_rendered(table),
         told=_text(told),
+        tried=tried and _rendered(tried),
         top1=_drawn(plots.top1_figure(rows, coverage), "top1", "Top-1 of every row as bars"),
         curves=_drawn(plots.curves_figure(rows), "curves", "Training curves"),
         rows=[_of_row(row, names[row.config.row]) for row in rows],
         published=_rendered(report.published_table(published)),
         details=_rendered(details),
         made=_text(made),
+        origins=_rendered(_origins(rows, names)),
     )
+
+
+def _origins(rows: Sequence[RowFigures], names: Mapping[str, str]) -> str:
+    """What made the weights of each row: the commit, the data by its manifest, and the versions."""
+    cells = []
+    for row in rows:
+        commit, inputs = row.record.get("commit"), row.record.get("inputs", {})
+        changed = f", with changes in {len(commit['changed'])} files" if commit and commit["changed"] else ""
+        code = f"`{commit['id'][:12]}`{changed}" if commit else "unknown"
+        data = f"`{inputs.get(manifest(row.config.dataset).as_posix(), 'unknown')[:12]}`"
+        versions = ", ".join(f"{name} {version}" for name, version in row.record.get("libraries", {}).items())
+        cells.append((names[row.config.row], code, data, row.config.seed, versions))
+    return markdown_table(("row", "commit", "data", "seed", "versions"), cells)
 
 
 def _of_row(row: RowFigures, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import read_json, sha256
-from r2plus1d.system.records import SHARED
+from r2plus1d.system.records import SHARED, commit_text
 
 STAGES = {"features": "features", "train": "training", "test": "test", "benchmark": "benchmark"}
 
@@ -62,7 +62,7 @@ def _told(root: Path, row: str, stage: str) -> str:
 
 
 def _lines(root: Path, record: dict) -> list[str]:
-    facts = {"code": _commit_line(record["commit"]), "seed": record["seed"]}
+    facts = {"code": commit_text(record["commit"]), "seed": record["seed"]}
     if record["weights_of"]:
         facts["weights"] = f"not trained here: those of {record['weights_of']}"
     if started := record.get("started_from"):
@@ -87,14 +87,6 @@ def _lines(root: Path, record: dict) -> list[str]:
         )
         lines.append("  (without them, `dvc repro` makes both).")
     return lines
-
-
-def _commit_line(commit: dict | None) -> str:
-    if commit is None:
-        return "unknown: no git clone"
-    changed = f"with changes in {', '.join(commit['changed'])}" if commit["changed"] else "clean"
-    line = f"commit {commit['id']}, {changed}"
-    return line if commit["package"] == "src/r2plus1d" else f"{line}; the package came from {commit['package']}"
 
 
 def _state(path: Path, digest: str) -> str:

@@ -10,6 +10,7 @@ from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.paths import suspected, weights
 
+TEXTS = dict.fromkeys(("path", "actual", "predicted", "class", "taken_for"), str)  # also of a class that is called 1
 PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
 SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
@@ -28,6 +29,7 @@ class RowFigures:
     predictions: pd.DataFrame  # columns path, actual, predicted, probability and rank, one line per video
     classes: pd.DataFrame  # columns class, videos, precision, recall, f1 and taken_for
     mistakes: list[dict]  # see `zoo.mistakes`
+    record: dict  # of what made the weights: metrics/records/<row>/made_by_train.json, or empty
 
     @property
     def label(self) -> str:
@@ -65,8 +67,10 @@ def published_table(published: dict) -> str:
     return "\n".join([head, "", markdown_table(COLUMNS, rows), "", told, "", *links])
 
 
-def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict) -> str:
-    """The figures measured here, headed by dataset, scale and device."""
+def measured_table(
+    rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict, tried: str | None = None
+) -> str:
+    """The figures measured here, headed by dataset, scale and device; below them the table of what was `tried`."""
     first, cells = rows[0], []
     for row in rows:
         config, test = row.config, row.test
@@ -92,7 +96,11 @@ def measured_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverag
         f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. Static: the same clip with its "
         "middle frame repeated, what appearance alone scores."
     )
-    return "\n".join([head, "", markdown_table(columns, cells), "", told])
+    return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(tried)])
+
+
+def _beside(tried: str | None) -> list[str]:
+    return [] if tried is None else ["", "The row `custom` on the same videos, by how it was trained:", "", tried]
 
 
 def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict) -> str:

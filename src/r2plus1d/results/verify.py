@@ -35,7 +35,7 @@ def verify(row: str | None = None) -> None:
         say(f"Making commit {git('rev-parse', '--short', 'HEAD').strip()} again in {folder}")
         git("clone", "--quiet", ".", str(folder))
         (folder / LOCK).unlink()  # so that the new one names what was made, and no more
-        repro(folder, [f"test@{row}", f"benchmark@{row}"] if row else [])
+        repro(folder, [f"card@{row}", f"benchmark@{row}"] if row else [])
         made = outputs(strict_yaml.load((folder / LOCK).read_text(encoding="utf-8"))["stages"], folder)
         committed = {stage: outs for stage, outs in committed.items() if row is None or stage in made}
         readers = (lambda path: git("show", f"HEAD:{path}")), lambda path: (folder / path).read_text(encoding="utf-8")

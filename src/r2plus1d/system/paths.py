@@ -105,6 +105,11 @@ def weights(row: str) -> Path:
     return model(row) / "model.safetensors"
 
 
+def card(row: str) -> Path:
+    """The model card, beside the weights and in git."""
+    return model(row) / "README.md"
+
+
 def scores(row: str) -> Path:
     return Path("results") / row / "result.json"
 
@@ -122,6 +127,15 @@ def made_by(row: str, stage: str) -> Path:
 def timed_log(row: str) -> Path:
     """The training log with wall-clock values: no output of the pipeline, since it never repeats."""
     return Path("logs") / f"{row}.log.json"
+
+
+def live(row: str) -> Path:
+    """DVCLive's files of a training that runs. Git must not ignore them: DVC then would, too."""
+    return Path("live") / row
+
+
+def tensorboard(row: str) -> Path:
+    return Path("logs/tensorboard") / row
 
 
 def seconds(stage: str, row: str | None) -> Path:

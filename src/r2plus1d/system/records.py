@@ -101,5 +101,14 @@ def commit() -> dict | None:
     }
 
 
+def commit_text(found: dict | None) -> str:
+    """What `commit` found, in words."""
+    if found is None:
+        return "unknown: no git clone"
+    changed = f"with changes in {', '.join(found['changed'])}" if found["changed"] else "clean"
+    line = f"commit {found['id']}, {changed}"
+    return line if found["package"] == "src/r2plus1d" else f"{line}; the package came from {found['package']}"
+
+
 def _lasting(record: Any) -> Any:
     return {key: value for key, value in record.items() if key not in VARIES} if isinstance(record, dict) else None

@@ -61,15 +61,15 @@ class Measured(NamedTuple):
     looks: str  # of some frames at even distances and of the last one, one after the other: see `video.looks`
 
 
-def measured(path: Path) -> Iterator[Measured | None]:
-    """None for each frame, at the end what was found. Raises as `decode` does."""
+def measured(path: Path) -> Iterator[int | Measured]:
+    """For each frame how many the file announces (0: it does not); then what was found. Raises as `decode` does."""
     kept, times, count, convert = Spread[_Shown](), [], 0, VideoReformatter()
     with _video_errors():
         for count, shown in enumerate(_shown(path), 1):
             kept.show(count - 1, shown)
             if shown.frame.time is not None:
                 times.append(shown.frame.time)
-            yield None
+            yield shown.whole
         looks = "".join(filter(None, (look(_upright(shown, convert)) for shown in kept.kept())))
         yield Measured(count, *shown.size, _rate(times, count, shown.announced), looks)
 
@@ -93,6 +93,7 @@ class _Shown(NamedTuple):
     turns: int  # quarters, anticlockwise
     size: tuple[int, int]  # height and width of all frames of the video, upright
     announced: float  # frames a second, as the file says; 0: it does not
+    whole: int  # frames of the video, as the file says; 0: it does not
 
 
 def _shown(path: Path) -> Iterator[_Shown]:
@@ -100,6 +101,7 @@ def _shown(path: Path) -> Iterator[_Shown]:
     count, pixels, size = 0, 0, None
     with _opened(path) as (container, stream):
         announced = float(stream.average_rate or 0)
+        whole = stream.frames or round((container.duration or 0) / av.time_base * announced)
         packets = _packets_of(container, stream)
         for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
             turns = round(frame.rotation / 90) % 4
@@ -111,7 +113,7 @@ def _shown(path: Path) -> Iterator[_Shown]:
             pixels += max(frame.width * frame.height, size[0] * size[1])
             if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
                 raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
-            yield _Shown(frame, turns, size, announced)
+            yield _Shown(frame, turns, size, announced, min(max(whole, 0), MAX_FRAMES))
             count = number + 1
         if count == 0:
             raise VideoError("no frames")
@@ -242,7 +244,7 @@ def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown
             if frame.pts in shown:
                 shown.discard(frame.pts)
                 turns = round(frame.rotation / 90) % 4
-                yield _upright(_Shown(frame, turns, _turned(frame, turns), 0.0), convert)
+                yield _upright(_Shown(frame, turns, _turned(frame, turns), 0.0, 0), convert)
     if shown:
         raise _OtherwiseError
     context.flush_buffers()

@@ -36,7 +36,7 @@ SECONDS, SECONDS_A_FRAME = 60, 1  # of processor time, so other programs on the 
 SILENCE = 600  # seconds on the clock without a frame, of a process that neither works nor ends
 START = 300  # seconds on the clock for it to begin
 TRIES = 2  # the last in a fresh process: what came before, or whoever killed it by hand, decides nothing
-HEADER = struct.Struct("<cIII")  # kind, height and width of a frame, bytes of text that follow
+HEADER = struct.Struct("<cIII")  # kind, height and width of a frame (LOOKED: 0, frames announced), text that follows
 READY, FRAME, LOOKED, END, REASON, NO_MEMORY = b"R", b"F", b"L", b"E", b"V", b"M"
 LONGEST_TEXT = 2000  # bytes
 SLOTS = 8  # frames decoded ahead; sent through a pipe, one of 340 x 256 took 0.2 ms longer
@@ -73,14 +73,21 @@ def decode(path: Path) -> Iterator[np.ndarray]:
 
 def measure(path: Path) -> Measured:
     """What is found of a video that decodes whole. Raises as `decode` does."""
-    for found in _decoded(path, pixels=False):
+    for found in measuring(path):
         if isinstance(found, Measured):
             return found
     raise AssertionError(f"{path} was neither measured nor refused")
 
 
-def _decoded(path: Path, pixels: bool) -> Iterator[np.ndarray | Measured | None]:
-    """The frames; without `pixels` None for each of them, and what was measured in the end."""
+def measuring(path: Path) -> Iterator[int | Measured]:
+    """For each frame how many the file announces (0: it does not), and at the end the same as `measure`."""
+    for found in _decoded(path, pixels=False):
+        assert not isinstance(found, np.ndarray)
+        yield found
+
+
+def _decoded(path: Path, pixels: bool) -> Iterator[np.ndarray | int | Measured]:
+    """The frames; without `pixels` what `decoding.measured` gives."""
     given = 0
     for attempt in range(TRIES):
         try:
@@ -149,7 +156,7 @@ class _Process:
             raise DecoderError(f"the process that decodes videos does not start: {error}; see above") from error
         self.busy = False
 
-    def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | Measured | None]:
+    def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | int | Measured]:
         self.busy, used = True, 0
         with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
             self._questions.write(json.dumps([str(path.absolute()), pixels]).encode() + b"\n")
@@ -158,7 +165,7 @@ class _Process:
             if kind == NO_MEMORY:
                 raise _LostError(f"decoding it takes more than {MEMORY / 2**30:g} GiB of memory")
             if kind == LOOKED:
-                yield None
+                yield width
                 continue
             if kind != FRAME:
                 break
@@ -267,8 +274,8 @@ def main() -> None:
                     _slot(frames, number, *image.shape[:2])[:] = image
                     _send(answers, FRAME, *image.shape[:2])
                     number += 1
-                elif image is None:
-                    _send(answers, LOOKED)
+                elif isinstance(image, int):
+                    _send(answers, LOOKED, width=image)
                 else:
                     found = json.dumps(image)
                 budget += SECONDS_A_FRAME

@@ -61,7 +61,7 @@ def _labelled(videos: Path) -> tuple[list, list[str]]:
         found, _, classes = folder.look(videos)
     except DataError as error:
         raise DataError(
-            f"{error}. Expected: {videos}/CLASS/VIDEO.mp4, or {videos}/train/CLASS/VIDEO.mp4 and the same below val/"
+            f"{error}. That is {videos}/CLASS/VIDEO.mp4, or {videos}/train/CLASS/VIDEO.mp4 and the same below val/"
         ) from error
     return found, classes
 

@@ -8,6 +8,7 @@ are in memory, so an hour takes no more than a minute.
 import copy
 import functools
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from r2plus1d.model.families import View
 from r2plus1d.model.lowered import TakesFrames, for_inference
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system.errors import UserError
+from r2plus1d.system.progress import progress
 from r2plus1d.video import sandbox, views
 from r2plus1d.video.decoding import Measured, VideoError, decode
 from r2plus1d.video.extraction import packed
@@ -30,6 +32,7 @@ from r2plus1d.zoo.evaluation import logits
 
 UNKNOWN_RATE = 30.0  # frames a second, of a video that does not tell
 MOST_WINDOWS = 100_000
+LONG = 5000  # frames of a video that takes seconds to look through
 SHOWN = 8  # frames of a window, for a picture
 
 
@@ -106,8 +109,13 @@ class Looker:
         self._plain, self._network = network, for_inference(network, device)
 
     def measure(self, video: Path) -> Measured:
-        """Raises VideoError."""
-        found = sandbox.measure(video)
+        """With progress, where that takes long. Raises VideoError."""
+        steps = sandbox.measuring(video)
+        whole = next(steps)
+        if isinstance(whole, int) and whole > LONG:
+            steps = progress(steps, whole, f"looking through {video.name}", "frames")
+        found = deque(steps, 1).pop()
+        assert isinstance(found, Measured)
         if found.rate <= 0:
             found = found._replace(rate=UNKNOWN_RATE)
         return found

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from r2plus1d.clips.items import Reader
 from r2plus1d.clips.lists import SPLITS, read_rates, read_samples
 from r2plus1d.config.files import machine, read_params, read_row
-from r2plus1d.config.schema import CUSTOM, ROW_FILES, RowConfig
+from r2plus1d.config.schema import CUSTOM, ROW_FILES, Machine, RowConfig
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
@@ -26,7 +26,12 @@ class Row(Generic[C]):
     classes: list[str]
     splits: dict[str, list[Sample]]
     reader: Reader
-    workers: int | None
+    machine: Machine
+
+    @property
+    def workers(self) -> int | None:
+        """Processes that read clips; None: one a core."""
+        return self.machine.readers
 
     def key(self) -> str:
         """Differs whenever the configuration or the data differ."""
@@ -63,7 +68,7 @@ def of_config(config: C, stage: str) -> Row[C]:
         splits=splits,
         classes=paths.labels(dataset).read_text(encoding="utf-8").splitlines(),
         reader=_reader(config),
-        workers=machine(read_params(paths.PARAMS)).readers,
+        machine=machine(read_params(paths.PARAMS)),
     )
 
 

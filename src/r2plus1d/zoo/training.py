@@ -27,6 +27,7 @@ from r2plus1d.system.files import write_bytes
 from r2plus1d.system.progress import progress, saved
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo import accuracy
+from r2plus1d.zoo.live import Kind, Live
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.update import (
     MODEL_STREAM,
@@ -66,6 +67,7 @@ class Training:
         work: Path,
         workers: int | None,
         say: Callable[[str], None],
+        live: Kind = "none",
     ):
         if not splits["train"]:
             raise TrainingError(f"{config.row}: there are no training videos; give the row a checkpoint in params.yaml")
@@ -77,6 +79,7 @@ class Training:
         self.optimizer = optimizer_for(self.model, config)
         self.network = self._network()
         self.log, self.start = Log(), 0
+        self.live: Kind = live if processes.first() else "none"
         self.best: dict | None = None  # of `keep: best`: epoch, top1, model
 
     def run(self) -> tuple[Recognizer, Log]:
@@ -90,6 +93,9 @@ class Training:
         span = self.start, config.train.epochs
         size, parts = config.videos_per_step, config.train.accumulate
         schedule = Schedule(len(samples), size, config.seed, *span, *place, labels=labels, parts=parts)
+        self.shown = Live(self.live, config.row, schedule.batches_per_epoch)
+        for entry in self.log.entries:
+            self.shown.add(entry)
         clips = TrainClips(config, samples, self.reader)
         batches = iter(
             reading(loader(clips, self.device, self.workers, batch_sampler=schedule, collate_fn=clips.collate))
@@ -106,6 +112,7 @@ class Training:
             if processes.first():
                 self.save(epoch)
         next(steps, None)
+        self.shown.end()
         if self.best is not None:
             self.model.load_state_dict(self.best["model"])
             self.say(f"kept: the weights after epoch {self.best['epoch']}, the best on the validation videos")
@@ -203,7 +210,12 @@ class Training:
         entry = {"mode": "train", "epoch": epoch + 1, "iter": iteration, "lr": learning_rate(self.config, epoch)}
         entry |= {key: round(mean[key], 5) for key in ("loss", "top1_acc", "top5_acc", "grad_norm")}
         memory = processes.largest(peak_memory_mib(self.device))
-        self.log.add(entry, memory=memory, data_time=mean["data_time"], time=mean["time"])
+        self.add(entry, memory=memory, data_time=mean["data_time"], time=mean["time"])
+
+    def add(self, entry: dict, **timings: float) -> None:
+        """Into the log, and for who looks on."""
+        self.log.add(entry, **timings)
+        self.shown.add(entry)
 
     def check_weights(self, epoch: int) -> None:
         if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
@@ -216,7 +228,7 @@ class Training:
         found = validate(self.config, fast, self.splits["val"], self.reader, self.device, self.workers)
         entry = {"mode": "val", "epoch": epoch + 1, "iter": len(self.splits["val"])}
         entry |= {"lr": learning_rate(self.config, epoch), **found}
-        self.log.add(entry)
+        self.add(entry)
         if self.config.train.keep == "best" and (self.best is None or found["top1_acc"] > self.best["top1"]):
             weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             self.best = {"epoch": epoch + 1, "top1": found["top1_acc"], "model": weights}

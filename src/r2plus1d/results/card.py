@@ -1,0 +1,107 @@
+"""The model card of a row: what the weights are, what they scored, how they are used. With the front matter of
+Hugging Face's hub (https://huggingface.co/docs/hub/model-cards), whose `model-index` holds the figures."""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from ruamel.yaml import YAML
+from safetensors import safe_open
+
+from r2plus1d.config.schema import CUSTOM, TestedRow
+from r2plus1d.results import report
+from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system import paths
+from r2plus1d.system.files import sha256
+from r2plus1d.system.records import commit_text
+
+MOST_CLASSES = 30  # that are named
+WEAKEST = 5  # classes
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+CONVOLUTIONS = {"r2plus1d": "R(2+1)D", "r3d": "R3D", "r2d": "R2D", "f_r2d": "f-R2D"}
+
+
+def card(config: TestedRow, test: dict, classes: pd.DataFrame, coverage: dict, record: dict) -> str:
+    """Markdown; same bytes for the same figures and record. `test` and `classes` are metrics/rows/<row>/test.json and
+    per_class.csv, `record` is what made the weights. Raises OSError where the weights are missing."""
+    file = paths.weights(config.row)
+    template = Environment(
+        loader=PackageLoader("r2plus1d.results", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template("card.md.j2")
+    names = classes["class"].tolist()
+    figures = _figures(test)
+    weakest = classes[classes["f1"] < 100].sort_values(["f1", "class"]).head(WEAKEST)
+    return template.render(
+        front=_front_matter(config, test, figures),
+        config=config,
+        test=test,
+        row=config.row,
+        published=config.row != CUSTOM,
+        convolution=CONVOLUTIONS.get(config.model.conv, config.model.conv.upper()),
+        parameters=f"{_parameters(file) / 1e6:.3g}",
+        names=names if len(names) <= MOST_CLASSES else None,
+        classes=len(names),
+        split=report.SPLITS[test["split"]].lower(),
+        views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
+        figures=markdown_table(("figure", "percent"), [(name, f"{value:.2f}") for name, value in figures.items()]),
+        chance=f"{report.chance(coverage):.1f}",
+        weakest=_weakest(weakest) if len(weakest) else None,
+        suspicion=report.suspicion_text(config.dataset, coverage).strip(),
+        training=coverage.get("train", {}).get("readable", 0),
+        scale=report.scale_text(config),
+        source=None if record.get("weights_of") or config.init is None else report.pretrain_text(config),
+        weights_of=report.pretrain_text(config) if record.get("weights_of") else None,
+        commit=commit_text(record.get("commit")),
+        libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
+        record=paths.made_by(config.row, "train"),
+        sha256=sha256(file),
+        file=file.name,
+    )
+
+
+def _figures(test: dict) -> dict[str, float]:
+    found = {
+        "top-1": test["top1"],
+        "top-5": test["top5"],
+        "mean class accuracy": test["mean_class_accuracy"],
+        "top-1 of one centre clip": test["single_clip"]["top1"],
+        "top-1 of one repeated frame": test["static"]["top1"],
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _front_matter(config: TestedRow, test: dict, figures: dict[str, float]) -> str:
+    measured = [{"type": "accuracy", "name": name, "value": value} for name, value in figures.items()]
+    result = {
+        "task": {"type": "video-classification", "name": "Action recognition"},
+        "dataset": {"type": config.dataset, "name": config.dataset, "split": test["split"]},
+        "metrics": measured,
+    }
+    matter: dict[str, Any] = {
+        "library_name": "r2plus1d",
+        "pipeline_tag": "video-classification",
+        "tags": ["action-recognition", "video-classification", config.model.conv],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": config.row, "results": [result]}],
+    }
+    text = io.StringIO()
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.dump(matter, text)
+    return text.getvalue().strip()
+
+
+def _parameters(file: Path) -> int:
+    """How many numbers of a model file are trained."""
+    with safe_open(file, "numpy") as opened:
+        shapes = [opened.get_slice(key).get_shape() for key in opened.keys() if not key.endswith(BUFFERS)]  # noqa: SIM118
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def _weakest(classes: pd.DataFrame) -> str:
+    columns = ("class", "videos", "precision", "recall", "taken_for")
+    lines = [[f"{v:.1f}" if isinstance(v, float) else v for v in row] for row in classes[list(columns)].values.tolist()]
+    return markdown_table(("class", "videos", "precision", "recall", "taken for"), lines)

@@ -1,0 +1,24 @@
+"""Metrics and record of one row -> its model card: python stages/card.py ROW."""
+
+import sys
+
+import pandas as pd
+
+from r2plus1d.config import files
+from r2plus1d.config.schema import TestedRow
+from r2plus1d.results.card import card
+from r2plus1d.results.report import TEXTS
+from r2plus1d.system import paths, records
+from r2plus1d.system.files import must_read_json, write_text
+from r2plus1d.system.stage import run
+
+
+def main(name: str) -> None:
+    config = files.read_row(paths.CONFIGS, name, TestedRow)
+    classes = pd.read_csv(paths.metrics(name, "per_class.csv"), dtype=TEXTS, keep_default_na=False)
+    test, coverage = must_read_json(paths.metrics(name, "test.json")), must_read_json(paths.COVERAGE)
+    write_text(paths.card(name), card(config, test, classes, coverage, records.read("train", name)))
+
+
+if __name__ == "__main__":
+    run(main, sys.argv)

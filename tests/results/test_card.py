@@ -1,0 +1,100 @@
+"""The model card: the hub reads its figures, and a person what the weights are."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from r2plus1d.model import checkpoint
+from r2plus1d.model.network import build
+from r2plus1d.results.card import card
+from r2plus1d.system import paths
+from tests.support.figures import COVERAGE
+
+RECORD = {
+    "commit": {"id": "0123456789abcdef", "changed": ["params.yaml"], "package": "src/r2plus1d"},
+    "libraries": {"torch": "2.0", "numpy": "2.1"},
+    "weights_of": None,
+}
+
+
+@pytest.fixture
+def figures(rows, tmp_path, monkeypatch):
+    """The row `custom` with a file of weights."""
+    monkeypatch.chdir(tmp_path)
+    (row,) = (row for row in rows if row.config.row == "custom")
+    torch.manual_seed(0)
+    checkpoint.save(build(depth=10, width=4, num_classes=2), paths.weights("custom"))
+    return dataclasses.replace(row, test=row.test | {"static": {"top1": None}, "split": "test"})
+
+
+def told(row, config=None, record=RECORD, classes=None, coverage=COVERAGE) -> str:
+    classes = row.classes if classes is None else classes
+    return card(config or row.config, row.test, classes, coverage, record)
+
+
+def test_hub_reads_the_figures(figures):
+    read = ModelCard(told(figures))
+    results = {result.metric_name: result.metric_value for result in read.data.eval_results}
+    assert results["top-1"] == figures.test["top1"]
+    assert results["top-5"] == 99.0
+    assert results["mean class accuracy"] == figures.test["mean_class_accuracy"]
+    assert "top-1 of one repeated frame" not in results  # was not measured
+    (first, *_) = read.data.eval_results
+    assert (first.task_type, first.dataset_type, first.dataset_split) == ("video-classification", "motion", "test")
+    assert read.data.model_name == "custom"
+    assert read.data.pipeline_tag == "video-classification"
+    assert "license" not in read.data.to_dict()
+
+
+def test_card_repeats_to_the_byte(figures):
+    assert told(figures) == told(figures)
+
+
+def test_card_says_what_the_weights_are_and_what_made_them(figures):
+    text = told(figures)
+    learned = sum(tensor.numel() for tensor in build(depth=10, width=4, num_classes=2).parameters())
+    assert f"{learned / 1e6:.3g} million parameters" in text
+    depth = figures.config.model.depth
+    assert f"R(2+1)D with {depth} layers, trained on the dataset `motion`: 2 classes, 360 videos." in text
+    assert "Classes: a <b> & c, b." in text
+    assert "| b | 1 | 0.0 | 0.0 | a <b> & c 1 |" in text
+    assert "commit 0123456789abcdef, with changes in params.yaml" in text
+    assert "torch 2.0, numpy 2.1" in text
+    assert "On 2 test videos" in text
+    assert "published weights" not in text
+    assert "{{" not in text
+
+
+def test_card_of_a_zoo_row_does_not_pass_for_the_published_weights(rows, figures):
+    row = rows[0]
+    checkpoint.save(build(depth=10, width=4, num_classes=2), paths.weights(row.config.row))
+    assert "these are not the published weights" in told(row)
+
+
+def test_card_of_weights_from_elsewhere_names_them(figures):
+    config = figures.config.model_copy(update={"checkpoint": "https://x.org/r34.pth"})
+    text = told(figures, config, RECORD | {"weights_of": "https://x.org/r34.pth"})
+    assert "Weights of [r34.pth](https://x.org/r34.pth), not trained here" in text
+    assert "- training:" not in text
+    started = told(figures, figures.config.model_copy(update={"init": "torchvision"}))
+    assert "seed 0, from `torchvision`" in started
+
+
+def test_card_warns_of_videos_of_one_recording(figures):
+    assert "3 pairs of videos" in told(figures, coverage=COVERAGE | {"suspected_pairs": 3})
+
+
+def test_many_classes_are_counted_not_named(figures):
+    names = [f"class {n}" for n in range(400)]
+    columns = ["class", "videos", "precision", "recall", "f1", "taken_for"]
+    classes = pd.DataFrame([[name, 2, 100.0, 100.0, 100.0, ""] for name in names], columns=columns)
+    text = told(figures, classes=classes)
+    assert "The names of the 400 classes stand in the file's metadata." in text
+    assert "weakest" not in text
+
+
+def test_card_of_a_row_without_a_record_says_so(figures):
+    assert "- code: unknown" in told(figures, record={})
