@@ -20,6 +20,7 @@ from r2plus1d.system.records import commit_text
 
 MOST_CLASSES = 30  # that are named
 WEAKEST = 5  # classes
+TOP = 5  # classes, of which one is the right one: says nothing of so few
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 CONVOLUTIONS = {"r2plus1d": "R(2+1)D", "r3d": "R3D", "r2d": "R2D", "f_r2d": "f-R2D"}
 
@@ -29,43 +30,49 @@ def card(config: TestedRow, test: dict, classes: pd.DataFrame, coverage: dict, r
     per_class.csv, `record` is what made the weights. Raises OSError where the weights are missing."""
     file = paths.weights(config.row)
     template = Environment(
-        loader=PackageLoader("r2plus1d.results", "."), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("r2plus1d.results", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     ).get_template("card.md.j2")
     names = classes["class"].tolist()
-    figures = _figures(test)
+    figures = _figures(test, len(names))
     weakest = classes[classes["f1"] < 100].sort_values(["f1", "class"]).head(WEAKEST)
-    return template.render(
-        front=_front_matter(config, test, figures),
-        config=config,
-        test=test,
-        row=config.row,
-        published=config.row != CUSTOM,
-        convolution=CONVOLUTIONS.get(config.model.conv, config.model.conv.upper()),
-        parameters=f"{_parameters(file) / 1e6:.3g}",
-        names=names if len(names) <= MOST_CLASSES else None,
-        classes=len(names),
-        split=report.SPLITS[test["split"]].lower(),
-        views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
-        figures=markdown_table(("figure", "percent"), [(name, f"{value:.2f}") for name, value in figures.items()]),
-        chance=f"{report.chance(coverage):.1f}",
-        weakest=_weakest(weakest) if len(weakest) else None,
-        suspicion=report.suspicion_text(config.dataset, coverage).strip(),
-        training=coverage.get("train", {}).get("readable", 0),
-        scale=report.scale_text(config),
-        source=None if record.get("weights_of") or config.init is None else report.pretrain_text(config),
-        weights_of=report.pretrain_text(config) if record.get("weights_of") else None,
-        commit=commit_text(record.get("commit")),
-        libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
-        record=paths.made_by(config.row, "train"),
-        sha256=sha256(file),
-        file=file.name,
+    return (
+        template.render(
+            front=_front_matter(config, test, figures),
+            config=config,
+            test=test,
+            row=config.row,
+            published=config.row != CUSTOM,
+            convolution=CONVOLUTIONS.get(config.model.conv, config.model.conv.upper()),
+            parameters=f"{_parameters(file) / 1e6:.3g}",
+            names=names if len(names) <= MOST_CLASSES else None,
+            classes=len(names),
+            split=report.SPLITS[test["split"]].lower(),
+            views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
+            figures=markdown_table(("figure", "percent"), [(name, f"{value:.2f}") for name, value in figures.items()]),
+            chance=f"{report.chance(coverage):.1f}",
+            weakest=_weakest(weakest) if len(weakest) else None,
+            suspicion=report.suspicion_text(config.dataset, coverage).strip(),
+            training=coverage.get("train", {}).get("readable", 0),
+            scale=report.scale_text(config),
+            source=None if record.get("weights_of") or config.init is None else report.pretrain_text(config),
+            weights_of=report.pretrain_text(config) if record.get("weights_of") else None,
+            commit=commit_text(record.get("commit")),
+            libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
+            record=paths.made_by(config.row, "train"),
+            sha256=sha256(file),
+            file=file.name,
+        ).rstrip("\n")
+        + "\n"
     )
 
 
-def _figures(test: dict) -> dict[str, float]:
+def _figures(test: dict, classes: int) -> dict[str, float]:
     found = {
         "top-1": test["top1"],
-        "top-5": test["top5"],
+        "top-5": test["top5"] if classes > TOP else None,
         "mean class accuracy": test["mean_class_accuracy"],
         "top-1 of one centre clip": test["single_clip"]["top1"],
         "top-1 of one repeated frame": test["static"]["top1"],
