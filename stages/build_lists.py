@@ -9,11 +9,13 @@ from r2plus1d.clips import lists
 from r2plus1d.config import files
 from r2plus1d.config.schema import DataConfig, FolderSource
 from r2plus1d.datasets import recordings
-from r2plus1d.datasets.annotations import Sample, format_frames, format_published, format_videos
+from r2plus1d.datasets.annotations import ListError, Sample, format_frames, format_published, format_videos
 from r2plus1d.datasets.manifest import DataError, Suspected, read_table, write_table
 from r2plus1d.system import kept, paths, records
 from r2plus1d.system.files import write_json, write_text
 from r2plus1d.system.stage import run
+
+NEARLY = 0.1  # of its frames may be missing in what a list tells of a video
 
 
 def main() -> None:
@@ -49,8 +51,10 @@ def build(data: DataConfig, group: str) -> None:
     found = {path for path in manifest["path"] if (videos / path).exists()}
     named = {*manifest["split"], *aside["split"], "train", "val"}
     listed = [split for split in lists.SPLITS if split in named]
+    lost = sorted(set(manifest["label"]) - {classes[s.label] for samples in splits.values() for s in samples})
+    check_counts(manifest, frames)
     digests = dict(zip(manifest["path"], manifest["sha256"], strict=True))
-    lists.check(splits, classes, digests, found, [split for split in listed if split != "train"])
+    lists.check(splits, classes, digests, found, [split for split in listed if split != "train"], lost)
     for split in listed:
         samples = splits[split]
         write_text(folder / lists.list_name(name, split, "rawframes"), format_frames(samples))
@@ -69,6 +73,24 @@ def build(data: DataConfig, group: str) -> None:
     coverage["suspected_pairs"] = len(pairs) if looks else None  # of loose frames the pictures are not looked at
     write_json(paths.COVERAGE, coverage)
     print(", ".join(f"{key} {value}" for key, value in coverage.items()))
+
+
+def check_counts(manifest: pd.DataFrame, frames: dict[str, int]) -> None:
+    """Compares the numbers of frames that existing lists tell with those of the videos. Raises ListError where most
+    are of something else, such as a second label."""
+    told = manifest[(manifest["frames"] > 0) & manifest["path"].isin(frames)]
+    found = told["path"].map(frames).astype("int64")  # of no videos, too
+    odd = told[(told["frames"] - found).abs() > (found * NEARLY).clip(lower=2)]
+    if odd.empty:
+        return
+    path, listed = odd.iloc[0]["path"], odd.iloc[0]["frames"]
+    example = f"such as {path}: {listed} listed, {frames[path]} there"
+    if 2 * len(odd) > len(told):
+        raise ListError(
+            f"{len(odd)} of {len(told)} lines tell another number of frames than the videos have, {example}. Lines are "
+            "`path total_frames label` or `path label`; several labels of one video are not supported"
+        )
+    print(f"{len(odd)} videos have another number of frames than their lines tell, {example}; theirs counts")
 
 
 def divided(

@@ -17,7 +17,8 @@ def main(name: str) -> None:
     config = files.read_row(paths.CONFIGS, name, TestedRow)
     classes = pd.read_csv(paths.metrics(name, "per_class.csv"), dtype=TEXTS, keep_default_na=False)
     test, coverage = must_read_json(paths.metrics(name, "test.json")), must_read_json(paths.COVERAGE)
-    write_text(paths.card(name), card(config, test, classes, coverage, records.read("train", name)))
+    record = records.of_output("train", name, paths.weights(name))
+    write_text(paths.card(name), card(config, test, classes, coverage, record))
 
 
 if __name__ == "__main__":

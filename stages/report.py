@@ -49,7 +49,7 @@ def opened(name: str) -> report.RowFigures:
         predictions=pd.read_csv(paths.metrics(name, "predictions.csv"), dtype=TEXTS, keep_default_na=False),
         classes=pd.read_csv(paths.metrics(name, "per_class.csv"), dtype=TEXTS, keep_default_na=False),
         mistakes=must_read_json(paths.metrics(name, "mistakes.json")),
-        record=records.read("train", name),
+        record=records.of_output("train", name, paths.weights(name)),
     )
 
 

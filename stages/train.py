@@ -9,8 +9,9 @@ import sys
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.model import checkpoint
 from r2plus1d.system import paths, processes
+from r2plus1d.system.errors import redacted
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import features, records
+from r2plus1d.zoo import features, live, records
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
 from r2plus1d.zoo.training import Training
@@ -20,6 +21,7 @@ from r2plus1d.zoo.weights import finished_network
 def main(name: str) -> None:
     row = open_row(name, RowConfig)
     if records.gives_back("train", row):
+        live.clear(name)
         return
     if row.config.checkpoint is None and row.config.train.freeze != "all":
         processes.run(lambda: make(row), row.config.runtime, row.key)
@@ -42,12 +44,13 @@ def make(row: Row) -> None:
         lines = [format_entry(entry, iterations) for entry in log.entries]
     else:
         model, log = finished_network(config, row.classes), Log()
-        lines = [f"Not trained: these are the weights of {config.checkpoint}"]
+        lines = [f"Not trained: these are the weights of {redacted(config.checkpoint)}"]
         say(lines[0])
     if processes.first():
         checkpoint.save(model, paths.weights(name))
         log.write(paths.model(name), lines, paths.timed_log(name), paths.metrics(name, "curve.csv"))
         shutil.rmtree(work, ignore_errors=True)
+        live.clear(name)
 
 
 def say(text: str) -> None:

@@ -4,6 +4,7 @@
 
 import argparse
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def main() -> None:
     ):
         add(commands)
     arguments = parser.parse_args()
-    run(lambda: arguments.call(arguments))
+    run(lambda: arguments.call(arguments), goes_on=arguments.call is _finetune)
 
 
 def _add_finetune(commands: argparse._SubParsersAction) -> None:
@@ -107,6 +108,16 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     return number
 
 
+def _folder(out: Path) -> Path:
+    """A folder that is there, or can be made when there is something to write. Raises ConfigError before the work."""
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--out {out}: {there} is no folder; give another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {out}: this user may not write to {there}; give another folder")
+    return out
+
+
 def _predict(arguments: argparse.Namespace) -> None:
     from r2plus1d.results import predicted
     from r2plus1d.zoo.prediction import class_names
@@ -123,6 +134,7 @@ def _looking(arguments: argparse.Namespace) -> tuple:
     from r2plus1d.model.checkpoint import CheckpointError
     from r2plus1d.zoo import prediction, weights
 
+    _folder(arguments.out)
     if arguments.stride is not None and arguments.window is None:
         raise ConfigError("--stride goes with --window")
     videos = prediction.find_videos(arguments.videos)
@@ -176,6 +188,9 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     from r2plus1d.zoo import export, weights
 
+    if arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file in it")
+    _folder(arguments.out.parent)
     network = weights.load(arguments.source)
     clips = export.clips_of(network, export.own_videos(arguments.source, arguments.check))
     worst = export.export(network, arguments.format, arguments.out, clips)
@@ -196,6 +211,7 @@ def _add_browse(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("row", metavar="ROW")
     command.add_argument("--epoch", type=_positive(int), default=1, metavar="N", help="of the training (default: 1)")
+    command.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="default: the first 50")
     command.add_argument("--out", type=Path, metavar="FOLDER", help="(default: browse/ROW)")
     command.set_defaults(call=_browse)
 
@@ -203,7 +219,8 @@ def _add_browse(commands: argparse._SubParsersAction) -> None:
 def _browse(arguments: argparse.Namespace) -> None:
     from r2plus1d.results import browse
 
-    browse.browse(arguments.row, arguments.epoch - 1, arguments.out or Path("browse", arguments.row))
+    out = _folder(arguments.out or Path("browse", arguments.row))
+    browse.browse(arguments.row, arguments.epoch - 1, out, arguments.classes)
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:

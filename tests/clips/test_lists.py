@@ -59,6 +59,18 @@ def test_same_video_under_two_names_in_train_and_val_is_refused():
         check(content=content)
 
 
+def test_video_under_two_labels_is_refused():
+    content = {**CONTENT, "train/b c/2.mp4": CONTENT["train/a/1.mp4"]}
+    words = r"the same video under two labels:\n  train/a/1\.mp4 \(0\) = train/b c/2\.mp4 \(1\)"
+    with pytest.raises(annotations.ListError, match=words):
+        check(content=content)
+
+
+def test_class_of_which_no_video_can_be_read_is_refused():
+    with pytest.raises(annotations.ListError, match=r"class of which no video can be read .*:\n  dips"):
+        lists.check(GOOD, ["a", "b c"], CONTENT, set(CONTENT), lost=["dips"])
+
+
 def test_video_of_the_test_list_that_another_list_has_is_refused():
     test = [Sample("test/a/5.mp4", 70, 0)]
     content = {**CONTENT, "test/a/5.mp4": "another"}

@@ -20,7 +20,31 @@ def test_label_maps_of_all_layouts_number_the_classes_alike(text):
     assert annotations.parse_label_map(text, "map") == ["b c", "a"]
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "map: empty"), ("a\nb\na\n", "class 'a' stands there twice")])
+@pytest.mark.parametrize(
+    "text", ["id,name\n0,b c\n1,a\n", 'id,name\n0,"b c"\n1,"a"\n', '"b c",0\n"a",1\n', "name id\na 1\nb c 0\n"]
+)
+def test_label_maps_of_csv_files_are_read_with_headings_and_quotes(text):
+    assert annotations.parse_label_map(text, "map") == ["b c", "a"]
+
+
+def test_names_with_commas_and_numbers_stay_whole():
+    assert annotations.parse_label_map('0,"walk, slowly"\n1,run\n', "map") == ["walk, slowly", "run"]
+    assert annotations.parse_label_map("level 2\nrest\nwalk, slowly\n", "map") == ["level 2", "rest", "walk, slowly"]
+    assert annotations.parse_label_map("0 level 2\n1 level 7\n", "map") == ["level 2", "level 7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "map: empty"),
+        ("a\nb\na\n", "class 'a' stands there twice"),
+        ("name\na\nb\n", "'name', looks like a heading"),
+        ("0 a\n1 b\nc\n", "'c' has no label, though most lines have"),
+        ("0 a\n2 b\n", r"labels are not 0, 1, 2, ... \(there are 0 to 2 on 2 lines\)"),
+        ("0 a\n0 b\n1 c\n", "labels are not 0, 1, 2"),
+        ("id,name,group\n0,a\n1,b\n", "'id,name,group' has no label"),
+    ],
+)
 def test_spoilt_label_map_is_refused(text, words):
     with pytest.raises(annotations.ListError, match=words):
         annotations.parse_label_map(text, "map")

@@ -52,7 +52,7 @@ def bring(source, tmp_path, connections=2):
     """(rows, aside, classes) of the folder tmp_path/store."""
     store = tmp_path / "store"
     data = DataConfig(dataset="x", seed=0, source=source, path=None, in_place=str(store / "videos"))
-    machine = Machine(workers=0, scheduler=None, connections=connections)
+    machine = Machine(workers=0, scheduler=None, connections=connections, live="none")
     return dispatch.bring(data, tmp_path / "work", tmp_path / "empty", machine)
 
 

@@ -120,6 +120,43 @@ def test_labels_keep_their_numbers_where_a_class_is_missing(own):
     assert {label for _, label, split, *_ in rows if split == "val"} == {"2"}
 
 
+def test_lists_of_frames_lead_to_videos_with_the_same_names(own):
+    """And absolute paths below the folder to the same, too."""
+    expected = find(source(own), own / "videos", 0)
+    rows, aside, _ = find(source(own, "frames"), own / "videos", 0)
+    assert aside == []
+    assert [(row.path, row.label) for row in rows] == [(row.path, row.label) for row in expected[0]]
+    assert all(row.frames > 0 for row in rows)
+    for file in own.glob("*_videos.txt"):
+        write(file, [f"{own}/videos/{line}" for line in file.read_text().splitlines()])
+    assert find(source(own), own / "videos", 0) == expected
+    (own / "videos" / rows[0].path).with_suffix(".avi").write_bytes(b"another")
+    _, aside, _ = find(source(own, "frames"), own / "videos", 0)
+    assert [reason for *_, reason in aside] == ["listed, and there are 2 of that name"]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_video_that_two_lines_name_is_refused_with_both(own, label):
+    lines = (own / "train_videos.txt").read_text().splitlines()
+    path, stem = lines[0].split()[0], lines[0].split("/")[1][:7]
+    for again in (f"./{path} {label}", f"{stem} {label}"):  # by its path, by its id
+        write(own / "train_videos.txt", [*lines, "", again])
+        with pytest.raises(annotations.ListError) as error:
+            find(source(own), own / "videos", 0)
+        assert f"train_videos.txt, line 1, and {own}/train_videos.txt, line {len(lines) + 2}, name" in str(error.value)
+        assert ("with labels 0 and 1: a video has one label" in str(error.value)) == (label == 1)
+
+
+def test_labels_that_count_from_1_are_refused(own):
+    for file in own.glob("*_videos.txt"):
+        lines = [line.rsplit(" ", 1) for line in file.read_text().splitlines()]
+        write(file, [f"{path} {int(label) + 1}" for path, label in lines])
+    with pytest.raises(annotations.ListError, match=r"no line of the lists has label 0 \(the least is 1\)"):
+        find(source(own, labels=None), own / "videos", 0)
+    with pytest.raises(annotations.ListError, match="3 classes, but the lists have label 3; labels count from 0, not"):
+        find(source(own), own / "videos", 0)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [("../x.mp4 0", "without .."), ("/etc/passwd 0", "a path below"), ("a\x1b.mp4 0", "control"), ("x.mp4", "line 2")],

@@ -32,7 +32,7 @@ def folder(tmp_path, clip_path):
     return root
 
 
-MACHINE = Machine(workers=0, scheduler=None, connections=1)
+MACHINE = Machine(workers=0, scheduler=None, connections=1, live="none")
 
 
 def configured(folder) -> DataConfig:
@@ -73,11 +73,66 @@ def test_user_s_own_files_are_copied_and_stay_as_they_are(folder, tmp_path):
     assert copies.isdisjoint(inode for inode, _, _ in before.values())
 
 
-def test_repeated_content_is_set_aside(folder, tmp_path):
-    shutil.copy(folder / "dips" / "dips_0.mp4", folder / "squats" / "again.mp4")
-    rows, aside = bring(folder, tmp_path)
-    assert aside == [("squats/again.mp4", "", "same content as dips/dips_0.mp4")]
-    assert len(rows) == 12
+@pytest.mark.parametrize("top", ["", "train/"])
+def test_repeated_content_is_set_aside_within_a_class_and_refused_between_two(folder, tmp_path, top):
+    root = folder
+    if top:
+        root = tmp_path / "divided"
+        shutil.copytree(folder, root / "train")
+        for number, video in enumerate(sorted(folder.rglob("*_0.mp4"))):
+            (root / "val" / video.parent.name).mkdir(parents=True)
+            (root / "val" / video.parent.name / "v.mp4").write_bytes(str(number).encode())
+    shutil.copy(root / top / "dips" / "dips_0.mp4", root / top / "dips" / "later.mp4")
+    rows, aside = bring(root, tmp_path)
+    assert aside == [(f"{top}dips/later.mp4", top[:-1], f"same content as {top}dips/dips_0.mp4")]
+    assert len(rows) == (15 if top else 12)
+    shutil.copy(root / top / "dips" / "dips_1.mp4", root / top / "squats" / "again.mp4")
+    with pytest.raises(manifest.DataError, match=f"{top}dips/dips_1.mp4 and {top}squats/again.mp4 are the same video"):
+        bring(root, tmp_path)
+
+
+@pytest.mark.parametrize("names", ["Train Val", "training validation TEST", "train valid"])
+def test_splits_are_known_by_their_usual_names(folder, tmp_path, names):
+    for name in names.split():
+        shutil.copytree(folder, tmp_path / "all" / name)
+    shutil.copytree(folder, tmp_path / "all" / "extra")
+    shutil.copy(folder / "dips" / "dips_0.mp4", tmp_path / "all" / "loose.mp4")
+    rows, aside = bring(tmp_path / "all", tmp_path)
+    assert {row.split for row in rows} == {"train", "val", "test"} if "TEST" in names else {"train", "val"}
+    assert {row.label for row in rows} == {"dips", "pull ups", "squats"}
+    passed_over = [path for path, split, reason in aside if split == "" and "nothing says its split" in reason]
+    assert len(passed_over) == len(aside) == 13
+    assert "loose.mp4" in passed_over
+
+
+def test_two_folders_for_one_split_are_refused(folder, tmp_path):
+    for name in ("train", "val", "validation"):
+        shutil.copytree(folder, tmp_path / "all" / name)
+    with pytest.raises(manifest.DataError, match="val/ and validation/ both stand for the split val"):
+        bring(tmp_path / "all", tmp_path)
+
+
+def test_class_that_is_called_like_a_split_has_a_way_out(folder, tmp_path):
+    (folder / "squats").rename(folder / "training")
+    with pytest.raises(manifest.DataError, match="Where training is the name of a class, rename that folder, or put"):
+        bring(folder, tmp_path)
+    for split in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "all" / split)
+    rows, _ = bring(tmp_path / "all", tmp_path)
+    assert {row.label for row in rows} == {"dips", "pull ups", "training"}
+
+
+def test_videos_beside_the_classes_are_named(folder, tmp_path):
+    shutil.copy(folder / "dips" / "dips_0.mp4", folder / "IMG_1.MP4")
+    _, aside = bring(folder, tmp_path)
+    assert aside == [("IMG_1.MP4", "", "in no folder of a class")]
+
+
+def test_classes_whose_names_look_the_same_are_refused(folder, tmp_path):
+    (folder / "dips").rename(folder / "\u00e9")
+    (folder / "squats").rename(folder / "e\u0301")
+    with pytest.raises(manifest.DataError, match=r"'e\\u0301' and '\\xe9' are one name in two forms of Unicode"):
+        bring(folder, tmp_path)
 
 
 def test_files_that_are_no_videos_are_reported(folder, tmp_path):
@@ -183,7 +238,7 @@ NOT_IN_LISTS = [
     "nel\x85.mp4",
     b"\xff\xfe.mp4",
 ]
-CLASSES = ["-v", "NA", "q\"u,o'te", "\u00e9", "e\u0301", "#1 "]
+CLASSES = ["-v", "NA", "q\"u,o'te", "\u00e9", "#1 "]
 
 
 def test_videos_of_all_legal_names_reach_a_training(tmp_path):

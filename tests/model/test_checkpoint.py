@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pickle
+import re
 import subprocess
 import zipfile
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from r2plus1d.model import checkpoint
+from r2plus1d.system.errors import printable
 from tests.support.networks import same, trained_a_little
 
 ARGUMENTS = {"depth": 18, "num_classes": 5, "width": 4}
@@ -195,6 +197,7 @@ def test_weights_of_another_precision_are_adopted_with_their_values(model, tmp_p
         (lambda t: t.to("meta"), "on meta"),
         (lambda t: torch.full_like(t, torch.nan), "not finite"),
         (lambda t: t / 0, "not finite"),
+        (lambda t: t.double() * 1e300, "too large for float32"),
         (lambda t: t[:-1], "is 3, not 4"),
         (lambda t: t[None], "is 1x4, not 4"),
         (lambda t: t[:1].expand(1 << 40), "is 1099511627776, not 4"),
@@ -207,6 +210,37 @@ def test_tensors_that_are_no_weights_are_refused(model, tmp_path, spoil, words):
         checkpoint.adopt(tmp_path / "a.pth", ARGUMENTS)
     assert words in str(error.value)
     assert NORM in str(error.value) or spoil.__code__.co_names == ("to_sparse",)
+
+
+def test_negative_variances_are_refused(model, tmp_path):
+    name = "backbone.conv1.bn.running_var"
+    torch.save({**model.state_dict(), name: -model.state_dict()[name]}, tmp_path / "a.pth")
+    with pytest.raises(checkpoint.CheckpointError, match=f"{name} holds negative variances"):
+        checkpoint.adopt(tmp_path / "a.pth", ARGUMENTS)
+
+
+def test_misfit_names_one_difference_of_each_kind(model, tmp_path):
+    state = {**model.state_dict(), NORM: torch.ones(3)}
+    renamed = {name.replace("layer4", "last"): tensor for name, tensor in state.items()}
+    torch.save(renamed, tmp_path / "a.pth")
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        checkpoint.adopt(tmp_path / "a.pth", ARGUMENTS)
+    said = str(error.value)
+    assert f"{NORM} is 3, not 4; backbone.layer4" in said
+    assert re.search(r"backbone\.last\S+ is [0-9x]+, not nothing", said)
+
+
+def test_no_control_characters_of_a_file_reach_the_terminal(tmp_path):
+    (tmp_path / "a.pth").write_bytes(pickle.dumps({"state_dict": Odd()}, 2))
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        checkpoint.load(tmp_path / "a.pth")
+    assert printable(str(error.value)) == str(error.value)
+    assert printable("a\x1b[31mb\u202ec\nd") == "a\\x1b[31mb\\u202ec\nd"
+
+
+class Odd:
+    def __reduce__(self):
+        return (print, ("\x1b[31m",))
 
 
 def test_views_into_a_larger_storage_are_adopted_alone(model, tmp_path):

@@ -110,6 +110,11 @@ def test_browse_shows_what_the_network_gets(trained, project, tmp_path):
     assert {name for name in one if one[name] != two[name]} == {"training.png"}
     for name in names:
         assert matplotlib.image.imread(tmp_path / "one" / name)[..., :3].std() > 0.05
+    few = r2plus1d(trained, "browse", ROW, "--classes", "still", "falling", "--out", str(tmp_path / "few"))
+    assert "and a sheet for each class of 2 of 12 classes" in few.stdout
+    assert len(list((tmp_path / "few").glob("class_*.png"))) == 2
+    other = r2plus1d(trained, "browse", ROW, "--classes", "stil", "--out", str(tmp_path / "few"))
+    assert "did you mean 'still'?" in other.stderr
     unknown = r2plus1d(trained, "browse", "gone", "--out", str(tmp_path / "three"))
     assert unknown.returncode == 1
     assert "no row 'gone'; there are" in unknown.stderr

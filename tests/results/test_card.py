@@ -25,9 +25,18 @@ def figures(rows, tmp_path, monkeypatch):
     """The row `custom` with a file of weights."""
     monkeypatch.chdir(tmp_path)
     (row,) = (row for row in rows if row.config.row == "custom")
-    torch.manual_seed(0)
-    checkpoint.save(build(depth=10, width=4, num_classes=2), paths.weights("custom"))
+    written(row)
     return dataclasses.replace(row, test=row.test | {"static": {"top1": None}, "split": "test"})
+
+
+def written(row, *names: str, **view) -> None:
+    """Weights of a row in their file, with the names of its classes."""
+    torch.manual_seed(0)
+    network = build(depth=10, width=4, num_classes=len(names) or 2)
+    network.classes = list(names or ("a <b> & c", "b"))
+    test = row.config.test
+    network.view = dataclasses.replace(network.view, **{"resize": test.resize, "crop": test.crop, "crops": 1} | view)
+    checkpoint.save(network, paths.weights(row.config.row))
 
 
 def told(row, config=None, record=RECORD, classes=None, coverage=COVERAGE) -> str:
@@ -59,9 +68,9 @@ def test_card_says_what_the_weights_are_and_what_made_them(figures):
     assert f"{learned / 1e6:.3g} million parameters" in text
     depth = figures.config.model.depth
     assert f"R(2+1)D with {depth} layers, trained on the dataset `motion`: 2 classes, 360 videos." in text
-    assert "Classes: a <b> & c, b." in text
-    assert "| b | 1 | 0.0 | 0.0 | a <b> & c 1 |" in text
-    assert "commit 0123456789abcdef, with changes in params.yaml" in text
+    assert r"Classes: a \<b\> \& c, b." in text
+    assert r"| b | 1 | 0.0 | 0.0 | a \<b\> \& c 1 |" in text
+    assert "commit 0123456789abcdef, with changes in 1 file" in text
     assert "torch 2.0, numpy 2.1" in text
     assert "On 2 test videos" in text
     assert "published weights" not in text
@@ -72,17 +81,38 @@ def test_card_says_what_the_weights_are_and_what_made_them(figures):
 
 def test_card_of_a_zoo_row_does_not_pass_for_the_published_weights(rows, figures):
     row = rows[0]
-    checkpoint.save(build(depth=10, width=4, num_classes=2), paths.weights(row.config.row))
+    written(row)
     assert "these are not the published weights" in told(row)
 
 
 def test_card_of_weights_from_elsewhere_names_them(figures):
     config = figures.config.model_copy(update={"checkpoint": "https://x.org/r34.pth"})
     text = told(figures, config, RECORD | {"weights_of": "https://x.org/r34.pth"})
-    assert "Weights of [r34.pth](https://x.org/r34.pth), not trained here" in text
+    assert "Weights of https://x.org/r34.pth, not trained here" in text
     assert "- training:" not in text
-    started = told(figures, figures.config.model_copy(update={"init": "torchvision"}))
-    assert "seed 0, from `torchvision`" in started
+    assert "The terms of the weights that it came from hold for it too. This card names no licence" in text
+    started = told(figures, figures.config.model_copy(update={"init": "/home/me/w.pth"}))
+    assert "training: fine-tuned, " in started
+    assert "seed 0; started from `w.pth`" in started
+    assert "/home/me" not in started
+
+
+def test_card_of_a_last_layer_tells_how_it_was_trained(figures):
+    train = figures.config.train.model_copy(update={"freeze": "all"})
+    text = told(figures, figures.config.model_copy(update={"init": "torchvision", "train": train}))
+    assert "the last layer alone, by L-BFGS on the features of 4 views of each video" in text
+    assert "all other layers as in `torchvision`" in text
+    assert "epochs" not in text
+
+
+def test_card_promises_the_views_of_the_test_only_where_the_file_gives_them(figures):
+    promise = "shows a video as the figures above were measured"
+    assert promise in told(figures)
+    written(figures, crop=figures.config.test.crop - 8)
+    assert promise not in told(figures)
+    assert "`r2plus1d predict --row custom` does the same" in told(figures)
+    written(figures, spread="ends")
+    assert promise not in told(figures)
 
 
 def test_card_warns_of_videos_of_one_recording(figures):
@@ -92,6 +122,7 @@ def test_card_warns_of_videos_of_one_recording(figures):
 def test_many_classes_are_counted_not_named(figures):
     names = [f"class {n}" for n in range(400)]
     columns = ["class", "videos", "precision", "recall", "f1", "taken_for"]
+    written(figures, *names)
     classes = pd.DataFrame([[name, 2, 100.0, 100.0, 100.0, ""] for name in names], columns=columns)
     text = told(figures, classes=classes)
     assert {result.metric_name: result.metric_value for result in ModelCard(text).data.eval_results}["top-5"] == 99.0
@@ -100,4 +131,11 @@ def test_many_classes_are_counted_not_named(figures):
 
 
 def test_card_of_a_row_without_a_record_says_so(figures):
-    assert "- code: unknown" in told(figures, record={})
+    assert "- code: not known" in told(figures, record={})
+
+
+def test_classes_without_test_videos_are_counted(figures):
+    written(figures, "a <b> & c", "b", "never seen")
+    text = told(figures)
+    assert "`motion`: 3 classes" in text
+    assert "never seen" in text

@@ -130,13 +130,14 @@ def timed(path: Path, times: list[int], base: int = 1000, rate: int = 25) -> Pat
 
 def measured(path: Path) -> decoding.Measured:
     *frames, found = decoding.measured(path)
-    assert frames == [None] * found.frames
+    assert frames == [frames[0]] * found.frames
     return found
 
 
 def test_frame_rate_is_that_of_the_times_where_the_file_says_another(tmp_path):
     even = measured(timed(tmp_path / "even.mp4", [40 * n for n in range(50)]))
     assert (even.frames, even.height, even.width, even.rate) == (50, 64, 64, 25.0)
+    assert list(decoding.measured(tmp_path / "even.mp4"))[:-1] == [50] * 50  # announced before the first one
     slow_end = [33 * n for n in range(300)] + [10_000 + 1000 * n for n in range(60)]
     assert measured(timed(tmp_path / "slow end.mkv", slow_end)).rate == pytest.approx(30.3, abs=0.1)
     jumping = [0] + [3_600_000 + 40 * n for n in range(1, 60)]

@@ -48,3 +48,11 @@ def test_every_class_has_precision_recall_and_what_it_was_taken_for():
         ["1", 2, 0.0, 0.0, 0.0, "a 1, b c 1"],
     ]
     assert round(table["recall"].mean() / 100, 4) == accuracy.mean_class_accuracy(scores, LABELS)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_are_never_counted(odd):
+    scores = np.array([[0.1, 0.9], [odd, 0.2]])
+    for count in (lambda: accuracy.top_k_accuracy(scores, np.array([1, 0]), 1), lambda: accuracy.check_finite(scores)):
+        with pytest.raises(accuracy.ScoresError, match="the scores are not finite: the network overflows"):
+            count()

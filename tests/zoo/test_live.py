@@ -12,7 +12,7 @@ import torch
 from r2plus1d.config.schema import CUSTOM, RowConfig
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
-from r2plus1d.zoo import training
+from r2plus1d.zoo import live, training
 from r2plus1d.zoo.live import Live
 from r2plus1d.zoo.rows import open_row
 from tests.support.commands import commit_all, copy_of, dvc, git
@@ -37,8 +37,8 @@ def row(project, monkeypatch):
     return types.SimpleNamespace(config=config, classes=row.classes, splits=row.splits, reader=row.reader)
 
 
-def train(row, work, live="dvclive"):
-    return training.Training(row.config, row.splits, row.reader, row.classes, work, 0, print, live).run()
+def train(row, work, kind="dvclive"):
+    return training.Training(row.config, row.splits, row.reader, row.classes, work, 0, print, kind).run()
 
 
 def history(name: str) -> dict[str, list]:
@@ -60,7 +60,14 @@ def test_training_gives_the_same_bytes_whoever_looks_on(row, tmp_path):
     plain, _ = train(row, tmp_path / "plain", "none")
     shown, _ = train(row, tmp_path / "shown")
     assert all(torch.equal(tensor, shown.state_dict()[name]) for name, tensor in plain.state_dict().items())
-    assert not paths.live(CUSTOM).exists()
+    live.clear(CUSTOM)
+    assert not paths.live(CUSTOM).parent.exists()
+
+
+def test_disk_that_refuses_the_files_ends_no_training(row, tmp_path, capsys):
+    (tmp_path / "project" / "live").write_text("a file")
+    train(row, tmp_path / "work")
+    assert capsys.readouterr().err.count("live/custom cannot be written, so nobody sees the training run") == 1
 
 
 def test_files_follow_the_log_also_after_an_interruption(row, tmp_path, monkeypatch):
@@ -88,9 +95,9 @@ def test_files_follow_the_log_also_after_an_interruption(row, tmp_path, monkeypa
 def test_dvc_shows_a_running_training_and_keeps_it_out_of_results(committed, tmp_path, monkeypatch):
     project = copy_of(committed, tmp_path / "project")
     monkeypatch.chdir(project.folder)
-    live = Live("dvclive", CUSTOM, 10)
-    live.add(TRAIN)
-    live.add(VAL)
+    running = Live("dvclive", CUSTOM, 10)
+    running.add(TRAIN)
+    running.add(VAL)
     (shown,) = json.loads(dvc(project, "metrics", "show", "--json")).values()
     assert shown["data"]["live/custom/metrics.json"]["data"] == {
         "epoch": 2,
@@ -104,7 +111,7 @@ def test_dvc_shows_a_running_training_and_keeps_it_out_of_results(committed, tmp
     assert "live/custom/plots/metrics/train/loss.tsv" in plots["data"]
     assert dvc(project, "status", "--quiet") == ""  # or an error: nothing is to be run
     commit_all(copy_of(project, tmp_path / "as the user would see it"))
-    live.end()
+    live.clear(CUSTOM)
     assert git(project, "status", "--porcelain") == ""
 
 
@@ -150,7 +157,5 @@ def test_tensorboard_gets_the_entries_at_their_steps(monkeypatch, tmp_path):
     module = types.ModuleType("torch.utils.tensorboard")
     module.SummaryWriter = Writer
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", module)
-    live = Live("tensorboard", CUSTOM, 10)
-    live.add(VAL)
-    live.end()
+    Live("tensorboard", CUSTOM, 10).add(VAL)
     assert written == ["logs/tensorboard/custom", ("val/lr", 0.1, 20), ("val/top1_acc", 0.5, 20), "flush"]

@@ -1,7 +1,9 @@
 """`r2plus1d predict`, and the same from Python: probabilities of whole videos, and of windows along long ones."""
 
 import dataclasses
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,6 +252,41 @@ def test_what_cannot_be_predicted_is_told_in_a_line(tmp_path, words, said):
     assert not (tmp_path / "predictions").exists()
 
 
+def test_folder_that_cannot_be_written_is_told_before_the_work(weights, videos, tmp_path):
+    (tmp_path / "file").write_text("here")
+    for name in ("predict", "features"):
+        done = predict(videos, "--weights", weights, "--out", tmp_path / "file" / "x", cwd=tmp_path, name=name)
+        assert done.stderr == f"error: --out {tmp_path}/file/x: {tmp_path}/file is no folder; give another one\n"
+        assert done.stdout == ""
+    export = ("custom", "--format", "onnx", "--out", tmp_path)
+    assert (
+        f"--out {tmp_path} is a folder; give the name of a file" in predict(*export, cwd=tmp_path, name="export").stderr
+    )
+
+
+def test_results_of_an_earlier_call_never_stay_for_those_of_this_one(weights, videos, tmp_path):
+    for name, file in (("predict", "predictions.csv"), ("features", "features.npy")):
+        (tmp_path / file).write_text("old")
+        done = predict(videos / "broken.mp4", "--weights", weights, "--out", tmp_path, cwd=tmp_path, name=name)
+        assert done.returncode == 1
+        assert not (tmp_path / file).exists()
+
+
+def test_reader_that_goes_away_is_no_error(weights, videos, tmp_path):
+    arguments, options = command(*[videos / "one frame.mp4"], "--weights", weights, cwd=tmp_path)
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, "")
+
+
+def test_folder_of_a_row_is_a_source(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "given").mkdir()
+    shutil.copy(weights, tmp_path / "given" / "model.safetensors")
+    assert r2plus1d.load("given").classes == r2plus1d.load(str(tmp_path / "given")).classes == CLASSES
+
+
 def test_what_is_done_before_ctrl_c_is_kept(weights, tmp_path):
     long = tmp_path / "long.mp4"
     write_h264(long, np.concatenate([motion.render(0, 0, 1, n, 64) for n in range(6)]), motion.FPS)
@@ -262,7 +299,9 @@ def test_what_is_done_before_ctrl_c_is_kept(weights, tmp_path):
         _, said = process.communicate(timeout=60)
     assert time.monotonic() - started < 30
     assert process.returncode == 1
-    assert "interrupted (what was found is in predictions/predictions.csv)" in said
+    assert said.strip().endswith(
+        "interrupted (what was found is in predictions/predictions.csv); what is finished is kept"
+    )
     table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
     assert len(table) >= 9
     assert not len(table) % 3
@@ -296,6 +335,10 @@ def test_features_are_what_the_last_layer_takes(weights, network, videos, tmp_pa
     assert (found.shape, found.dtype) == ((3, network.backbone.out_channels), np.float32)
     assert table[["start", "end"]].values.tolist() == [[0, 0.8], [0.8, 1.6], [0, 0.04]]
     assert table["path"].tolist() == [str(videos / "below" / "é 1.mp4")] * 2 + [str(videos / "one frame.mp4")]
+    if importlib.util.find_spec("pyarrow"):
+        together = pd.read_parquet(tmp_path / "f" / "features.parquet")
+        assert np.array_equal(np.stack(together.pop("features")), found)
+        assert together.values.tolist() == table.values.tolist()
     clips = torch.from_numpy(prediction.Looker(network, CPU).views(videos / "one frame.mp4"))
     with torch.inference_mode():
         x = network.backbone(views.to_input(clips, CPU, network.family.mean, network.family.std))

@@ -9,12 +9,13 @@ import torch
 import yaml
 
 from r2plus1d.config import origins
-from r2plus1d.config.schema import CUSTOM, RowConfig
+from r2plus1d.config.schema import CUSTOM, RowConfig, TestedRow
 from r2plus1d.model import checkpoint, layouts
 from r2plus1d.model.checkpoint import LAST, CheckpointError
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
-from r2plus1d.zoo import training, weights
+from r2plus1d.zoo import evaluation, training, weights
+from r2plus1d.zoo.accuracy import ScoresError
 from r2plus1d.zoo.rows import open_row
 from r2plus1d.zoo.update import build_model, learning_rate
 from tests.support.commands import copy_of, dvc
@@ -256,3 +257,24 @@ def test_fine_tuning_from_each_kind_of_weights_goes_through_dvc_repro(kind, base
     assert "starting from" in said
     readme = (base.folder / paths.README).read_text()
     assert " (from " in readme
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda state: {"model": state["model"]}, lambda state: state | {"model": {}}, lambda _: [1]]
+)
+def test_whole_but_foreign_state_is_told_in_a_line(row, tmp_path, monkeypatch, spoil):
+    config = fine_tuned(row, tmp_path)
+    train(config, row, tmp_path / "work")
+    state = tmp_path / "work" / training.STATE
+    torch.save(spoil(torch.load(state, weights_only=True)), state)
+    with pytest.raises(training.TrainingError, match=r"state\.pt is not the state of this training .*; remove it, and"):
+        train(config, row, tmp_path / "work")
+
+
+def test_test_of_a_network_that_overflows_names_the_video(prepared, monkeypatch):
+    monkeypatch.chdir(prepared.folder)
+    row = open_row(CUSTOM, TestedRow)
+    model = build_model(row.config, len(row.classes))
+    torch.nn.init.constant_(model.cls_head.fc_cls.weight, 3e38)
+    with pytest.raises(ScoresError, match=rf"custom: the scores of {row.splits['val'][0].path} are not finite"):
+        evaluation.test(row.config, model.eval(), row.splits["val"], row.reader, 0)

@@ -44,12 +44,14 @@ def check(
     content: dict[str, str],
     available: set[str],
     needed: Sequence[str] = ("val",),
+    lost: Sequence[str] = (),
 ) -> None:
     """Refuses lists that would spoil a result.
 
     `splits` are the samples of `train`, `val` and `test`, `classes` the label map, `content` each path's sha256,
     `available` the paths that frames or videos exist for. The training list may be empty: finished weights can be
-    tested without; a subset has no videos of some classes in any list. Those of `needed` may not be empty.
+    tested without; a subset has no videos of some classes in any list. Those of `needed` may not be empty; `lost` are
+    classes whose videos were found and of which none can be read.
     Raises ListError naming every offending line (the first ten of a kind).
     """
     problems: list[str] = []
@@ -68,6 +70,12 @@ def check(
     complain("zero frames", where(lambda s: s.num_frames < 1))
     twice = {path for path, times in Counter(s.path for _, _, s in lines).items() if times > 1}
     complain("video listed twice", where(lambda s: s.path in twice))
+    labels: dict[str, dict[int, str]] = {}
+    for _, _, s in lines:
+        labels.setdefault(content.get(s.path, s.path), {}).setdefault(s.label, s.path)
+    torn = [" = ".join(f"{path} ({label})" for label, path in by.items()) for by in labels.values() if len(by) > 1]
+    complain("the same video under two labels", torn)
+    complain("class of which no video can be read (why: data/<dataset>/unreadable.csv)", list(lost))
     for one, other in itertools.combinations(SPLITS, 2):
         there = {content.get(s.path): s.path for s in splits[one]}
         same = [(s.path, there[content.get(s.path)]) for s in splits[other] if content.get(s.path) in there]

@@ -8,7 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
+# Far beyond anything that is meant, and small enough that what follows from them is an error of their own.
+MOST_PIXELS, MOST = 8192, 1_000_000
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+Frames = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s/]+)+$")]
@@ -27,15 +31,15 @@ class Section(BaseModel):
 class ModelConfig(Section):
     depth: Depth
     conv: Convolution
-    width: Count
+    width: Annotated[int, Field(ge=1, le=4096)]
     family: Literal["mmaction", "torchvision", "ig65m"]  # whose choices: see model.families
 
 
 class ClipConfig(Section):
     input: Literal["frames", "video"]
-    short_side: Annotated[int, Field(ge=8)]
-    frames: Count
-    frame_interval: Count
+    short_side: Annotated[int, Field(ge=8, le=MOST_PIXELS)]
+    frames: Frames
+    frame_interval: Frames
     frame_rate: Positive | Literal["all"]  # frames a second that the interval counts; all: every frame of the video
 
 
@@ -49,10 +53,11 @@ class TrainConfig(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Positive
-    resize: Count
-    crop: Count
-    crop_area: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=2, max_length=2)]
-    crop_ratio: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    resize: Pixels
+    crop: Pixels
+    # the least area of a frame of 64 x 64 still has a pixel
+    crop_area: Annotated[list[Annotated[float, Field(ge=0.001, le=1)]], Field(min_length=2, max_length=2)]
+    crop_ratio: Annotated[list[Annotated[float, Field(ge=0.1, le=10)]], Field(min_length=2, max_length=2)]
     flip: Annotated[float, Field(ge=0, le=1)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     val_interval: Count
@@ -86,11 +91,11 @@ class FinetuneConfig(Section):
 
 
 class TestConfig(Section):
-    clips: Count
+    clips: Frames
     crops: Literal[1, 3]
     spread: Literal["inner", "ends"]  # of the clips over the video: see clips.sampling
-    resize: Count | Annotated[list[Count], Field(min_length=2, max_length=2)]  # the short side; or height, width
-    crop: Count
+    resize: Pixels | Annotated[list[Pixels], Field(min_length=2, max_length=2)]  # the short side; or height, width
+    crop: Pixels
     average_clips: Literal["prob", "score"]
 
     @model_validator(mode="after")
@@ -105,7 +110,7 @@ class BenchmarkConfig(Section):
     warmup_videos: Annotated[int, Field(ge=0)]
     videos: Count
     train_steps: Count
-    clips: Count  # of the timed views
+    clips: Frames  # of the timed views
     crops: Literal[1, 3]
 
 

@@ -5,6 +5,7 @@ num_frames, label_index`, where the id is a file's name without its ending. One 
 blanks, since the numbers stand last, apart by blanks or commas. Labels count from 0.
 """
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 from r2plus1d.system.errors import UserError
 
 LONGEST_LINE = 8192  # characters
+HEADINGS = ("class", "classes", "class_name", "label", "labels", "name", "names")
 MOST_CLASSES = 100_000  # without names given for them: a label is a row of the network's last layer
 
 
@@ -47,6 +49,11 @@ def parse(text: str, name: str) -> list[Sample]:
 
     Raises ListError with the line's number for a line that is not like the first or whose path is not `writable`.
     """
+    return [sample for _, sample in numbered(text, name)]
+
+
+def numbered(text: str, name: str) -> list[tuple[int, Sample]]:
+    """The same with the number of each line, from 1."""
     lines = [(number, line) for number, line in enumerate(_lines(text), 1) if line.strip()]
     if not lines:
         raise ListError(f"{name}: empty; expected lines such as `path total_frames label` or `path label`")
@@ -60,7 +67,7 @@ def parse(text: str, name: str) -> list[Sample]:
         path, *rest = found
         if not writable(path):
             raise ListError(f"{name}, line {number}: {path[:200]!r} holds control characters or ones that do not show")
-        samples.append(Sample(path, int(rest[0]) if numbers == 2 else 0, int(rest[-1])))
+        samples.append((number, Sample(path, int(rest[0]) if numbers == 2 else 0, int(rest[-1]))))
     return samples
 
 
@@ -83,20 +90,19 @@ _LINE = {n: re.compile(r"\s*(\S.*?)" + n * r"(?:\s*,\s*|\s+)([0-9]{1,9})" + r"\s
 
 
 def parse_label_map(text: str, name: str) -> list[str]:
-    """Class names in the order of the labels, from lines of a name, or of a name and its label in either order.
+    """Class names in the order of the labels, from lines of a name, or of a name and its label in either order; those
+    may have a first line of headings and be quoted, as in a csv file.
 
-    Raises ListError where names repeat or cannot be read back, or the labels are not 0, 1, 2, ... or 1, 2, 3, ...
+    Raises ListError where names repeat or cannot be read back, the labels are not 0, 1, 2, ... or 1, 2, 3, ..., or
+    most lines have a label and another has none.
     """
     lines = [line.strip() for line in _lines(text) if line.strip()]
     if long := next((line for line in lines if len(line) > LONGEST_LINE), None):
         raise ListError(f"{name}: {long[:200]!r} ... is no class name; expected one a line")
-    for pattern in (r"(?P<label>[0-9]{1,9})[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]{1,9})"):
-        found = [match for line in lines if (match := re.fullmatch(pattern, line))]
-        if lines and len(found) == len(lines):
-            numbered = sorted((int(match["label"]), match["name"]) for match in found)
-            if [label - numbered[0][0] for label, _ in numbered] == list(range(len(lines))) and numbered[0][0] <= 1:
-                lines = [match for _, match in numbered]
-                break
+    lines = [_unquoted(line) for line in lines]
+    lines = _by_label(lines, name) or lines
+    if lines and lines[0].casefold() in HEADINGS:
+        raise ListError(f"{name}: the first line, {lines[0]!r}, looks like a heading; remove it, or number the classes")
     if repeated := [line for line, times in Counter(lines).items() if times > 1]:
         raise ListError(f"{name}: class {repeated[0]!r} stands there twice")
     if odd := next((line for line in lines if not writable(line)), None):
@@ -104,6 +110,42 @@ def parse_label_map(text: str, name: str) -> list[str]:
     if not lines:
         raise ListError(f"{name}: empty; expected one class name a line")
     return lines
+
+
+def _by_label(lines: list[str], name: str) -> list[str] | None:
+    """The names of numbered lines, in the order of their labels; None where the lines are names alone."""
+    if not lines:
+        return None
+    for pattern in (r"(?P<label>[0-9]{1,9})[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]{1,9})"):
+        found = [re.fullmatch(pattern, line) for line in lines]
+        headed = found[0] is None and not re.search("[0-9]", lines[0]) and len(re.split(r"[\s,]+", lines[0])) == 2
+        if headed and len(found) > 2 and all(found[1:]):
+            found = found[1:]  # of headings such as `id,name`
+        if 2 * sum(match is not None for match in found) <= len(lines):
+            continue
+        if None in found:
+            raise ListError(
+                f"{name}: {lines[found.index(None)][:200]!r} has no label, though most lines have; give every line a "
+                "label, from 0, or none"
+            )
+        known = sorted((int(match["label"]), match["name"]) for match in found if match)
+        if [label - known[0][0] for label, _ in known] != list(range(len(known))) or known[0][0] > 1:
+            if len(lines) == 1:
+                continue  # a single name that ends with a number
+            raise ListError(
+                f"{name}: the labels are not 0, 1, 2, ... (there are {known[0][0]} to {known[-1][0]} on {len(known)} "
+                "lines); where the numbers are part of the names, put a label before each line"
+            )
+        return [label_name for _, label_name in known]
+    return None
+
+
+def _unquoted(line: str) -> str:
+    """A line of a csv file whose names are quoted, without the quotes."""
+    if line.count('"') < 2 or "," not in line:
+        return line
+    fields = next(csv.reader([line], skipinitialspace=True))
+    return ", ".join(field.strip() for field in fields) if len(fields) == 2 else line
 
 
 def read_text(path: str | Path) -> str:

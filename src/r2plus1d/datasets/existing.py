@@ -1,7 +1,8 @@
 """Annotation lists that are there already, and the videos or loose frames that they name, used where they lie.
 
-A line names its video by the path below a root, or by its id: the name of the file or folder without its ending, as the
-published list does; Kinetics appends the seconds, as in `0wR5jVB-WPk_000417_000427.mp4`.
+A line names its video by the path below a root, with or without its ending, or by its id: the name of the file or
+folder without its ending, as the published list does; Kinetics appends the seconds, as in
+`0wR5jVB-WPk_000417_000427.mp4`.
 """
 
 import contextlib
@@ -9,10 +10,20 @@ import functools
 import hashlib
 import os
 import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from r2plus1d.config.schema import ListsSource
-from r2plus1d.datasets.annotations import MOST_CLASSES, ListError, Sample, parse, parse_label_map, read_text, writable
+from r2plus1d.datasets.annotations import (
+    MOST_CLASSES,
+    ListError,
+    Sample,
+    numbered,
+    parse_label_map,
+    read_text,
+    writable,
+)
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, Entry, SetAside
 from r2plus1d.system.errors import FrameError, one_line
 from r2plus1d.system.files import sha256
@@ -29,17 +40,21 @@ def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[Ent
     A folder of loose frames is described by the names and sizes of its files, since reading them all would take as long
     as training. Raises ListError for a list that cannot be read, paths that leave `root`, and where nothing is found.
     """
+    lists = {"train": source.train, "val": source.val, "test": source.test}
     listed = [
-        (split, sample)
-        for split, path in (("train", source.train), ("val", source.val), ("test", source.test))
-        for sample in (_read(path) if path else [])
+        _Line(split, file, number, sample)
+        for split, file in lists.items()
+        if file is not None
+        for number, sample in _read(file, root)
     ]
-    classes = _classes(source, [sample for _, sample in listed])
+    classes = _classes(source, [line.sample for line in listed])
     locate = _Locator(root, folders=source.content == "frames")
+    places = [locate(line.sample.path) for line in listed]
+    _check_once(listed, places)
     describe = functools.partial(
         _describe, classes=classes, root=root, frame_name=source.frame_name if locate.folders else None
     )
-    tasks = [(split, sample, locate(sample.path)) for split, sample in listed]
+    tasks = [(line.split, line.sample, found) for line, found in zip(listed, places, strict=True)]
     done = list(progress(spread(describe, tasks, workers), len(tasks), "finding", "videos"))
     rows = [found for found, _ in done if found]
     aside = sorted(aside for _, aside in done if aside)
@@ -51,20 +66,53 @@ def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[Ent
     return rows, aside, classes
 
 
-def _read(path: str) -> list[Sample]:
-    samples = parse(read_text(path), path)
-    for number, sample in enumerate(samples, 1):
-        place = PurePosixPath(sample.path)
-        if place.is_absolute() or ".." in place.parts:
+class _Line(NamedTuple):
+    """A line of a list."""
+
+    split: str
+    file: str
+    number: int
+    sample: Sample
+
+
+def _read(path: str, root: Path) -> list[tuple[int, Sample]]:
+    """The samples with the numbers of their lines; absolute paths below the root become relative, ./a becomes a."""
+    lines = numbered(read_text(path), path)
+    for place, (number, sample) in enumerate(lines):
+        named = PurePosixPath(sample.path)
+        if named.is_absolute() and ".." not in named.parts:
+            with contextlib.suppress(ValueError):
+                named = named.relative_to(root.absolute().as_posix())
+        if named.is_absolute() or ".." in named.parts:
             raise ListError(
                 f"{path}, line {number}: {sample.path!r} must be a path below datasets.<name>.path, without .."
             )
-    return samples
+        lines[place] = (number, replace(sample, path=named.as_posix()))
+    return lines
+
+
+def _check_once(listed: list[_Line], places: list[list[str]]) -> None:
+    """Raises ListError where two lines name one video."""
+    first: dict[str, _Line] = {}
+    for line, found in zip(listed, places, strict=True):
+        other = first.setdefault(found[0] if len(found) == 1 else line.sample.path, line)
+        if other is not line:
+            labels = f", with labels {other.sample.label} and {line.sample.label}: a video has one label"
+            raise ListError(
+                f"{other.file}, line {other.number}, and {line.file}, line {line.number}, name the same video "
+                f"({line.sample.path}){labels if other.sample.label != line.sample.label else ''}; leave one of them"
+            )
 
 
 def _classes(source: ListsSource, samples: list[Sample]) -> list[str]:
-    count = max((sample.label for sample in samples), default=0) + 1
+    labels = {sample.label for sample in samples}
+    count = max(labels, default=0) + 1
     if source.labels is None:
+        if labels and 0 not in labels:
+            raise ListError(
+                f"no line of the lists has label 0 (the least is {min(labels)}): labels count from 0. Where that class "
+                "has no videos, give the classes' names in datasets.<name>.source.labels"
+            )
         if count > MOST_CLASSES:
             raise ListError(
                 f"the lists have label {count - 1}; give the classes' names in datasets.<name>.source.labels"
@@ -72,7 +120,8 @@ def _classes(source: ListsSource, samples: list[Sample]) -> list[str]:
         return [str(label) for label in range(count)]
     classes = parse_label_map(read_text(source.labels), source.labels)
     if len(classes) < count:
-        raise ListError(f"{source.labels}: {len(classes)} classes, but the lists have label {count - 1}")
+        hint = "; labels count from 0, not from 1" if labels and 0 not in labels else ""
+        raise ListError(f"{source.labels}: {len(classes)} classes, but the lists have label {count - 1}{hint}")
     return classes
 
 
@@ -87,7 +136,26 @@ class _Locator:
         with contextlib.suppress(OSError):  # of a name that is too long, or a folder that may not be entered
             if place.is_dir() if self.folders else place.is_file():
                 return [path]
+        if not self.folders and (found := self._with_ending(path)):
+            return found
         return [] if "/" in path else self._by_id.get(path, [])
+
+    def _with_ending(self, path: str) -> list[str]:
+        """The videos beside it whose names go on with an ending: lists of frames name the folder of each video."""
+        place = self.root / path
+        if place.name not in self._names(place.parent):
+            return []
+        return [str(PurePosixPath(path).parent / name) for name in self._names(place.parent)[place.name]]
+
+    @functools.lru_cache(maxsize=1000)  # noqa: B019 (as long as the lists are read)
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        """The names of the videos in a folder, by their names without ending."""
+        found: dict[str, list[str]] = {}
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(folder)):
+                if Path(name).suffix.lower() in VIDEO_SUFFIXES and (folder / name).is_file():
+                    found.setdefault(Path(name).stem, []).append(name)
+        return found
 
     @functools.cached_property
     def _by_id(self) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
-from r2plus1d.system.errors import UserError, one_line
+from r2plus1d.system.errors import UserError, one_line, redacted
 from r2plus1d.system.files import held, naming, read_json, sha256, write_json, write_text
 from r2plus1d.system.progress import progress
 
@@ -32,7 +32,10 @@ Arrived = Callable[[int], None]  # is told how many bytes came, those of an earl
 
 
 class FetchError(UserError):
-    """A file that could not be fetched, or is not the one expected."""
+    """A file that could not be fetched, or is not the one expected. The message tells no password or signature."""
+
+    def __init__(self, text: str):
+        super().__init__(redacted(text))
 
 
 class RefusedError(FetchError):

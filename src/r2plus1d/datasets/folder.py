@@ -1,10 +1,13 @@
 """A folder of the user's own videos: one sub-folder per class, or train/ and val/, and perhaps test/, with those below.
 
-Without train/ and val/, `build_lists` divides the videos: see `recordings`.
+Without train/ and val/, `build_lists` divides the videos: see `recordings`. Splits are known by their usual names, in
+any case: Train, validation, valid, ...
 """
 
 import os
 import shutil
+import unicodedata
+from collections import defaultdict
 from pathlib import Path
 
 from r2plus1d.datasets.annotations import writable
@@ -12,13 +15,16 @@ from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, DataError, Entry, Found, 
 from r2plus1d.system.files import replacing, sha256
 from r2plus1d.system.progress import progress
 
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLITS |= {"test": "test", "testing": "test"}
+
 
 def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], list[str]]:
     if path is None:
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
     root = Path(path)
     found, aside, classes = look(root)
-    splits = _splits(root)
+    splits = {folder.name: split for split, folder in _splits(root).items()}
     needed = sum(file.stat().st_size for file, _ in found)
     if needed > (free := shutil.disk_usage(work).free):
         raise DataError(f"{root}: copying needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free")
@@ -28,13 +34,10 @@ def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], lis
         if not (target.exists() and target.stat().st_size == file.stat().st_size):
             with replacing(target) as partial:
                 shutil.copyfile(file, partial)
-        split = file.relative_to(root).parts[0] if splits else ""
-        rows.append(entry(target, work, label, split))
+        rows.append(entry(target, work, label, splits.get(file.relative_to(root).parts[0], "")))
     _remove_others(work, {row.path for row in rows})
-    if not splits:
-        rows, repeated = _without_repeats(rows)
-        aside += repeated
-    return sorted(rows), sorted(aside), classes
+    rows, repeated = _without_repeats(rows, root)
+    return sorted(rows), sorted(aside + repeated), classes
 
 
 def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]:
@@ -46,17 +49,19 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
         raise DataError(f"datasets.folder.path is {str(root)!r}: there is no such folder")
     splits = _splits(root)
     if splits and not {"train", "val"} <= splits.keys():
-        there, missing = (
-            f" and {word}".join(f"{name}/" for name in names)
-            for word, names in (("", splits), ("no ", sorted({"train", "val"} - splits.keys())))
-        )
+        there = " and ".join(f"{folder.name}/" for folder in splits.values())
+        missing = " and no ".join(f"{name}/" for name in sorted({"train", "val"} - splits.keys()))
         raise DataError(
-            f"{root}: there is {there} but no {missing}; add it (what is called test/ may be renamed), or put the "
-            "classes straight into the folder"
+            f"{root}: there is {there} but no {missing}; add it (what is called test/ may be renamed). Where "
+            f"{there.replace('/', '')} is the name of a class, rename that folder, or put all classes below train/ and "
+            "val/"
         )
-    found, aside = _scan(root, list(splits.values()) or [root])
+    found, aside = _scan(root, splits or {"": root})
+    if splits:
+        aside += _beside(root, splits)
     order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
     classes = sorted(order, key=lambda name: (order[name], name))
+    _check_names(root, classes)
     if len(classes) < 2:
         raise DataError(
             f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
@@ -66,7 +71,43 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
 
 
 def _splits(root: Path) -> dict[str, Path]:
-    return {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    """The folders of train, val and test, as far as there are such. Raises DataError where two stand for one."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for folder in sorted(root.iterdir()):
+        if folder.name.lower() in SPLITS and folder.is_dir():
+            found[SPLITS[folder.name.lower()]].append(folder)
+    for split, folders in found.items():
+        if len(folders) > 1:
+            raise DataError(
+                f"{root}: {' and '.join(f'{folder.name}/' for folder in folders)} both stand for the split {split}; "
+                "leave one of them"
+            )
+    return {split: found[split][0] for split in ("train", "val", "test") if split in found}
+
+
+def _beside(root: Path, splits: dict[str, Path]) -> list[SetAside]:
+    """The videos that lie in none of the splits."""
+    places = [place for place in sorted(root.iterdir()) if place not in splits.values() and place.name[:1] != "."]
+    files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*")))]
+    names = " and ".join(f"{folder.name}/" for folder in splits.values())
+    reason = f"beside {names}, so that nothing says its split"
+    return [SetAside(_told(file, root), "", reason) for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+
+
+def _check_names(root: Path, classes: list[str]) -> None:
+    """Raises DataError for two names that look the same."""
+    forms: dict[str, str] = {}
+    for name in classes:
+        if (other := forms.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise DataError(
+                f"{root}: the classes {other!a} and {name!a} are one name in two forms of Unicode; put their "
+                "videos into one folder"
+            )
+
+
+def _told(file: Path, root: Path) -> str:
+    path = str(file.relative_to(root))
+    return path if path.isprintable() else ascii(path)
 
 
 def scan(path: str | None) -> list[Found]:
@@ -77,15 +118,14 @@ def scan(path: str | None) -> list[Found]:
     return [Found(ascii(str(file.relative_to(root))), sha256(file)) for file in shown]
 
 
-def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[SetAside]]:
-    """(file, class) of every video, sorted, and (path, split, reason) of other files. Folder links are not followed."""
+def _scan(root: Path, tops: dict[str, Path]) -> tuple[list[tuple[Path, str]], list[SetAside]]:
+    """(file, class) of every video, sorted, and (path, split, reason) of other files; `tops` are the folders by their
+    splits. Folder links are not followed."""
     found, aside = [], []
-    for top in tops:
-        split = "" if top == root else top.name
+    for split, top in tops.items():
 
         def keep(file: Path | str, reason: str, split=split) -> None:
-            path = str(Path(file).relative_to(root))
-            aside.append(SetAside(path if path.isprintable() else ascii(path), split, reason))
+            aside.append(SetAside(_told(Path(file), root), split, reason))
 
         unopened = lambda error, keep=keep: keep(error.filename, f"a folder that cannot be read: {error.strerror}")  # noqa: E731
         for folder, subfolders, names in os.walk(top, onerror=unopened):
@@ -96,7 +136,9 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[Se
                 file = Path(folder, name)
                 below = file.relative_to(top).parts
                 if len(below) < 2:
-                    continue  # not in a class folder: a README, say
+                    if file.suffix.lower() in VIDEO_SUFFIXES:
+                        keep(file, "in no folder of a class")
+                    continue  # a README, say
                 if file.suffix.lower() not in VIDEO_SUFFIXES:
                     keep(file, "its name does not end like a video's")
                 elif not writable(str(file.relative_to(root))):
@@ -113,15 +155,20 @@ def _scan(root: Path, tops: list[Path]) -> tuple[list[tuple[Path, str]], list[Se
     return sorted(found), aside
 
 
-def _without_repeats(rows: list[Entry]) -> tuple[list[Entry], list[SetAside]]:
-    first: dict[str, str] = {}
+def _without_repeats(rows: list[Entry], root: Path) -> tuple[list[Entry], list[SetAside]]:
+    """Of files with the same content in one split the first alone. Raises DataError where they are of two classes."""
+    first: dict[tuple[str, str], Entry] = {}
+    labelled: dict[str, Entry] = {}
     kept, repeated = [], []
     for row in sorted(rows):
-        if row.sha256 in first:
-            repeated.append(SetAside(row.path, "", f"same content as {first[row.sha256]}"))
-        else:
-            first[row.sha256] = row.path
+        if (other := labelled.setdefault(row.sha256, row)).label != row.label:
+            raise DataError(
+                f"{root}: {other.path} and {row.path} are the same video in two classes; remove it from one of them"
+            )
+        if (same := first.setdefault((row.split, row.sha256), row)) is row:
             kept.append(row)
+        else:
+            repeated.append(SetAside(row.path, row.split, f"same content as {same.path}"))
     return kept, repeated
 
 

@@ -8,6 +8,7 @@ values and refuses everything else.
 import contextlib
 import dataclasses
 import io
+import itertools
 import json
 import pickle
 import re
@@ -26,7 +27,7 @@ from torch import Tensor
 from r2plus1d.model import layouts
 from r2plus1d.model.families import MMACTION, View
 from r2plus1d.model.network import Recognizer, build
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, printable
 from r2plus1d.system.files import write_bytes
 
 REAL = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -204,7 +205,12 @@ def _filled(path: Path, state: dict[str, Tensor], built_with: dict, like: dict[s
 def _check(path: Path, state: dict[str, Tensor], like: dict[str, Tensor], built_with: dict) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in like.items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if differing := [name for name in {**expected, **found} if expected.get(name) != found.get(name)]:
+    kinds = (
+        [name for name in expected if name in found and found[name] != expected[name]],
+        [name for name in expected if name not in found],
+        [name for name in found if name not in expected],
+    )
+    if differing := [name for one_of_each in itertools.zip_longest(*kinds) for name in one_of_each if name is not None]:
         first = [f"{_named(name)} is {_shape(found, name)}, not {_shape(expected, name)}" for name in differing[:SHOWN]]
         more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
         described = ", ".join(f"{key} {value}" for key, value in built_with.items())
@@ -220,6 +226,11 @@ def _check(path: Path, state: dict[str, Tensor], like: dict[str, Tensor], built_
             raise CheckpointError(f"{path}: {name} holds {kind}; expected plain numbers such as {like[name].dtype}")
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {name} holds values that are not finite; such a network gives no scores")
+        if not torch.isfinite(tensor.to(like[name].dtype)).all():
+            kind = str(like[name].dtype).removeprefix("torch.")
+            raise CheckpointError(f"{path}: {name} holds values that are too large for {kind}; the file is damaged")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{path}: {name} holds negative variances, which cannot be; the file is damaged")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -299,7 +310,7 @@ def _shape(shapes: dict[str, tuple], name: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
 
 
 def _named(name: str) -> str:

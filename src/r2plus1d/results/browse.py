@@ -7,9 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from r2plus1d.clips.items import TestVideos, TrainClips, ValClips
+from r2plus1d.config.messages import nearest
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.results.plots import save_figure, styled
+from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.progress import progress, say
 from r2plus1d.zoo.rows import Row, open_row
 
@@ -22,22 +24,29 @@ GAP = 2  # white pixels between frames
 LONGEST = 48  # characters of a name on a sheet
 
 
-def browse(name: str, epoch: int, out: Path) -> None:
+def browse(name: str, epoch: int, out: Path, only: Sequence[str] = ()) -> None:
     """Writes below `out` training.png, clips of one epoch as they are augmented; test.png, all views of one video; and
     class_000.png, ...: the middle frames of some of each class's videos.
 
-    `epoch` counts from 0. Raises ConfigError for an unknown row, and the errors of lists and frames.
+    `epoch` counts from 0; `only` names the classes that get a sheet, else the first 50. Raises ConfigError for an
+    unknown row or class, and the errors of lists and frames.
     """
     row = open_row(name, TestedRow)
+    written = ["test.png"]
     if row.splits["train"]:
         training_sheet(row, epoch, out / "training.png")
+        written.insert(0, "training.png")
     test_sheet(row, (row.splits["test"] or row.splits["val"])[0], out / "test.png")
     classes = sorted({sample.label for samples in row.splits.values() for sample in samples})
     shown = classes[:MOST_CLASSES]
+    if only:
+        if unknown := [label for label in only if label not in row.classes]:
+            raise ConfigError(f"--classes: {nearest(unknown[0], row.classes[:MOST_CLASSES], 'class')} ({unknown[0]!r})")
+        shown = [label for label in classes if row.classes[label] in only]
     for label in progress(shown, len(shown), f"sheets of {name}", "classes"):
         class_sheet(row, label, out / f"class_{label:03}.png")
-    rest = f", of the first {len(shown)} of {len(classes)} classes" if len(classes) > len(shown) else ""
-    say(f"{out}: training.png, test.png, and a sheet for each class{rest}")
+    rest = f" of {len(shown)} of {len(classes)} classes; --classes names others" if len(shown) < len(classes) else ""
+    say(f"{out}: {', '.join(written)}, and a sheet for each class{rest}")
 
 
 @styled

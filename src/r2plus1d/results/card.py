@@ -2,6 +2,7 @@
 Hugging Face's hub (https://huggingface.co/docs/hub/model-cards), whose `model-index` holds the figures."""
 
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from safetensors import safe_open
 
 from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results import report
-from r2plus1d.results.markdown import markdown_table
+from r2plus1d.results.markdown import escaped, markdown_table
+from r2plus1d.results.tried import trained
 from r2plus1d.system import paths
+from r2plus1d.system.errors import redacted
 from r2plus1d.system.files import sha256
-from r2plus1d.system.records import commit_text
 
 MOST_CLASSES = 30  # that are named
 WEAKEST = 5  # classes
@@ -25,9 +27,9 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 CONVOLUTIONS = {"r2plus1d": "R(2+1)D", "r3d": "R3D", "r2d": "R2D", "f_r2d": "f-R2D"}
 
 
-def card(config: TestedRow, test: dict, classes: pd.DataFrame, coverage: dict, record: dict) -> str:
-    """Markdown; same bytes for the same figures and record. `test` and `classes` are metrics/rows/<row>/test.json and
-    per_class.csv, `record` is what made the weights. Raises OSError where the weights are missing."""
+def card(config: TestedRow, test: dict, table: pd.DataFrame, coverage: dict, record: dict) -> str:
+    """Markdown; same bytes for the same figures and record. `test` and `table` are metrics/rows/<row>/test.json and
+    per_class.csv; `record` is what made the weights, or empty. Raises OSError where the weights are missing."""
     file = paths.weights(config.row)
     template = Environment(
         loader=PackageLoader("r2plus1d.results", "."),
@@ -35,38 +37,73 @@ def card(config: TestedRow, test: dict, classes: pd.DataFrame, coverage: dict, r
         trim_blocks=True,
         keep_trailing_newline=True,
     ).get_template("card.md.j2")
-    names = classes["class"].tolist()
+    parameters, header = _read(file)
+    names = header["classes"]
     figures = _figures(test, len(names))
-    weakest = classes[classes["f1"] < 100].sort_values(["f1", "class"]).head(WEAKEST)
-    return (
-        template.render(
-            front=_front_matter(config, test, figures),
-            config=config,
-            test=test,
-            row=config.row,
-            published=config.row != CUSTOM,
-            convolution=CONVOLUTIONS.get(config.model.conv, config.model.conv.upper()),
-            parameters=f"{_parameters(file) / 1e6:.3g}",
-            names=names if len(names) <= MOST_CLASSES else None,
-            classes=len(names),
-            split=report.SPLITS[test["split"]].lower(),
-            views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
-            figures=markdown_table(("figure", "percent"), [(name, f"{value:.2f}") for name, value in figures.items()]),
-            chance=f"{report.chance(coverage):.1f}",
-            weakest=_weakest(weakest) if len(weakest) else None,
-            suspicion=report.suspicion_text(config.dataset, coverage).strip(),
-            training=coverage.get("train", {}).get("readable", 0),
-            scale=report.scale_text(config),
-            source=None if record.get("weights_of") or config.init is None else report.pretrain_text(config),
-            weights_of=report.pretrain_text(config) if record.get("weights_of") else None,
-            commit=commit_text(record.get("commit")),
-            libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items()),
-            record=paths.made_by(config.row, "train"),
-            sha256=sha256(file),
-            file=file.name,
-        ).rstrip("\n")
-        + "\n"
+    weakest = table[table["f1"] < 100].sort_values(["f1", "class"]).head(WEAKEST)
+    return template.render(
+        front=_front_matter(config, test, figures),
+        config=config,
+        test=test,
+        row=config.row,
+        published=config.row != CUSTOM,
+        convolution=CONVOLUTIONS.get(config.model.conv, config.model.conv.upper()),
+        parameters=f"{parameters / 1e6:.3g}",
+        names=[escaped(name) for name in names] if len(names) <= MOST_CLASSES else None,
+        classes=len(names),
+        split=report.SPLITS[test["split"]].lower(),
+        views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
+        as_tested=_as_tested(header["view"], config),
+        figures=markdown_table(("figure", "percent"), [(name, f"{value:.2f}") for name, value in figures.items()]),
+        chance=report.chance_text(table, coverage),
+        weakest=_weakest(weakest) if len(weakest) else None,
+        suspicion=report.suspicion_text(config.dataset, coverage).strip(),
+        training=coverage.get("train", {}).get("readable", 0),
+        how=trained(config),
+        scale=report.scale_text(config),
+        source=_source(config.init),
+        weights_of=_source(config.checkpoint),
+        commit=_code(record),
+        libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items())
+        or "not known",
+        record=paths.made_by(config.row, "train"),
+        sha256=sha256(file),
+        file=file.name,
     )
+
+
+def _code(record: dict) -> str:
+    if not record:
+        return "not known: the record is of other weights"
+    if (commit := record["commit"]) is None:
+        return "no git clone"
+    changed = commit["changed"]
+    return f"commit {commit['id']}" + (
+        f", with changes in {len(changed)} file{'s' * (len(changed) > 1)}" if changed else ""
+    )
+
+
+def _source(given: str | None) -> str | None:
+    """What weights from elsewhere are called: of a path the name alone, which tells strangers as much."""
+    if given is None:
+        return None
+    return redacted(given) if "://" in given else f"`{Path(given).name}`"
+
+
+def _read(file: Path) -> tuple[int, dict]:
+    """How many numbers of a model file are trained, and its header."""
+    with safe_open(file, "numpy") as opened:
+        shapes = [opened.get_slice(key).get_shape() for key in opened.keys() if not key.endswith(BUFFERS)]  # noqa: SIM118
+        header = json.loads(opened.metadata()["r2plus1d"])
+    return sum(math.prod(shape) for shape in shapes), header
+
+
+def _as_tested(view: dict, config: TestedRow) -> bool:
+    """Whether the file alone, asked for so many clips and crops, shows a video as the test of the row did."""
+    test, usual = config.test, {"spread": "inner", "average": "prob"} | view
+    size = (view["crop"], view["crop"] if test.crops == 3 else view["resize"])
+    how = (usual["spread"], usual["average"])
+    return size == (test.crop, test.resize) and how == (test.spread, test.average_clips)
 
 
 def _figures(test: dict, classes: int) -> dict[str, float]:
@@ -101,14 +138,8 @@ def _front_matter(config: TestedRow, test: dict, figures: dict[str, float]) -> s
     return text.getvalue().strip()
 
 
-def _parameters(file: Path) -> int:
-    """How many numbers of a model file are trained."""
-    with safe_open(file, "numpy") as opened:
-        shapes = [opened.get_slice(key).get_shape() for key in opened.keys() if not key.endswith(BUFFERS)]  # noqa: SIM118
-    return sum(math.prod(shape) for shape in shapes)
-
-
 def _weakest(classes: pd.DataFrame) -> str:
     columns = ("class", "videos", "precision", "recall", "taken_for")
-    lines = [[f"{v:.1f}" if isinstance(v, float) else v for v in row] for row in classes[list(columns)].values.tolist()]
+    rows = classes[list(columns)].values.tolist()
+    lines = [[f"{v:.1f}" if isinstance(v, float) else escaped(str(v)) for v in row] for row in rows]
     return markdown_table(("class", "videos", "precision", "recall", "taken for"), lines)

@@ -24,5 +24,13 @@ def between_markers(text: str, name: str, content: str) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """Cells may hold Markdown; only what would end a cell is escaped."""
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", str(cell)) for cell in line) + " |" for line in lines
+    )
+
+
+def escaped(text: str) -> str:
+    """A name, to be shown as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", text)

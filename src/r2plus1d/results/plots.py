@@ -2,6 +2,9 @@
 
 import functools
 import io
+import re
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,6 +21,27 @@ from r2plus1d.system.files import replacing
 
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 STYLE["text.parse_math"] = False  # a class may be called $1
+# For names in scripts that matplotlib's own font has not; those of them that are installed are asked in this order.
+SCRIPTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "IPAexGothic",
+    "TakaoPGothic",
+    "Droid Sans Fallback",
+    "Unifont",
+    "Noto Sans",
+    "Noto Sans Arabic",
+)
+_without_font: set[str] = set()
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    there = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in SCRIPTS if name in there)]
 
 
 def styled(plot: Callable) -> Callable:
@@ -24,7 +49,7 @@ def styled(plot: Callable) -> Callable:
 
     @functools.wraps(plot)
     def in_style(*arguments: object) -> Any:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(STYLE | {"font.family": _fonts()}):
             return plot(*arguments)
 
     return in_style
@@ -110,11 +135,22 @@ def as_svg(figure: Figure) -> str:
     target = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "r2plus1d", "svg.fonttype": "none"}):
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = target.getvalue().replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")
+    # whatever fonts are installed here
+    text = re.sub(r"(font: [\d.]+px|font-family:) [^;\"]+", r"\1 sans-serif", target.getvalue())
+    text = text.replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")
     return text.replace("<text ", '<text fill="currentColor" ')
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """As a PNG without a date, so that the same figure gives the same bytes."""
-    with replacing(path) as partial:
+    with replacing(path) as partial, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
+    missing = [found[1] for w in caught if (found := re.match(r"Glyph (\d+) .*missing from font", str(w.message)))]
+    if new := {chr(int(number)) for number in missing} - _without_font:
+        _without_font.update(new)
+        shown = "".join(sorted(new))[:20]
+        print(
+            f"no font here has {shown}: boxes stand for them in pictures; install one, such as Noto Sans CJK",
+            file=sys.stderr,
+        )

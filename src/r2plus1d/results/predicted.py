@@ -37,6 +37,7 @@ class Table:
 
     def __init__(self, out: Path):
         self.file = out / "predictions.csv"
+        self.file.unlink(missing_ok=True)  # of an earlier call
         self._lines: list[tuple] = []
         self._written = time.monotonic()
 
@@ -96,6 +97,8 @@ def features(videos: Sequence[Path], looker: Looker, seconds: float | None, stri
     lines: list[tuple[str, float, float]] = []
     found: list[np.ndarray] = []
     broken = 0
+    for ending in ("npy", "csv", "parquet"):
+        (out / f"features.{ending}").unlink(missing_ok=True)  # of an earlier call
     try:
         for video in progress(videos, len(videos), "features", "videos"):
             try:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.errors import redacted
 from r2plus1d.system.paths import suspected, weights
 
 TEXTS = dict.fromkeys(("path", "actual", "predicted", "class", "taken_for"), str)  # also of a class that is called 1
@@ -88,7 +89,7 @@ def measured_table(
     head = (
         f"Measured here: dataset `{first.config.dataset}`, {coverage['classes']} classes, "
         f"{', '.join(counts[:-1])} and {counts[-1]} videos, "
-        f"{scale_text(first.config)}, on {device_text(first)}. Chance is {chance(coverage):.1f}% top-1."
+        f"{scale_text(first.config)}, on {device_text(first)}. {chance_text(first.classes, coverage)}"
         f"{suspicion_text(first.config.dataset, coverage)}"
     )
     told = (
@@ -138,6 +139,7 @@ def pretrain_text(config: RowConfig) -> str:
     source = config.init or config.checkpoint
     if source is None:
         return "None"
+    source = redacted(source)
     if "://" in source:
         return f"[{source.rpartition('/')[2]}]({source})"
     return f"`{source}`"
@@ -145,7 +147,7 @@ def pretrain_text(config: RowConfig) -> str:
 
 def source_text(config: RowConfig) -> str:
     """The same in a word, for a narrow table."""
-    path = Path(str(config.init))
+    path = Path(redacted(str(config.init)))
     return f"row {path.parent.name}" if path == weights(path.parent.name) else path.name
 
 
@@ -189,6 +191,13 @@ def device_text(row: RowFigures) -> str:
     threads = f", {row.machine['threads']} threads" if not _on_gpu(row) else ""
     half = ", half precision" if _on_gpu(row) and row.config.runtime.lowered is True else ""
     return f"{row.machine['device']}{threads}{half}, torch {row.machine['torch']}"
+
+
+def chance_text(classes: pd.DataFrame, coverage: dict) -> str:
+    """What a guess scores; and the largest class alone, where the measured videos are not evenly spread."""
+    largest = 100 * classes["videos"].max() / classes["videos"].sum()
+    always = f" (who always says the largest class: {largest:.1f}%)" if largest > 1.1 * chance(coverage) else ""
+    return f"Chance is {chance(coverage):.1f}% top-1{always}."
 
 
 def chance(coverage: dict) -> float:

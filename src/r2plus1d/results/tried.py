@@ -3,7 +3,7 @@
 Kept for videos of the user's own (the datasets `folder` and `lists`), where that is what is asked.
 """
 
-from r2plus1d.config.schema import CUSTOM
+from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.results.report import RowFigures, source_text
 from r2plus1d.system import paths
@@ -11,7 +11,8 @@ from r2plus1d.system.files import digest, read_json, write_json
 
 NOTES = paths.RECORDS / CUSTOM / "tried.json"
 DATASETS = ("folder", "lists")
-COLUMNS = ("trained", "started from", "clip", "epochs", "top-1", "mean class", "static", "videos")
+COLUMNS = ("trained", "started from", "clip", "epochs", "changed", "top-1", "mean class", "static", "videos")
+OWN = ("epochs", "freeze")  # values that have a column, or are told in one
 
 
 def note(row: RowFigures) -> None:
@@ -20,7 +21,8 @@ def note(row: RowFigures) -> None:
     entry = {
         "lists": _lists(config.dataset),
         "configuration": digest([paths.row_config(CUSTOM, "test")]),
-        "trained": _trained(row),
+        "trained": trained(config),
+        "values": config.train.model_dump() | {"seed": config.seed},
         "started from": source_text(config) if config.init else "nothing",
         "clip": f"{config.clip.frames}x{config.clip.frame_interval}",
         "epochs": config.train.epochs,
@@ -35,9 +37,15 @@ def note(row: RowFigures) -> None:
 
 
 def table(dataset: str) -> str | None:
-    """All that were measured on the same videos, the last one below; None where nothing is noted."""
+    """All that were measured on the same videos, the last one below, and what else each changed of the first of its
+    kind; None where nothing is noted."""
     lists = _lists(dataset)
-    same = [entry for entry in _noted() if entry.get("lists") == lists]
+    same = [entry | {"changed": ""} for entry in _noted() if entry.get("lists") == lists]
+    first: dict[tuple, dict] = {}
+    for entry in same:
+        usual = first.setdefault((entry["trained"], entry["started from"]), entry.get("values", {}))
+        others = {key: v for key, v in entry.get("values", {}).items() if v != usual.get(key, v) and key not in OWN}
+        entry["changed"] = ", ".join(f"{key} {value}" for key, value in others.items())
     cells = [[f"{v:.2f}" if isinstance(v, float) else v for v in (entry[key] for key in COLUMNS)] for entry in same]
     return markdown_table(COLUMNS, cells) if cells else None
 
@@ -50,12 +58,13 @@ def _lists(dataset: str) -> str:
     return digest(sorted(paths.lists(dataset).iterdir()))
 
 
-def _trained(row: RowFigures) -> str:
-    freeze = row.config.train.freeze
-    if row.config.checkpoint is not None:
+def trained(config: TestedRow) -> str:
+    """How, in a word."""
+    freeze = config.train.freeze
+    if config.checkpoint is not None:
         return "not here"
     if freeze == "all":
         return "last layer"
-    if row.config.init is None:
+    if config.init is None:
         return "from scratch"
     return "fine-tuned" if not freeze else f"fine-tuned, {freeze} of 5 stages frozen"

@@ -1,6 +1,7 @@
 """The errors that a user can mend: stages print them as one line, with the way out."""
 
 import errno
+import re
 
 WAYS_OUT = {
     errno.ENOSPC: "free some disk space",
@@ -27,7 +28,21 @@ class UserError(Exception):
 def one_line(error: BaseException, most: int = 500) -> str:
     """What an error says, on one line of at most so many characters; its type where it says nothing."""
     text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())[:most] or type(error).__name__
+    return printable(" ".join(text.split())[:most]) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text of lines that a terminal shows and does not obey: of outside data any character may come."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+SECRETS = re.compile(r"(?<=//)[^/\s@]+@|(?<=[?&])([^=&\s]+)=[^&\s'\")]+")
+
+
+def redacted(text: str) -> str:
+    """Without what addresses in it keep for themselves: a user with a password, and the values of a query, where
+    signatures stand."""
+    return SECRETS.sub(lambda match: f"{match[1]}=..." if match[1] else "", text)
 
 
 def explained(error: BaseException) -> str | None:

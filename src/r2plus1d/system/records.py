@@ -52,6 +52,12 @@ def read(stage: str, row: str) -> dict[str, Any]:
     return found if whole else {}
 
 
+def of_output(stage: str, row: str, file: Path) -> dict[str, Any]:
+    """The record, if it is of the file that lies there; else an empty one, as where DVC took it from its cache."""
+    found = read(stage, row)
+    return found if sha256(file) in found.get("outputs", {}).values() else {}
+
+
 def of_what_runs_now(record: dict[str, Any]) -> bool:
     """Whether the same code, by its syntax trees, and the same versions would run again."""
     return bool(record) and not code.changed(record["code"]) and record["libraries"] == code.libraries()

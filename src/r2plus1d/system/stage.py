@@ -4,6 +4,7 @@ Ended from outside it says how far it got. Without the DVC that started it, it e
 """
 
 import contextlib
+import functools
 import gc
 import inspect
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from r2plus1d.system import arithmetic, paths, timing
-from r2plus1d.system.errors import explained
+from r2plus1d.system.errors import explained, printable
 from r2plus1d.system.files import held
 from r2plus1d.system.pool import end_with
 from r2plus1d.system.progress import reached
@@ -29,43 +30,47 @@ STAGES = (  # in the order of dvc.yaml
     "train",
     "test",
     "benchmark",
+    "card",
     "report",
 )
 TORCHRUN = "R2PLUS1D_TORCHRUN"  # environment variable: torchrun's arguments, where several machines work together
 ALONE = "R2PLUS1D_ALONE"  # environment variable: of the process that holds the stage's lock, for those that it starts
 
 
-def run(main: Callable, argv: list[str] | None = None) -> None:
+def run(main: Callable, argv: list[str] | None = None, goes_on: bool = True) -> None:
     """Calls `main` and exits.
 
     A stage gives its `argv`, the script and what `main` takes (nothing, or a row): no two processes run the same stage
-    of the same row at a time.
+    of the same row at a time. Interrupted, the same stage goes on, and so does a command that says so (`goes_on`).
     """
     if argv is not None and len(argv) - 1 != len(inspect.signature(main).parameters):
         sys.exit(f"usage: python {argv[0]}{' ROW' * len(inspect.signature(main).parameters)}")
     arithmetic.pin()
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, functools.partial(_terminated, goes_on))
     try:
         with contextlib.nullcontext() if argv is None else _alone(*argv):
             main(*(argv or [])[1:])
         gc.freeze()  # or Python looks through everything that torch brought, for a quarter of a second, before it ends
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing more to end
-        sys.exit(ended("interrupted"))
+        sys.exit(ended("interrupted", goes_on))
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if (line := explained(error)) is None:
             raise
-        sys.exit(f"error: {line}")
+        sys.exit(f"error: {printable(line)}")
 
 
-def _terminated(*_: object) -> None:
+def _terminated(goes_on: bool, *_: object) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)  # torch's handler raises an error for readers that ended as well
-    sys.exit(ended("terminated"))
+    sys.exit(ended("terminated", goes_on))
 
 
-def ended(how: str) -> str:
+def ended(how: str, goes_on: bool = True) -> str:
     place = f" ({reached()})" if reached() else ""
-    return f"{how}{place}; what is finished is kept, run the same command again to go on"
+    return f"{how}{place}; what is finished is kept{', run the same command again to go on' if goes_on else ''}"
 
 
 @contextlib.contextmanager

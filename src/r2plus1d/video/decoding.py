@@ -1,6 +1,6 @@
 """Reading and writing video files; the only module that knows PyAV.
 
-Frames are uint8 [H, W, 3] in RGB, upright: rotation metadata is applied. Frame numbers count decoded frames from 0.
+Frames are uint8 [H, W, 3] in RGB, upright: turned and mirrored as the file says. Frame numbers count from 0.
 All frames of a video have the size of its first: others are scaled to it, as ffmpeg does. FFmpeg gets an open file and
 nothing else: whatever the content asks for, it can open no other file and no network connection.
 """
@@ -31,6 +31,8 @@ MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
 MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
 LEAST_RATE, MOST_RATE = 0.1, 1000  # frames a second; other figures are no rate
 UNEVEN = 0.02  # share of a video's length by which its frames' times may contradict its announced rate
+SPACES = {8: "YCgCo", 10: "BT.2020 constant luminance", 14: "ICtCp"}  # ITU-T H.273
+MOST_CHUNKS = 10_000  # of an AVI, a gigabyte each
 MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
 
@@ -86,11 +88,36 @@ def _rate(times: list[float], count: int, announced: float) -> float:
     return round(found, 6) if LEAST_RATE <= found <= MOST_RATE else round(announced, 6) if known else 0.0
 
 
+class _Facing(NamedTuple):
+    """How a decoded picture becomes the one that is shown: first rows become columns, then it is mirrored."""
+
+    turned: bool  # rows become columns
+    down: bool  # upside down
+    across: bool  # left to right
+
+
+_PLAIN = _Facing(False, False, False)
+
+
+def _facing(frame: av.VideoFrame) -> _Facing:
+    """By the display matrix, as ffmpeg does; of an angle that is no quarter, the nearest one; of a matrix of zeros, as
+    it is.
+
+    The matrix [[a, b], [c, d]] maps a picture's (x, y) to (ax + cy, bx + dy).
+    """
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
+        return _PLAIN
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5].tolist()  # type: ignore[call-overload]  # a buffer
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return _Facing(True, b < 0, c < 0)
+    return _Facing(False, d < 0, a < 0)
+
+
 class _Shown(NamedTuple):
     """A decoded frame, as a player shows it."""
 
     frame: av.VideoFrame
-    turns: int  # quarters, anticlockwise
+    facing: _Facing
     size: tuple[int, int]  # height and width of all frames of the video, upright
     announced: float  # frames a second, as the file says; 0: it does not
     whole: int  # frames of the video, as the file says; 0: it does not
@@ -102,22 +129,22 @@ def _shown(path: Path) -> Iterator[_Shown]:
     with _opened(path) as (container, stream):
         announced = float(stream.average_rate or 0)
         whole = stream.frames or round((container.duration or 0) / av.time_base * announced)
-        packets = _packets_of(container, stream)
+        packets = _Packets(container, stream)
         for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
-            turns = round(frame.rotation / 90) % 4
+            facing = _facing(frame)
             if size is None:
-                size = _turned(frame, turns)
+                size = _turned(frame, facing)
                 _check_pixels(*size)
                 if max(size) > MAX_SHAPE * min(size):
                     raise VideoError(f"frames of {size[1]} x {size[0]} pixels; at most {MAX_SHAPE} : 1 is read")
             pixels += max(frame.width * frame.height, size[0] * size[1])
             if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
                 raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
-            yield _Shown(frame, turns, size, announced, min(max(whole, 0), MAX_FRAMES))
+            yield _Shown(frame, facing, size, announced, min(max(whole, 0), MAX_FRAMES))
             count = number + 1
         if count == 0:
             raise VideoError("no frames")
-        if count < stream.frames * (1 - MISSING_FRAMES):
+        if count < stream.frames * (1 - MISSING_FRAMES) and not packets.whole(path):
             raise VideoError(f"cut off: {count} of {stream.frames} frames")
 
 
@@ -219,6 +246,8 @@ def _packets(
             break
         if packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt:
             raise _OtherwiseError
+        if packet.has_sidedata("new_extradata"):  # other parameter sets from here on, which a later group needs
+            raise _OtherwiseError
         packets.append(packet)
         times.append(packet.pts)
         if len(times) > last and packet.dts > sorted(times)[last]:  # no later packet is shown before
@@ -243,8 +272,8 @@ def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown
             previous = frame.pts
             if frame.pts in shown:
                 shown.discard(frame.pts)
-                turns = round(frame.rotation / 90) % 4
-                yield _upright(_Shown(frame, turns, _turned(frame, turns), 0.0, 0), convert)
+                facing = _facing(frame)
+                yield _upright(_Shown(frame, facing, _turned(frame, facing), 0.0, 0), convert)
     if shown:
         raise _OtherwiseError
     context.flush_buffers()
@@ -280,10 +309,11 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 
 
 def _stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The one that a person would see: as ffmpeg chooses, the default one, then the largest, then the first."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         raise VideoError("no video stream")
-    stream = streams[0]
+    stream = max(streams, key=_rank)
     if stream.codec_context is None:
         raise VideoError("no decoder for its video stream")
     _check_pixels(stream.height, stream.width)
@@ -292,14 +322,57 @@ def _stream(container: av.container.InputContainer) -> av.VideoStream:
     return stream
 
 
-def _packets_of(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+def _rank(stream: av.VideoStream) -> tuple[bool, bool, int]:
+    if (context := stream.codec_context) is None:
+        return False, False, 0
+    return True, bool(stream.disposition & av.stream.Disposition.default), context.height * context.width
+
+
+class _Packets:
     """All of one stream and the empty one at its end; streams that begin amid the file are passed over.
 
     For those, PyAV looks behind the end of its list of streams, and by what lies there in memory it ends as it should
     or with an IndexError; by then everything of `stream` has come.
     """
-    with contextlib.suppress(IndexError):
-        yield from container.demux(stream)
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream):
+        self._container, self._stream = container, stream
+        self._count, self._torn = 0, False
+
+    def __iter__(self) -> Iterator[av.Packet]:
+        with contextlib.suppress(IndexError):
+            for packet in self._container.demux(self._stream):
+                self._count += packet.size > 0
+                self._torn |= packet.is_corrupt
+                if (
+                    packet.size or not packet.buffer_ptr
+                ):  # an empty one that is not the end repeats a frame: Theora, AVI
+                    yield packet
+
+    def whole(self, path: Path) -> bool:
+        """Whether all of the file came, though fewer frames are shown than it announces: an edit list hides some, as
+        after a cut without encoding; or an AVI repeats frames by packets without content."""
+        if self._torn:
+            return False
+        if self._count >= self._stream.frames * (1 - MISSING_FRAMES):
+            return True
+        return self._container.format.name == "avi" and _whole_avi(path)
+
+
+def _whole_avi(path: Path) -> bool:
+    """Whether its chunks, each of which says how long it is, end where the file ends or before."""
+    with open(path, "rb") as file:
+        end, at = os.fstat(file.fileno()).st_size, 0
+        for _ in range(MOST_CHUNKS):
+            if at >= end:
+                break
+            file.seek(at)
+            head = file.read(8)
+            if head[:4] != b"RIFF" or len(head) < 8:
+                return at > 0  # something behind the last one
+            at += 8 + int.from_bytes(head[4:], "little")
+            at += at % 2
+    return at <= end + 1
 
 
 def _check_pixels(height: int, width: int) -> None:
@@ -307,15 +380,25 @@ def _check_pixels(height: int, width: int) -> None:
         raise VideoError(f"frames of {width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read")
 
 
-def _turned(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
-    """(height, width) after so many quarter turns"""
-    return (frame.width, frame.height) if turns % 2 else (frame.height, frame.width)
+def _turned(frame: av.VideoFrame, facing: _Facing) -> tuple[int, int]:
+    """(height, width) as it is shown"""
+    return (frame.width, frame.height) if facing.turned else (frame.height, frame.width)
 
 
 def _upright(shown: _Shown, convert: VideoReformatter) -> np.ndarray:
-    """RGB pixels of (height, width) `size`; PyAV counts rotation anticlockwise, as numpy's rot90 does."""
-    height, width = reversed(shown.size) if shown.turns % 2 else shown.size
-    plane = convert.reformat(shown.frame, width, height, "rgb24", threads=1).planes[0]
+    """RGB pixels of (height, width) `size`. Raises VideoError for colours that FFmpeg cannot convert."""
+    turned, down, across = shown.facing
+    height, width = reversed(shown.size) if turned else shown.size
+    try:
+        plane = convert.reformat(shown.frame, width, height, "rgb24", threads=1).planes[0]
+    except av.FFmpegError as error:
+        name = SPACES.get(int(shown.frame.colorspace), f"matrix {int(shown.frame.colorspace)}")
+        raise VideoError(
+            f"its colours ({shown.frame.format.name}, {name}) cannot be converted to RGB ({one_line(error)}); write it "
+            "with others first, such as: ffmpeg -i IN -vf zscale=matrix=709 OUT.mp4"
+        ) from error
     pixels = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # PyAV does not say that it is a buffer
     rows = pixels.reshape(height, plane.line_size)
-    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), shown.turns)
+    image = rows[:, : 3 * width].reshape(height, width, 3)
+    image = image.swapaxes(0, 1) if turned else image
+    return image[:: -1 if down else 1, :: -1 if across else 1]

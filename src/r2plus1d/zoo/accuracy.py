@@ -9,8 +9,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from r2plus1d.system.errors import UserError
+
 CONFUSIONS = 3  # of a class, that are named
 Mode = Literal["prob", "score"]
+
+
+class ScoresError(UserError):
+    """Scores that are no numbers: they have no order, so nothing can be counted as right."""
 
 
 def average_views(scores: np.ndarray, mode: Mode) -> np.ndarray:
@@ -23,6 +29,15 @@ def average_views(scores: np.ndarray, mode: Mode) -> np.ndarray:
     if mode == "prob":
         scores = _softmax(scores)
     return scores.mean(axis=-2)
+
+
+def check_finite(scores: np.ndarray, what: str = "the scores") -> None:
+    """Raises ScoresError."""
+    if not np.isfinite(scores).all():
+        raise ScoresError(
+            f"{what} are not finite: the network overflows, as it does with weights that are damaged or of another "
+            "network; give the row others, or train it again"
+        )
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -101,4 +116,5 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
         raise ValueError(f"expected scores [N, K] and labels [N], N at least 1, not {scores.shape} and {labels.shape}")
     if labels.min() < 0 or labels.max() >= scores.shape[1]:
         raise ValueError(f"labels must lie in 0..{scores.shape[1] - 1}, not {labels.min()}..{labels.max()}")
+    check_finite(scores)
     return scores, labels

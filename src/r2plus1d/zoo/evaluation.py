@@ -46,9 +46,10 @@ def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Re
         part = f", a share of 1 in {processes.processes()}" if processes.processes() > 1 else ""
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged: list[np.ndarray] = []
-    for video in videos:
-        views = logits(network, video.to(device).crops(config), video.places(config), device)
-        averaged.append(accuracy.average_views(views.cpu().numpy(), config.test.average_clips))
+    for sample, video in zip(own, videos, strict=True):
+        views = logits(network, video.to(device).crops(config), video.places(config), device).cpu().numpy()
+        accuracy.check_finite(views, f"{config.row}: the scores of {sample.path}")
+        averaged.append(accuracy.average_views(views, config.test.average_clips))
     together: list[np.ndarray] = processes.together(averaged)
     scores, labels = np.stack(together), np.array([s.label for s in samples])
     one_clip, static = (

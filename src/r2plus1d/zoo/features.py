@@ -25,7 +25,7 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system.device import prepare
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, redacted
 from r2plus1d.system.files import write_bytes
 from r2plus1d.system.progress import progress, saved
 from r2plus1d.system.timing import reading
@@ -141,8 +141,8 @@ def train_last_layer(
     network = starting_network(config, classes, say).eval()
     if found.of != fingerprint(network):
         raise FeaturesError(
-            f"the features of {config.row} are of other weights than {config.init} has now; compute them again: "
-            f"R2PLUS1D_AGAIN=1 dvc repro --force --single-item features@{config.row}"
+            f"the features of {config.row} are of other weights than {redacted(str(config.init))} has now; compute "
+            f"them again: R2PLUS1D_AGAIN=1 dvc repro --force --single-item features@{config.row}"
         )
     x, mean, std = _scaled(found.train.flatten(0, 1).double())
     labels = torch.tensor([sample.label for sample in splits["train"]]).repeat_interleave(found.train.shape[1])

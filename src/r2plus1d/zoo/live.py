@@ -4,7 +4,8 @@ TensorBoard's. No output of the pipeline."""
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,32 +20,46 @@ PLACE = ("mode", "epoch", "iter")  # of an entry of the log; the rest are figure
 class Live:
     """The entries of a training's log, each shown at once; `iterations` is their number in an epoch.
 
-    DVCLive's files lie in `paths.live` until the training is over, and stay where it was interrupted. TensorBoard's lie
-    in `paths.tensorboard`. Either starts with an empty folder: who resumes adds the earlier entries again. Raises
+    DVCLive's files lie in `paths.live` until `clear`, so that an interrupted training leaves them. TensorBoard's lie in
+    `paths.tensorboard`. Either starts with an empty folder: who resumes adds the earlier entries again. Raises
     ConfigError where TensorBoard is asked for and not installed.
     """
 
     def __init__(self, kind: Kind, row: str, iterations: int):
         self._folder = {"dvclive": paths.live(row), "tensorboard": paths.tensorboard(row)}.get(kind)
         self._kind, self._iterations = kind, iterations
-        self._add: Add = lambda step, figures: None
+        self._add: Add | None = None
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._add = _dvclive(self._folder) if kind == "dvclive" else _tensorboard(self._folder)
+            with self._on_trouble():
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._add = _dvclive(self._folder) if kind == "dvclive" else _tensorboard(self._folder)
 
     def add(self, entry: dict[str, Any]) -> None:
         """An entry of the log, at the number of steps made by then."""
+        if self._add is None:
+            return
         whole = entry["epoch"] * self._iterations
         step = whole if entry["mode"] == "val" else whole - self._iterations + entry["iter"]
         figures = {f"{entry['mode']}/{key}": value for key, value in entry.items() if key not in PLACE}
-        self._add(step, {"epoch": entry["epoch"], **figures} if self._kind == "dvclive" else figures)
+        with self._on_trouble():
+            self._add(step, {"epoch": entry["epoch"], **figures} if self._kind == "dvclive" else figures)
 
-    def end(self) -> None:
-        """Of a training that is over: its curve is an output now."""
-        if self._kind == "dvclive" and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                self._folder.parent.rmdir()  # the last
+    @contextlib.contextmanager
+    def _on_trouble(self) -> Iterator[None]:
+        """A disk that cannot be written to ends no training here: where that matters, saving its state says so."""
+        try:
+            yield
+        except OSError as error:
+            self._add = None
+            print(f"{self._folder} cannot be written, so nobody sees the training run: {error}", file=sys.stderr)
+
+
+def clear(row: str) -> None:
+    """Of a training that is over, or that nobody goes on with: its curve is an output."""
+    folder = paths.live(row)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()  # if it was the last
 
 
 def _dvclive(folder: Path) -> Add:

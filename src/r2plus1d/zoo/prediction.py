@@ -27,7 +27,7 @@ from r2plus1d.system.progress import progress
 from r2plus1d.video import sandbox, views
 from r2plus1d.video.decoding import Measured, VideoError, decode
 from r2plus1d.video.extraction import packed
-from r2plus1d.zoo.accuracy import average_views
+from r2plus1d.zoo.accuracy import average_views, check_finite
 from r2plus1d.zoo.evaluation import logits
 
 UNKNOWN_RATE = 30.0  # frames a second, of a video that does not tell
@@ -68,7 +68,10 @@ class Predictor(Recognizer):
         if looker is None or kept != state:
             looker = Looker(self, weights[0].device)
         self.__dict__["_looker"] = (state, looker)  # not a part of the network that torch should know
-        (window,) = looker.windows(Path(video))
+        try:
+            (window,) = looker.windows(Path(video))
+        except VideoError as error:
+            raise VideoError(f"{video}: {error}") from error
         names = class_names(self)
         return [(names[k], float(window.probabilities[k])) for k in window.best(top)]
 
@@ -207,7 +210,9 @@ class Looker:
     def _scores(self, network: TakesFrames, frames: torch.Tensor, indices: torch.Tensor) -> np.ndarray:
         """float32 [V, what the network gives]"""
         crops, places = views.crops(frames, self.view.crop, self.view.crops), self._places(frames, indices)
-        return logits(network, crops.to(self.device), places.to(self.device), self.device).float().cpu().numpy()
+        found = logits(network, crops.to(self.device), places.to(self.device), self.device).float().cpu().numpy()
+        check_finite(found)
+        return found
 
     def _places(self, frames: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         return views.places(indices, len(frames), self.view.crops)

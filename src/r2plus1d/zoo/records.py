@@ -10,6 +10,7 @@ from r2plus1d.config.origins import is_path
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.system import code, kept, paths, processes, records
 from r2plus1d.system.device import Runtime, cpu_kernels, describe, prepare
+from r2plus1d.system.errors import redacted
 from r2plus1d.system.files import digest
 from r2plus1d.zoo.rows import Row
 
@@ -31,11 +32,12 @@ def recorded(stage: str) -> Callable:
             if not processes.first():
                 return work(row)
             name, taken = row.config.row, row.config.checkpoint if stage == "train" else None
+            taken = taken and redacted(taken)
             inputs = [*row.sources(), *(_given(row.config) if stage in MAKING else [paths.weights(name)])]
 
             def facts() -> dict:
                 device = None if taken else machine(prepare(row.config.runtime))
-                started = {"started_from": row.config.init} if stage in MAKING else {}
+                started = {"started_from": row.config.init and redacted(row.config.init)} if stage in MAKING else {}
                 return {"seed": row.config.seed, "weights_of": taken, **started, "machine": device}
 
             with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](row.config), facts):

@@ -112,7 +112,6 @@ class Training:
             if processes.first():
                 self.save(epoch)
         next(steps, None)
-        self.shown.end()
         if self.best is not None:
             self.model.load_state_dict(self.best["model"])
             self.say(f"kept: the weights after epoch {self.best['epoch']}, the best on the validation videos")
@@ -134,10 +133,16 @@ class Training:
         if state is None:
             self._name_others()
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.best = state["best"]
-        self.log, self.start = Log(json.loads(state["entries"]), json.loads(state["timed"])), state["epoch"]
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.best = state["best"]
+            self.log, self.start = Log(json.loads(state["entries"]), json.loads(state["timed"])), int(state["epoch"])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise TrainingError(
+                f"{self.state} is not the state of this training ({one_line(error, 200)}); remove it, and the training "
+                "starts from the beginning"
+            ) from error
         self.say(f"resuming after epoch {self.start} of {self.config.train.epochs}")
         saved(self._place(self.start))
 
@@ -192,7 +197,8 @@ class Training:
         scores, targets = result.pop("logits").cpu().numpy(), torch.cat(labels).cpu().numpy()
         own = {"loss": result["loss"] / processes.processes()}
         for k in (1, 5):
-            right = accuracy.top_k_accuracy(scores, targets, k) if len(targets) else 0.0
+            known = len(targets) and np.isfinite(scores).all()  # else the loss says so, below
+            right = accuracy.top_k_accuracy(scores, targets, k) if known else 0.0
             own[f"top{k}_acc"] = right * (len(targets) / count)
         result |= processes.summed(own)
         for name in ("loss", "grad_norm"):

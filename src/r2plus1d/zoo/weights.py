@@ -18,6 +18,7 @@ from r2plus1d.model.checkpoint import CheckpointError
 from r2plus1d.model.families import View
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system import code, paths
+from r2plus1d.system.errors import redacted
 from r2plus1d.system.files import must_read_json
 from r2plus1d.zoo.update import build_arguments, build_model
 
@@ -34,8 +35,8 @@ def load(source: str | Path) -> "Predictor":
     `source` is a row, such as "custom" (or "row:custom"), looked up below models/ of the working directory; a name of
     published weights: published and published_1x (the most accurate ones, of 32 frames), torchvision (R(2+1)D-18;
     torchvision:r3d_18 and torchvision:mc3_18 too), ig65m_8, ig65m_32, ig65m_8_kinetics, ig65m_32_kinetics; or the path
-    or https address of a file with weights of this project, MMAction, torchvision or IG-65M. What is fetched stays in
-    torch's cache.
+    or https address of a file with weights of this project, MMAction, torchvision or IG-65M, or the path of a row's
+    folder. What is fetched stays in torch's cache.
 
     The network takes normalised float clips [N, 3, T, H, W] and returns logits [N, K]. Its `family` says how to
     normalise (see `video.views.to_input`), its `view` how to show it a video, and `classes` are the names of its K
@@ -53,6 +54,9 @@ def _loaded(name: str) -> Recognizer:
     if name in NAMES or name.startswith(TORCHVISION):
         return _published(name)
     row = name.removeprefix(ROW)
+    given = Path(name) / paths.weights(row).name  # in the folder of a row, as `dvc artifacts get` brings it
+    if "://" not in name and given.is_file() and not paths.weights(row).is_file():
+        return checkpoint.recognise(given)
     if name.startswith(ROW) or ("://" not in name and Path(name).suffix == "" and not Path(name).is_file()):
         return _trained(row)
     return checkpoint.recognise(file_of(name, "give its path"))
@@ -70,7 +74,7 @@ def starting_network(config: RowConfig, classes: list[str], say: Callable[[str],
     kept = checkpoint.start(file_of(config.init, "give its path as `init`"), network)
     taken = len(network.state_dict()) - len(kept)
     last = f"a new last layer for {len(classes)} classes" if kept else "its last layer too"
-    say(f"starting from {config.init}: {taken} tensors, {last}")
+    say(f"starting from {redacted(config.init)}: {taken} tensors, {last}")
     return network.train()
 
 
