@@ -51,7 +51,7 @@ from r2plus1d.system import device
 from r2plus1d.system.files import write_json, write_text
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
-from r2plus1d.video import decoding, views
+from r2plus1d.video import decoding, reading, views
 from r2plus1d.video.extraction import extract
 from r2plus1d.video.groups import Listed, Machines
 from r2plus1d.video.probe import probe
@@ -82,7 +82,7 @@ class Inputs:
     def reader(self, row: schema.RowConfig) -> Reader:
         if row.clip.input == "frames":
             return FrameReader(self.folder / "frames" / row.resolution)
-        return decoding.VideoReader(self.folder / "videos")
+        return reading.VideoReader(self.folder / "videos")
 
 
 class SeededTwice:

@@ -358,6 +358,31 @@ def test_official_split_is_the_official_one(mirror, tmp_path, kind):
     assert not list((tmp_path / "store/annotations").rglob("lists"))
 
 
+@pytest.mark.parametrize("kind", ["ucf101", "hmdb51"])
+def test_archives_that_the_user_fetched_are_used_where_the_server_is_dead(mirror, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    monkeypatch.setattr(fetch, "PAUSE", 0.01)
+    expected = bring(official(mirror, tmp_path, kind), tmp_path)
+    shutil.rmtree(tmp_path / "store")
+    dead = official(mirror, tmp_path, kind).model_copy(
+        update={"videos": "http://127.0.0.1:9/videos.rar", "annotations": "http://127.0.0.1:9/lists"}
+    )
+    for file in ("lists", "videos.rar"):
+        with pytest.raises(fetch.FetchError, match=f"or fetch it by other means, and put it to .*/store/given/{file}$"):
+            bring(dead, tmp_path)
+        (tmp_path / "store" / "given").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "store" / "given" / file).write_bytes(mirror.files[f"/{file}"])
+    assert bring(dead, tmp_path) == expected
+    assert sorted(file.name for file in (tmp_path / "store" / "given").iterdir()) == ["lists", "videos.rar"]
+    shutil.rmtree(tmp_path / "store" / "videos")
+    (tmp_path / "store" / "given" / "videos.rar").write_bytes(mirror.files["/videos.rar"][:700])
+    with pytest.raises(downloads.DownloadError, match="is another file than before"):
+        bring(dead, tmp_path)
+    shutil.rmtree(tmp_path / "store" / "parts")
+    with pytest.raises(downloads.DownloadError, match=r"videos\.rar.* Put a whole one there; to go on without"):
+        bring(dead, tmp_path)
+
+
 def test_missing_unrar_is_named_with_the_way_to_install_it(mirror, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "unrar.cffi", None)
     with pytest.raises(ReaderError, match=r"install it with: pip install '\.\[rar\]'"):

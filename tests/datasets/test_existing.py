@@ -21,7 +21,8 @@ from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
 from r2plus1d.system import paths, records
 from r2plus1d.system.errors import FrameError
-from r2plus1d.video.decoding import VideoReader, decode
+from r2plus1d.video.decoding import decode
+from r2plus1d.video.reading import VideoReader
 from r2plus1d.zoo import update
 from tests.support.project import VIDEO_ROW, Project, content, tiny_params
 

@@ -409,3 +409,9 @@ def test_passwords_and_signatures_are_not_told(tmp_path):
         fetch.fetch(url.replace("127.0.0.1", "example.org"), tmp_path)
     assert "http://example.org:9/a.tar.gz?X-Amz-Signature=...&part=..." in str(error.value)
     assert not {"secret", "abc123"} & set(re.findall(r"\w+", str(error.value)))
+
+
+def test_socks_proxy_without_its_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(fetch.FetchError, match=r"a SOCKS proxy is set .*: pip install 'requests\[socks\]'"):
+        fetch.fetch("https://example.org/a.pth", tmp_path)

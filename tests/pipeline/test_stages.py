@@ -185,3 +185,22 @@ def test_pipe_among_the_videos_is_refused_before_dvc_reads_it(project, tmp_path)
     failed = project.run("resolve")
     assert failed.returncode == 1
     assert "x.mp4' is a pipe, socket or device, which DVC would read; remove it" in failed.stderr
+
+
+def test_command_below_the_project_says_where_to_run_it(project):
+    below = Project.at(project.folder / "docs")
+    environment = {"PYTHONPATH": str(project.folder / "src")}
+    for words in (("show", "custom"), ("browse", "custom"), ("profile",)):
+        done = r2plus1d(below, *words, **environment)
+        assert done.returncode == 1
+        assert done.stderr.endswith(
+            f"(you are in docs/ of the project; paths start in {project.folder}: run it there)\n"
+        )
+    outside = r2plus1d(Project.at(project.folder.parent), "profile", **environment)
+    assert "of the project" not in outside.stderr
+
+
+def test_copy_without_git_is_told_how_to_make_a_clone(project):
+    done = r2plus1d(project, "verify", GIT_CEILING_DIRECTORIES=str(project.folder.parent))
+    assert done.returncode == 1
+    assert "Of a copy without .git, make one: git init && git add --all && git commit -m start" in done.stderr

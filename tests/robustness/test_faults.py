@@ -14,7 +14,7 @@ from torch import nn
 from r2plus1d.clips.items import Clips
 from r2plus1d.clips.loader import loader
 from r2plus1d.config import schema
-from r2plus1d.system import pool
+from r2plus1d.system import paths, pool
 from r2plus1d.system.errors import READER_LOST, UserError, explained
 from r2plus1d.system.files import replacing
 from r2plus1d.zoo import training, update
@@ -258,7 +258,7 @@ def test_value_that_is_not_finite_ends_the_training_and_keeps_the_last_good_stat
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"error: {words}")
     assert "lower train.lr or train.max_grad_norm in params.yaml, which starts a new one" in failed.stderr
-    assert not (copied.folder / "models" / ROW).exists()
+    assert not (copied.folder / paths.weights(ROW)).exists()
     (kept,) = copied.folder.glob(f"runs/{ROW}-*/{training.STATE}")
     state = torch.load(kept, weights_only=True)
     assert state["epoch"] == 1

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from r2plus1d.video import decoding, extraction, probe, sandbox, shards
-from r2plus1d.video.decoding import VideoError, VideoReader
+from r2plus1d.video.decoding import VideoError
 from r2plus1d.video.groups import Listed, Machines
+from r2plus1d.video.reading import VideoReader
 
 NO_CONTAINER = "no valid file in a container that is read"
 INVALID = "Invalid data found when processing input"

@@ -55,4 +55,4 @@ def test_wings_have_empty_init_files():
 
 def test_dvc_and_the_decoder_are_imported_where_they_are_used_alone():
     assert importers("dvc") == ["system/kept.py"]
-    assert importers("av") == ["datasets/encode.py", "video/decoding.py"]
+    assert importers("av") == ["datasets/encode.py", "video/decoding.py", "video/reading.py"]

@@ -7,7 +7,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from r2plus1d.video.decoding import VideoError, VideoReader, decode
+from r2plus1d.video.decoding import VideoError, decode
+from r2plus1d.video.reading import VideoReader
 
 SOURCE = "testsrc2=size=64x48:rate=30:duration=1.2"
 X264 = "-c:v libx264 -pix_fmt yuv420p"
@@ -116,6 +117,20 @@ def test_frames_and_pixels_are_those_of_ffmpeg(zoo, name):
     for _ in range(3):  # the same frames, by decoding no more than they need
         few = np.sort(SHUFFLED.choice(len(found), min(3, len(found)), replace=False))
         assert np.array_equal(VideoReader(zoo).read(name, few, len(found)), found[few])
+
+
+def test_parameter_sets_that_change_amid_a_file_change_no_pixel(zoo):
+    """Two streams in one, each with its own, as tools that join files leave them."""
+    made(zoo, "plain.mp4")
+    other = "-f lavfi -i mandelbrot=size=64x48:rate=30 -t 1.2 -c:v libx264 -pix_fmt yuv420p -g 9"
+    ffmpeg(*f"{other} -x264-params chroma-qp-offset=6:cqm=jvt".split(), str(zoo / "other.mp4"))
+    ffmpeg(*f"-i {zoo}/plain.mp4 {X264} -g 9".split(), str(zoo / "one.mp4"))
+    (zoo / "list.txt").write_text("file one.mp4\nfile other.mp4\n")
+    ffmpeg("-f", "concat", "-i", str(zoo / "list.txt"), "-c", "copy", str(zoo / "joined.mp4"))
+    whole = np.stack(list(decode(zoo / "joined.mp4")))
+    assert np.array_equal(whole, expected(zoo / "joined.mp4", whole))
+    for wanted in ([60], [5, 60], [40, 70], [12]):
+        assert np.array_equal(VideoReader(zoo).read("joined.mp4", np.array(wanted), len(whole)), whole[wanted])
 
 
 @pytest.mark.parametrize("name", DEEP)

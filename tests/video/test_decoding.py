@@ -7,8 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from r2plus1d.video import decoding
-from r2plus1d.video.decoding import VideoError, VideoReader, decode
+from r2plus1d.video import decoding, reading
+from r2plus1d.video.decoding import VideoError, decode
+from r2plus1d.video.reading import VideoReader
 
 
 def test_frames_read_from_a_video_are_the_ones_asked_for(clip_path):
@@ -84,7 +85,7 @@ def test_leaving_out_what_is_not_sampled_keeps_the_pixels(tmp_path, coding):
     reader, shortened = VideoReader(tmp_path), 0
     for first, step in ((0, 1), (0, 8), (1, 7), (3, 2), (13, 16), (24, 3), (37, 5), (59, 1)):
         indices = np.arange(first, len(everything), step)
-        shortened += decoding._decode_some(tmp_path / "v", indices, len(everything)) is not None
+        shortened += reading._decode_some(tmp_path / "v", indices, len(everything)) is not None
         for order in (indices, indices[::-1], np.tile(indices, 2)):
             np.testing.assert_array_equal(reader.read("v", order, len(everything)), everything[order])
     assert (shortened == 0) == (coding in DECODED_THROUGH)
@@ -92,22 +93,22 @@ def test_leaving_out_what_is_not_sampled_keeps_the_pixels(tmp_path, coding):
 
 def test_frames_are_numbered_by_packets_where_their_number_is_the_video_s(clip_path):
     """The list's number is what extraction counted: where packets are not frames, all must be decoded."""
-    assert decoding._decode_some(clip_path, np.array([3]), 40) is not None
-    assert decoding._decode_some(clip_path, np.array([3]), 39) is None
-    assert decoding._decode_some(clip_path, np.array([3, 40]), 40) is None
+    assert reading._decode_some(clip_path, np.array([3]), 40) is not None
+    assert reading._decode_some(clip_path, np.array([3]), 39) is None
+    assert reading._decode_some(clip_path, np.array([3, 40]), 40) is None
 
 
 def test_file_above_a_size_is_decoded_through(clip_path, monkeypatch):
-    monkeypatch.setattr(decoding, "MOST_BYTES", clip_path.stat().st_size - 1)
-    assert decoding._decode_some(clip_path, np.array([3]), 40) is None
+    monkeypatch.setattr(reading, "MOST_BYTES", clip_path.stat().st_size - 1)
+    assert reading._decode_some(clip_path, np.array([3]), 40) is None
 
 
 def test_groups_without_a_sampled_frame_are_left_out(tmp_path, monkeypatch):
     moving(tmp_path / "v", "mp4", "libx264", {"bf": "3", "x264-params": "keyint=10:min-keyint=10:scenecut=0"})
     decoded = []
-    original = decoding._decode_group
+    original = reading._decode_group
     monkeypatch.setattr(
-        decoding, "_decode_group", lambda c, packets, s: decoded.append(len(packets)) or original(c, packets, s)
+        reading, "_decode_group", lambda c, packets, s: decoded.append(len(packets)) or original(c, packets, s)
     )
     VideoReader(tmp_path).read("v", np.array([20, 40]), 60)
     assert decoded == [1, 1]

@@ -67,7 +67,7 @@ def test_training_gives_the_same_bytes_whoever_looks_on(row, tmp_path):
 def test_disk_that_refuses_the_files_ends_no_training(row, tmp_path, capsys):
     (tmp_path / "project" / "live").write_text("a file")
     train(row, tmp_path / "work")
-    assert capsys.readouterr().err.count("live/custom cannot be written, so nobody sees the training run") == 1
+    assert capsys.readouterr().out.count("live/custom cannot be written, so nobody sees the training run") == 1
 
 
 def test_files_follow_the_log_also_after_an_interruption(row, tmp_path, monkeypatch):

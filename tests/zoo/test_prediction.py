@@ -27,8 +27,9 @@ from r2plus1d.model.families import View
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.results import predicted
 from r2plus1d.video import extraction, views
-from r2plus1d.video.decoding import VideoError, VideoReader, decode
+from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
+from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views

@@ -278,3 +278,17 @@ def test_test_of_a_network_that_overflows_names_the_video(prepared, monkeypatch)
     torch.nn.init.constant_(model.cls_head.fc_cls.weight, 3e38)
     with pytest.raises(ScoresError, match=rf"custom: the scores of {row.splits['val'][0].path} are not finite"):
         evaluation.test(row.config, model.eval(), row.splits["val"], row.reader, 0)
+
+
+def test_step_with_one_tiny_clip_is_refused_before_the_work(row, tmp_path):
+    """Of nine videos in steps of eight; a longer clip, of which more than one value is left, trains."""
+    samples = {**row.splits, "train": row.splits["train"][:9]}
+    for frames, refused in ((4, True), (16, False)):
+        train = {"videos_per_gpu": 8, "epochs": 1, "warmup_epochs": 0}
+        config = changed(row.config, train=train, clip={"frames": frames})
+        made = training.Training(config, samples, row.reader, row.classes, tmp_path / str(frames), 0, print)
+        if refused:
+            with pytest.raises(training.TrainingError, match="9 training videos in steps of 8 leave a step with one"):
+                made.run()
+        else:
+            made.run()

@@ -1,11 +1,13 @@
 """Archives of a public dataset -> its videos in a folder: fetched side by side, unpacked in order, removed.
 
 The folder keeps, besides `videos/`, a note of each part that was unpacked (`parts/`: its SHA-256, and bytes and SHA-256
-of every member), so that no part is fetched twice, and what a smaller subset left out is found again. Which videos are
-taken depends on the annotations, the limits and the parts' content alone, never on what happened before.
+of every member), so that no part is fetched twice, and what a smaller subset left out is found again. What a user has
+fetched by other means lies in `given/`, and is used instead. Which videos are taken depends on the annotations, the
+limits and the parts' content alone, never on what happened before.
 """
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import threading
@@ -13,15 +15,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 from r2plus1d.config.schema import Limit
 from r2plus1d.datasets.archives import ArchiveError, unpack
 from r2plus1d.datasets.catalogue import Catalogue, Choice, Part
-from r2plus1d.datasets.fetch import RefusedError, fetch, recorded_sha256, remote_size
+from r2plus1d.datasets.fetch import FetchError, RefusedError, fetch, fetch_read, recorded_sha256, remote_size
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, Entry, SetAside
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import read_json, remove_partials, sha256, write_json
 from r2plus1d.system.progress import progress
+
+GIVEN = "given"  # the folder of what a user fetched
+Result = TypeVar("Result")
 
 
 class DownloadError(UserError):
@@ -37,6 +44,17 @@ def bring(
     damaged, or no video is found, and FetchError.
     """
     return _Download(catalogue, limit, skip, store, connections).run()
+
+
+def annotation(url: str, folder: Path, read: Callable[[Path], Result]) -> Result:
+    """`read(path)` of a file of annotations, which is fetched into `folder` unless the user has given it."""
+    given = folder.parent / GIVEN / PurePosixPath(unquote(urlsplit(url).path)).name
+    if given.is_file():
+        return read(given)
+    try:
+        return fetch_read(url, folder, read)
+    except FetchError as error:
+        raise FetchError(f"{error}; or fetch it by other means, and put it to {given}") from error
 
 
 class _Stopped(Exception):  # noqa: N818
@@ -88,7 +106,9 @@ class _Download:
         for number, part in enumerate(self.parts):
             if self.choice.complete(part):
                 continue
-            if not self._stored(part):
+            if not self._stored(part) and self._given(part).is_file():
+                self._unpack(part, self._given(part))
+            elif not self._stored(part):
                 window = chain([part], filter(self._needed, self.parts[number + 1 :]))
                 for other in islice(window, self.connections + 1):  # one more: none waits for the unpacking
                     if other.url not in ahead:
@@ -96,7 +116,7 @@ class _Download:
                 while not ahead[part.url].done():
                     wait([ahead[part.url]], timeout=0.5)
                     yield self._new_bytes()
-                with _way_out(part):
+                with _way_out(part, self._given(part)):
                     archive = ahead.pop(part.url).result()
                 self._unpack(part, archive)
             self._take(part)
@@ -125,7 +145,7 @@ class _Download:
 
     def _needed(self, part: Part) -> bool:
         """Whether to fetch the part before its turn: only what will be needed whatever comes before it."""
-        if self.choice.complete(part):
+        if self.choice.complete(part) or self._given(part).is_file():
             return False
         if (record := self.records[part.url]) is None:
             return True
@@ -138,25 +158,26 @@ class _Download:
     def _unpack(self, part: Part, archive: Path) -> None:
         digest, before = recorded_sha256(archive) or sha256(archive), self.records[part.url]
         if before and before["sha256"] != digest:
-            shutil.rmtree(self._folder(part))
+            shutil.rmtree(self._folder(part), ignore_errors=True)
             raise DownloadError(
                 f"{part.url} is another file than before: SHA-256 {digest}, not {before['sha256']}. To take the new "
                 f"one, remove {self._note(part)}"
             )
         size = archive.stat().st_size
         try:
-            with _way_out(part):
-                opened = _unpack_nested if part.nested else unpack
-                members, odd = opened(archive, lambda name: self._place(part, name))
+            with _way_out(part, self._given(part)):
+                place = functools.partial(self._place, part)
+                inner = self._folder(part) / "inner"
+                members, odd = _unpack_nested(archive, place, inner) if part.nested else unpack(archive, place)
         except DownloadError:
-            shutil.rmtree(self._folder(part))
+            shutil.rmtree(self._folder(part), ignore_errors=True)
             raise
         kept = before["members"] if before else {}
         members = {name: entry if entry[1] else tuple(kept.get(name, entry)) for name, entry in members.items()}
         record = {"url": part.url, "bytes": size, "sha256": digest, "members": members, "odd": odd}
         self.records[part.url] = record
         write_json(self._note(part), record)
-        shutil.rmtree(self._folder(part))
+        shutil.rmtree(self._folder(part), ignore_errors=True)
 
     def _place(self, part: Part, name: str) -> Path | None:
         video = self.choice.claim(part, name)
@@ -186,7 +207,7 @@ class _Download:
         """Says what will be fetched and what it takes; returns the bytes to fetch, at most."""
         fetched = [part for part in self.parts if self._needed(part)]
         with ThreadPoolExecutor(self.connections) as pool:
-            answers = pool.map(_size_of, fetched)
+            answers = pool.map(self._size_of, fetched)
             sizes = [size or 0 for size in progress(answers, len(fetched), "asking for sizes", "parts")]
         each = [size * (2 if part.nested else 1) for part, size in zip(fetched, sizes, strict=True)]  # and those within
         if not sizes:
@@ -215,6 +236,14 @@ class _Download:
         """Where the part is fetched to: its own, to be removed with all that is in it."""
         return self.incoming / hashlib.sha256(part.url.encode()).hexdigest()[:16]
 
+    def _given(self, part: Part) -> Path:
+        """Where the user may have put the part."""
+        return self.store / GIVEN / part.title
+
+    def _size_of(self, part: Part) -> int | None:
+        with _way_out(part, self._given(part)):
+            return remote_size(part.url)
+
     def _note(self, part: Part) -> Path:
         return self.store / "parts" / f"{'-'.join(part.splits)}-{part.name}.json"
 
@@ -223,24 +252,21 @@ class _Download:
 
 
 @contextlib.contextmanager
-def _way_out(part: Part) -> Iterator[None]:
+def _way_out(part: Part, given: Path) -> Iterator[None]:
     try:
         yield
     except (ArchiveError, RefusedError) as error:
+        again = "Put a whole one there" if given.is_file() else f"Run again to fetch it once more, or put it to {given}"
         raise DownloadError(
-            f"{error}. Run again to fetch it once more; to go on without it, add {part.title!r} to "
-            "datasets.<name>.source.skip"
+            f"{error}. {again}; to go on without it, add {part.title!r} to datasets.<name>.source.skip"
         ) from error
+    except FetchError as error:
+        raise FetchError(f"{error}; or fetch it by other means, and put it to {given}") from error
 
 
-def _size_of(part: Part) -> int | None:
-    with _way_out(part):
-        return remote_size(part.url)
-
-
-def _unpack_nested(archive: Path, place: Callable[[str], Path | None]) -> tuple[dict, list]:
-    """As `unpack`, for an archive of .rar archives; a member's name begins with the inner archive's."""
-    inner = archive.parent / "inner"
+def _unpack_nested(archive: Path, place: Callable[[str], Path | None], inner: Path) -> tuple[dict, list]:
+    """As `unpack`, for an archive of .rar archives, which go to `inner` one after the other; a member's name begins
+    with the inner archive's."""
     outer, odd = unpack(archive, lambda name: inner / PurePosixPath(name).name if name.endswith(".rar") else None)
     found: dict[str, tuple[int, str]] = {}
     for name in sorted(PurePosixPath(name).name for name, (_, digest) in outer.items() if digest):

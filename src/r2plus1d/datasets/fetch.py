@@ -135,6 +135,11 @@ def _persist(
             try:
                 return attempt(session)
             except requests.exceptions.InvalidSchema as error:
+                if "SOCKS" in str(error):
+                    raise FetchError(
+                        f"{url}: a SOCKS proxy is set (ALL_PROXY or HTTPS_PROXY), which needs a package: pip install "
+                        "'requests[socks]'; or set an http:// proxy"
+                    ) from error
                 raise FetchError(f"{url}: only https is fetched from ({error})") from error
             except PASSING as error:  # also an SSLError: a connection cut in the handshake may work the next time
                 if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):

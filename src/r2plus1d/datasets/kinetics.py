@@ -16,9 +16,8 @@ from urllib.parse import quote, unquote
 from r2plus1d.config.schema import KineticsSource
 from r2plus1d.datasets.annotations import read_text
 from r2plus1d.datasets.catalogue import Catalogue, Part, Video, folder_name
-from r2plus1d.datasets.downloads import DownloadError
+from r2plus1d.datasets.downloads import DownloadError, annotation
 from r2plus1d.datasets.existing import SECONDS
-from r2plus1d.datasets.fetch import fetch_read
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, SetAside
 
 COLUMNS = ["label", "youtube_id", "time_start", "time_end"]
@@ -63,14 +62,14 @@ def keys(member: str) -> list[str]:
 def _annotation(source: KineticsSource, split: str, folder: Path) -> tuple[list[Row], list[tuple[int, str]]]:
     """As `_rows` reads it."""
     url = f"{source.url}/annotations/{split}.csv"
-    return fetch_read(url, folder, lambda path: _rows(read_text(path), url))
+    return annotation(url, folder, lambda path: _rows(read_text(path), url))
 
 
 def _parts(source: KineticsSource, split: str, folder: Path) -> list[Part]:
     """In the folder of their list, whatever addresses it gives: a copy of the mirror need not change its lists."""
     base = f"{source.url}/{split}"
     url = f"{base}/k{source.url.rsplit('/', 1)[1]}_{split}_path.txt"
-    names = fetch_read(url, folder, lambda path: _names(read_text(path), url))
+    names = annotation(url, folder, lambda path: _names(read_text(path), url))
     return [Part(f"{base}/{quote(unquote(name))}", (split,)) for name in names]
 
 

@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from r2plus1d.config.schema import OfficialSource
 from r2plus1d.datasets.archives import read_texts
 from r2plus1d.datasets.catalogue import Catalogue, Part, Video, folder_name
-from r2plus1d.datasets.downloads import DownloadError
-from r2plus1d.datasets.fetch import fetch_read
+from r2plus1d.datasets.downloads import DownloadError, annotation
 
 FLAGS = {"1": "train", "2": "val"}
 
@@ -21,7 +20,7 @@ def catalogue(source: OfficialSource, folder: Path) -> Catalogue:
 
     Raises FetchError, ArchiveError and DownloadError.
     """
-    listed = fetch_read(source.annotations, folder, lambda path: _listed(source, read_texts(path)))
+    listed = annotation(source.annotations, folder, lambda path: _listed(source, read_texts(path)))
     videos = {}
     for split, label, name in listed:
         path = f"{folder_name(label)}/{name}"  # the same in every official split, so that changing it fetches less

@@ -10,11 +10,14 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from r2plus1d.system.errors import UserError
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems without locks, such as some over a network
 
 
 class BusyError(UserError):
@@ -110,6 +113,10 @@ def held(lock: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BusyError(f"{what} is busy: {_holder(lock)}") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(f"{lock}: no locks on this file system; see to it that nobody else runs {what}", file=sys.stderr)
         since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         with naming(lock):
             file.truncate(0)

@@ -11,6 +11,12 @@ class GitError(UserError):
     """git is missing, or refused; the message has its own reason."""
 
 
+def _way_out(said: str) -> str:
+    if "not a git repository" not in said:
+        return ""
+    return ". Of a copy without .git, make one: git init && git add --all && git commit -m start"
+
+
 def git(*arguments: str, cwd: Path | str | None = None, **environment: str) -> str:
     """What the command prints, to the last line break. Raises GitError.
 
@@ -24,5 +30,7 @@ def git(*arguments: str, cwd: Path | str | None = None, **environment: str) -> s
     except OSError as error:
         raise GitError(f"git cannot be started: {error}") from error
     if done.returncode:
-        raise GitError(f"git {arguments[0]} failed; this needs a git clone: {done.stderr.strip()}")
+        raise GitError(
+            f"git {arguments[0]} failed; this needs a git clone: {done.stderr.strip()}{_way_out(done.stderr)}"
+        )
     return done.stdout

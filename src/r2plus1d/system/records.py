@@ -55,7 +55,7 @@ def read(stage: str, row: str) -> dict[str, Any]:
 def of_output(stage: str, row: str, file: Path) -> dict[str, Any]:
     """The record, if it is of the file that lies there; else an empty one, as where DVC took it from its cache."""
     found = read(stage, row)
-    return found if sha256(file) in found.get("outputs", {}).values() else {}
+    return found if file.is_file() and sha256(file) in found.get("outputs", {}).values() else {}
 
 
 def of_what_runs_now(record: dict[str, Any]) -> bool:

@@ -60,7 +60,16 @@ def run(main: Callable, argv: list[str] | None = None, goes_on: bool = True) -> 
     except Exception as error:
         if (line := explained(error)) is None:
             raise
-        sys.exit(f"error: {printable(line)}")
+        sys.exit(f"error: {printable(line)}{_place()}")
+
+
+def _place() -> str:
+    """Where the project is, for who works below it: all paths start there."""
+    here = Path.cwd()
+    for above in here.parents if not paths.PARAMS.exists() else ():
+        if (above / paths.PARAMS).is_file() and (above / "dvc.yaml").is_file():
+            return f" (you are in {here.relative_to(above)}/ of the project; paths start in {above}: run it there)"
+    return ""
 
 
 def _terminated(goes_on: bool, *_: object) -> None:

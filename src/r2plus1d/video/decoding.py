@@ -1,4 +1,4 @@
-"""Reading and writing video files; the only module that knows PyAV.
+"""Decoding video files; with `reading`, which decodes parts of them, all that knows PyAV.
 
 Frames are uint8 [H, W, 3] in RGB, upright: turned and mirrored as the file says. Frame numbers count from 0.
 All frames of a video have the size of its first: others are scaled to it, as ffmpeg does. FFmpeg gets an open file and
@@ -6,12 +6,11 @@ nothing else: whatever the content asks for, it can open no other file and no ne
 """
 
 import contextlib
-import math
 import os
 import stat
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -19,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 
 from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.video.looks import Spread, look
-from r2plus1d.video.stack import MAX_PIXELS, Stack
+from r2plus1d.video.stack import MAX_PIXELS
 
 # FFmpeg's names of the containers that such files are, told apart by their content. No playlists, no lists of images.
 CONTAINERS = "asf,avi,flv,h264,hevc,m4v,matroska,mov,mpeg,mpegts,mpegvideo,mxf,ogg"
@@ -28,7 +27,6 @@ MISSING_FRAMES = 0.1  # share of the announced frames that may be missing before
 MAX_FRAMES = 1_000_000  # nine hours at 30 frames a second
 LIMITS = {"max_pixels": str(MAX_PIXELS)}  # FFmpeg's own, before it takes memory for a frame, at the opening too
 MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
-MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
 LEAST_RATE, MOST_RATE = 0.1, 1000  # frames a second; other figures are no rate
 UNEVEN = 0.02  # share of a video's length by which its frames' times may contradict its announced rate
 SPACES = {8: "YCgCo", 10: "BT.2020 constant luminance", 14: "ICtCp"}  # ITU-T H.273
@@ -50,7 +48,7 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
     convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
     with _video_errors():
         for number, shown in enumerate(_shown(path)):
-            yield _upright(shown, convert) if wanted is None or number in wanted else None
+            yield upright(shown, convert) if wanted is None or number in wanted else None
 
 
 class Measured(NamedTuple):
@@ -65,14 +63,14 @@ class Measured(NamedTuple):
 
 def measured(path: Path) -> Iterator[int | Measured]:
     """For each frame how many the file announces (0: it does not); then what was found. Raises as `decode` does."""
-    kept, times, count, convert = Spread[_Shown](), [], 0, VideoReformatter()
+    kept, times, count, convert = Spread[Shown](), [], 0, VideoReformatter()
     with _video_errors():
         for count, shown in enumerate(_shown(path), 1):
             kept.show(count - 1, shown)
             if shown.frame.time is not None:
                 times.append(shown.frame.time)
             yield shown.whole
-        looks = "".join(filter(None, (look(_upright(shown, convert)) for shown in kept.kept())))
+        looks = "".join(filter(None, (look(upright(shown, convert)) for shown in kept.kept())))
         yield Measured(count, *shown.size, _rate(times, count, shown.announced), looks)
 
 
@@ -88,7 +86,7 @@ def _rate(times: list[float], count: int, announced: float) -> float:
     return round(found, 6) if LEAST_RATE <= found <= MOST_RATE else round(announced, 6) if known else 0.0
 
 
-class _Facing(NamedTuple):
+class Facing(NamedTuple):
     """How a decoded picture becomes the one that is shown: first rows become columns, then it is mirrored."""
 
     turned: bool  # rows become columns
@@ -96,10 +94,10 @@ class _Facing(NamedTuple):
     across: bool  # left to right
 
 
-_PLAIN = _Facing(False, False, False)
+_PLAIN = Facing(False, False, False)
 
 
-def _facing(frame: av.VideoFrame) -> _Facing:
+def facing_of(frame: av.VideoFrame) -> Facing:
     """By the display matrix, as ffmpeg does; of an angle that is no quarter, the nearest one; of a matrix of zeros, as
     it is.
 
@@ -109,38 +107,38 @@ def _facing(frame: av.VideoFrame) -> _Facing:
         return _PLAIN
     a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5].tolist()  # type: ignore[call-overload]  # a buffer
     if abs(b) + abs(c) > abs(a) + abs(d):
-        return _Facing(True, b < 0, c < 0)
-    return _Facing(False, d < 0, a < 0)
+        return Facing(True, b < 0, c < 0)
+    return Facing(False, d < 0, a < 0)
 
 
-class _Shown(NamedTuple):
+class Shown(NamedTuple):
     """A decoded frame, as a player shows it."""
 
     frame: av.VideoFrame
-    facing: _Facing
+    facing: Facing
     size: tuple[int, int]  # height and width of all frames of the video, upright
     announced: float  # frames a second, as the file says; 0: it does not
     whole: int  # frames of the video, as the file says; 0: it does not
 
 
-def _shown(path: Path) -> Iterator[_Shown]:
+def _shown(path: Path) -> Iterator[Shown]:
     """All frames in order."""
     count, pixels, size = 0, 0, None
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         announced = float(stream.average_rate or 0)
         whole = stream.frames or round((container.duration or 0) / av.time_base * announced)
         packets = _Packets(container, stream)
         for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
-            facing = _facing(frame)
+            facing = facing_of(frame)
             if size is None:
-                size = _turned(frame, facing)
+                size = turned_size(frame, facing)
                 _check_pixels(*size)
                 if max(size) > MAX_SHAPE * min(size):
                     raise VideoError(f"frames of {size[1]} x {size[0]} pixels; at most {MAX_SHAPE} : 1 is read")
             pixels += max(frame.width * frame.height, size[0] * size[1])
             if number == MAX_FRAMES or pixels > MAX_ALL_PIXELS:
                 raise VideoError(f"too long: more than {number:,} frames of {size[1]} x {size[0]} pixels")
-            yield _Shown(frame, facing, size, announced, min(max(whole, 0), MAX_FRAMES))
+            yield Shown(frame, facing, size, announced, min(max(whole, 0), MAX_FRAMES))
             count = number + 1
         if count == 0:
             raise VideoError("no frames")
@@ -159,140 +157,8 @@ def _video_errors() -> Iterator[None]:
         raise VideoError(one_line(error)) from error
 
 
-class VideoReader:
-    """Frames straight from the video files under a folder, the counterpart of `frames.FrameReader`.
-
-    Decodes in this process, whose threads share the work: for videos that extraction has decoded whole before.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def read(self, path: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
-        """uint8 [len(indices), H, W, 3]; decodes once, and what must be of a video of `count` frames (0: unknown).
-
-        Raises VideoError, with the path, for a video that cannot be read or is too short.
-        """
-        wanted, places = np.unique(indices, return_inverse=True)
-        try:
-            frames = _decode_some(self.folder / path, wanted, count)
-            if frames is None:
-                frames = _decode_through(self.folder / path, wanted)
-        except VideoError as error:
-            raise VideoError(f"{self.folder / path}: {error}, though it could be read before") from error
-        if len(frames) < len(wanted):
-            missing = wanted[len(frames)]
-            raise VideoError(f"{self.folder / path}: frame {missing} is missing; run extract_frames again")
-        return frames if np.array_equal(indices, wanted) else frames[places]
-
-
-def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
-    """Those frames, of ascending numbers, from the start to the last; fewer where the video ends before."""
-    last, stack = int(wanted[-1]), Stack(len(wanted))
-    for number, image in enumerate(decode(path, set(wanted.tolist()))):
-        if image is not None:
-            stack.place(*image.shape[:2])[:] = image
-        if number == last:
-            break
-    return stack.given
-
-
-def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
-    """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame, up to its
-    last one, without what is neither wanted nor referred to. None where that would not be exact.
-
-    Frames are told by their times, which of a video that is damaged, and decoded all the same, may be another order
-    than the one in which the decoder gives them.
-    """
-    if not 0 <= wanted[0] <= wanted[-1] < count:
-        return None
-    try:
-        with _opened(path) as (container, stream):
-            packets, times = _packets(container, stream, count, int(wanted[-1]))
-            order = np.argsort(times)  # frame number -> packet
-            starts = np.flatnonzero([packet.is_keyframe for packet in packets])
-            groups, stack = np.searchsorted(starts, order[wanted], side="right") - 1, Stack(len(wanted))
-            for group in dict.fromkeys(groups.tolist()):
-                places = order[wanted[groups == group]]
-                if group and not _forgets(packets[starts[group]], stream.codec_context.extradata or b""):
-                    return None
-                shown = {times[place] for place in places}
-                for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
-                    stack.place(*image.shape[:2])[:] = image
-            return stack.given
-    except (_OtherwiseError, av.FFmpegError, IndexError, OSError, ValueError):  # what `decode` then says
-        return None
-
-
-class _OtherwiseError(Exception):
-    """A video that must be decoded from its start."""
-
-
-def _packets(
-    container: av.container.InputContainer, stream: av.VideoStream, count: int, last: int
-) -> tuple[list[av.Packet], list[int]]:
-    """Those of a video up to frame `last`, and their times, if each is one of its `count` frames, shown in the order of
-    those: h264 in mp4 or mov.
-
-    Raises _OtherwiseError if not, or not surely.
-    """
-    context = stream.codec_context
-    plain = context.name == "h264" and container.format.name.startswith("mov") and stream.frames == count
-    if not plain or container.size > MOST_BYTES or (context.extradata or b"")[:1] != b"\1":  # avcC: units with lengths
-        raise _OtherwiseError
-    packets, times = [], []
-    for packet in container.demux(stream):
-        if not packet.size:  # the end
-            break
-        if packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt:
-            raise _OtherwiseError
-        if packet.has_sidedata("new_extradata"):  # other parameter sets from here on, which a later group needs
-            raise _OtherwiseError
-        packets.append(packet)
-        times.append(packet.pts)
-        if len(times) > last and packet.dts > sorted(times)[last]:  # no later packet is shown before
-            break
-    unordered = context.has_b_frames and times == [packet.dts for packet in packets]
-    if unordered or len(set(times)) <= last or len(set(times)) < len(times) or not packets[0].is_keyframe:
-        raise _OtherwiseError
-    return packets, times
-
-
-def _decode_group(context: av.VideoCodecContext, packets: list[av.Packet], shown: set[int]) -> Iterator[np.ndarray]:
-    """The frames of the times `shown`; `packets` are from a keyframe to the last of them."""
-    convert, size, previous = VideoReformatter(), (context.height, context.width), -math.inf
-    mode: Literal["DEFAULT", "NONREF"] | None = None
-    for packet in [*packets, None]:
-        before, mode = mode, "DEFAULT" if packet is None or packet.pts in shown else "NONREF"
-        if mode != before:
-            context.skip_frame = mode
-        for frame in context.decode(packet):
-            if frame.is_corrupt or frame.pts is None or frame.pts <= previous or (frame.height, frame.width) != size:
-                raise _OtherwiseError
-            previous = frame.pts
-            if frame.pts in shown:
-                shown.discard(frame.pts)
-                facing = _facing(frame)
-                yield _upright(_Shown(frame, facing, _turned(frame, facing), 0.0, 0), convert)
-    if shown:
-        raise _OtherwiseError
-    context.flush_buffers()
-
-
-def _forgets(packet: av.Packet, extradata: bytes) -> bool:
-    """Whether no later frame refers to one before this keyframe: whether it is an IDR, a unit of type 5 (ITU-T H.264,
-    7.4.1). Units stand in an mp4 each after its length; the type is the last 5 bits of a unit's first byte."""
-    data, width, at = bytes(packet), (extradata[4] & 3) + 1, 0
-    while at + width < len(data):
-        kind = data[at + width] & 31
-        if kind in (1, 5):
-            return kind == 5
-        at += width + int.from_bytes(data[at : at + width], "big")
-    return False
-
-
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would wait for its writer
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -380,12 +246,12 @@ def _check_pixels(height: int, width: int) -> None:
         raise VideoError(f"frames of {width} x {height} pixels; at most {MAX_PIXELS:,} pixels are read")
 
 
-def _turned(frame: av.VideoFrame, facing: _Facing) -> tuple[int, int]:
+def turned_size(frame: av.VideoFrame, facing: Facing) -> tuple[int, int]:
     """(height, width) as it is shown"""
     return (frame.width, frame.height) if facing.turned else (frame.height, frame.width)
 
 
-def _upright(shown: _Shown, convert: VideoReformatter) -> np.ndarray:
+def upright(shown: Shown, convert: VideoReformatter) -> np.ndarray:
     """RGB pixels of (height, width) `size`. Raises VideoError for colours that FFmpeg cannot convert."""
     turned, down, across = shown.facing
     height, width = reversed(shown.size) if turned else shown.size

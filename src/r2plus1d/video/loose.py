@@ -22,7 +22,7 @@ def frame_size(folder: Path, frame_name: str) -> tuple[int, int]:
 
 
 class LooseFrameReader:
-    """The counterpart of `frames.FrameReader` for the folders below `root`."""
+    """The counterpart of `shards.FrameReader` for the folders below `root`."""
 
     def __init__(self, root: Path, frame_name: str):
         self.root, self.frame_name = root, frame_name

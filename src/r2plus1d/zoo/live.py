@@ -4,7 +4,6 @@ TensorBoard's. No output of the pipeline."""
 import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -51,7 +50,7 @@ class Live:
             yield
         except OSError as error:
             self._add = None
-            print(f"{self._folder} cannot be written, so nobody sees the training run: {error}", file=sys.stderr)
+            print(f"{self._folder} cannot be written, so nobody sees the training run: {error}", flush=True)
 
 
 def clear(row: str) -> None:

@@ -12,8 +12,8 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.files import digest
-from r2plus1d.video.decoding import VideoReader
 from r2plus1d.video.loose import LooseFrameReader
+from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
 
 C = TypeVar("C", bound=RowConfig)

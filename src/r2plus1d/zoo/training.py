@@ -19,7 +19,7 @@ from r2plus1d.clips.loader import Schedule, loader
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.lowered import for_inference, for_training
-from r2plus1d.model.network import Recognizer
+from r2plus1d.model.network import Recognizer, build
 from r2plus1d.system import processes
 from r2plus1d.system.device import peak_memory_mib, prepare, seed_everything, synchronize
 from r2plus1d.system.errors import UserError, one_line
@@ -93,6 +93,7 @@ class Training:
         span = self.start, config.train.epochs
         size, parts = config.videos_per_step, config.train.accumulate
         schedule = Schedule(len(samples), size, config.seed, *span, *place, labels=labels, parts=parts)
+        self.check_batches(schedule)
         self.shown = Live(self.live, config.row, schedule.batches_per_epoch)
         for entry in self.log.entries:
             self.shown.add(entry)
@@ -152,6 +153,22 @@ class Training:
                 f"{other.parent} holds an unfinished training with other code, versions or device, with another "
                 "configuration, such as another number of processes, or with other data; it stays there, and this one "
                 "starts from the beginning"
+            )
+
+    def check_batches(self, schedule: Schedule) -> None:
+        """Batch norm needs two values of each channel, which a single small clip has not where the network ends."""
+        sizes = {schedule.size(1), schedule.size(schedule.batches_per_epoch)}
+        least = min(size // (schedule.parts_of(size) * processes.processes()) for size in sizes)
+        if least > 1 or self.config.train.freeze == 5:
+            return
+        frames, side = self.config.clip.frames, self.config.train.crop
+        with torch.device("meta"):
+            ends = build(**self.model.arguments).eval().backbone(torch.empty(1, 3, frames, side, side))
+        if ends[0, 0].numel() == 1:
+            raise TrainingError(
+                f"{self.config.row}: {schedule.count} training videos in steps of {schedule.batch} leave a step with "
+                "one video, whose clip the network reduces to a single value, of which batch norm can make nothing; "
+                "choose another train.videos_per_gpu or train.accumulate, or a larger train.crop"
             )
 
     def announce(self) -> None:
