@@ -79,7 +79,7 @@ def test_card_says_what_the_weights_are_and_what_made_them(figures):
     assert "{{" not in text
 
 
-def test_card_of_a_zoo_row_does_not_pass_for_the_published_weights(rows, figures):
+def test_card_of_a_zoo_row_says_that_the_published_weights_are_others(rows, figures):
     row = rows[0]
     written(row)
     assert "these are not the published weights" in told(row)
