@@ -107,12 +107,17 @@ def expected(file: Path, like: np.ndarray) -> np.ndarray:
     return np.frombuffer(ffmpeg("-i", str(file), *how), np.uint8).reshape(-1, *like.shape[1:])
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_frames_and_pixels_are_those_of_ffmpeg(zoo, name):
-    file = made(zoo, name)
+def both(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The frames by the project and by ffmpeg, as many."""
     found = np.stack(list(decode(file)))
     theirs = expected(file, found)
     assert len(found) == len(theirs)
+    return found, theirs
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_frames_and_pixels_are_those_of_ffmpeg(zoo, name):
+    found, theirs = both(made(zoo, name))
     assert np.array_equal(found, theirs)
     for _ in range(3):  # the same frames, by decoding no more than they need
         few = np.sort(SHUFFLED.choice(len(found), min(3, len(found)), replace=False))
@@ -127,18 +132,15 @@ def test_parameter_sets_that_change_amid_a_file_change_no_pixel(zoo):
     ffmpeg(*f"-i {zoo}/plain.mp4 {X264} -g 9".split(), str(zoo / "one.mp4"))
     (zoo / "list.txt").write_text("file one.mp4\nfile other.mp4\n")
     ffmpeg("-f", "concat", "-i", str(zoo / "list.txt"), "-c", "copy", str(zoo / "joined.mp4"))
-    whole = np.stack(list(decode(zoo / "joined.mp4")))
-    assert np.array_equal(whole, expected(zoo / "joined.mp4", whole))
+    whole, theirs = both(zoo / "joined.mp4")
+    assert np.array_equal(whole, theirs)
     for wanted in ([60], [5, 60], [40, 70], [12]):
         assert np.array_equal(VideoReader(zoo).read("joined.mp4", np.array(wanted), len(whole)), whole[wanted])
 
 
 @pytest.mark.parametrize("name", DEEP)
 def test_brightness_of_ten_bits_is_that_of_ffmpeg(zoo, name):
-    file = made(zoo, name)
-    found = np.stack(list(decode(file)))
-    theirs = expected(file, found)
-    assert len(found) == len(theirs)
+    found, theirs = both(made(zoo, name))
     grey = np.array([0.299, 0.587, 0.114])
     assert np.abs((found - theirs.astype(float)) @ grey).mean() < 1
 

@@ -64,8 +64,7 @@ def card(config: TestedRow, test: dict, table: pd.DataFrame, coverage: dict, rec
         source=_source(config.init),
         weights_of=_source(config.checkpoint),
         commit=_code(record),
-        libraries=", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items())
-        or "not known",
+        libraries=report.versions_text(record) or "not known",
         record=paths.made_by(config.row, "train"),
         sha256=sha256(file),
         file=file.name,
@@ -77,10 +76,7 @@ def _code(record: dict) -> str:
         return "not known: the record is of other weights"
     if (commit := record["commit"]) is None:
         return "no git clone"
-    changed = commit["changed"]
-    return f"commit {commit['id']}" + (
-        f", with changes in {len(changed)} file{'s' * (len(changed) > 1)}" if changed else ""
-    )
+    return f"commit {commit['id']}{report.changes_text(commit)}"
 
 
 def _source(given: str | None) -> str | None:

@@ -50,11 +50,9 @@ def _origins(rows: Sequence[RowFigures], names: Mapping[str, str]) -> str:
     cells = []
     for row in rows:
         commit, inputs = row.record.get("commit"), row.record.get("inputs", {})
-        changed = f", with changes in {len(commit['changed'])} files" if commit and commit["changed"] else ""
-        code = f"`{commit['id'][:12]}`{changed}" if commit else "unknown"
+        code = f"`{commit['id'][:12]}`{report.changes_text(commit)}" if commit else "unknown"
         data = f"`{inputs.get(manifest(row.config.dataset).as_posix(), 'unknown')[:12]}`"
-        versions = ", ".join(f"{name} {version}" for name, version in row.record.get("libraries", {}).items())
-        cells.append((names[row.config.row], code, data, row.config.seed, versions))
+        cells.append((names[row.config.row], code, data, row.config.seed, report.versions_text(row.record)))
     return markdown_table(("row", "commit", "data", "seed", "versions"), cells)
 
 

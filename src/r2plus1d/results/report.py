@@ -204,5 +204,16 @@ def chance(coverage: dict) -> float:
     return 100 / coverage["classes"]
 
 
+def changes_text(commit: dict) -> str:
+    """What of a record's commit was not committed, in short."""
+    count = len(commit["changed"])
+    return f", with changes in {count} file{'s' if count > 1 else ''}" if count else ""
+
+
+def versions_text(record: dict) -> str:
+    """The libraries of a record; empty where there is none."""
+    return ", ".join(f"{name} {version}" for name, version in record.get("libraries", {}).items())
+
+
 def _on_gpu(row: RowFigures) -> bool:
     return row.machine["cuda"] != "not used"
