@@ -52,7 +52,6 @@ def child(name: str, first: int, seconds: float) -> None:
 
 
 def main(minutes: float, first: int, names: list[str]) -> None:
-    earlier = read_json(RESULTS / "fuzz.json") or {}
     for name in names:
         seconds = minutes * 60 / len(names)
         command = [sys.executable, __file__, "--child", name, str(first), str(seconds)]
@@ -61,10 +60,10 @@ def main(minutes: float, first: int, names: list[str]) -> None:
             found = json.loads(done.stdout.splitlines()[-1])
         else:
             found = {"inputs": None, "finding": f"ended with {done.returncode}: {done.stderr[-1000:]}"}
-        earlier[name] = found | {"seconds": seconds, "seed": first}
         print(name, found, flush=True)
-    rows = {name: earlier[name] for name in TARGETS if name in earlier}
-    publish("fuzz", rows, table(rows))
+        known = (read_json(RESULTS / "fuzz.json") or {}) | {name: found | {"seconds": seconds, "seed": first}}
+        rows = {name: known[name] for name in TARGETS if name in known}
+        publish("fuzz", rows, table(rows))  # after each: what was tried stays if the rest is interrupted
     sys.exit(any(row["finding"] for row in rows.values()))
 
 

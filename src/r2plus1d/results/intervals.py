@@ -1,0 +1,92 @@
+"""How sure an accuracy is: 95% intervals, and what separates two networks that saw the same videos.
+
+All accuracies and interval ends are in percent. Shapes: N videos.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 1999  # of the bootstrap
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """Of two networks on the same videos, the second minus the first."""
+
+    points: float
+    interval: Interval
+    only_first: int  # videos that the first network alone has right
+    only_second: int
+    p: float  # of McNemar's exact test that both are right equally often
+
+
+def wilson(right: int, videos: int) -> Interval:
+    """Of a share of right answers. Source: Wilson 1927, by scipy. Raises ValueError unless 0 <= right <= videos."""
+    found = stats.binomtest(right, videos).proportion_ci(LEVEL, method="wilson")
+    return Interval(100 * float(found.low), 100 * float(found.high))
+
+
+def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Interval:
+    """Of the mean over the classes of the share of their videos that are right: percentile bootstrap over videos.
+
+    `actual` and `predicted` are [N], of anything that can be compared. The same seed gives the same interval. A class
+    of which a resample has no video counts there as in `zoo.accuracy`: as nothing right where it is predicted, else
+    not at all.
+    """
+    names, codes = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
+    labels, taken = np.split(codes, 2)
+    count = len(names)
+
+    def recall(videos: np.ndarray, axis: int) -> np.ndarray:
+        del axis  # the last one
+        flat = videos.reshape(-1, videos.shape[-1])
+        shift = count * np.arange(len(flat))[:, None]
+
+        def by_class(of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+            drawn = None if weights is None else weights[flat].ravel()
+            return np.bincount((of[flat] + shift).ravel(), drawn, count * len(flat)).reshape(-1, count)
+
+        shown, right = by_class(labels), by_class(labels, labels == taken)
+        share = np.divide(right, shown, out=np.zeros(right.shape), where=shown > 0)
+        return (share.sum(axis=1) / ((shown + by_class(taken)) > 0).sum(axis=1)).reshape(videos.shape[:-1])
+
+    batch = max(1, 4_000_000 // len(labels))
+    drawn = stats.bootstrap(
+        (np.arange(len(labels)),),
+        recall,
+        n_resamples=RESAMPLES,
+        batch=batch,
+        vectorized=True,
+        axis=-1,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(100 * float(drawn.low), 100 * float(drawn.high))
+
+
+def paired(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Of two bool [N]: which of the same videos each network has right.
+
+    The interval is Bonett and Price's for paired shares (2012): the normal one for the mean of the videos' differences
+    with two more videos, one that each network alone has right, so that it never has no width.
+    Raises ValueError for no videos, or arrays of different shapes.
+    """
+    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
+        raise ValueError(f"expected two arrays [N] of the same videos, not {first.shape} and {second.shape}")
+    differences = second.astype(int) - first.astype(int)
+    only_first, only_second = int((differences < 0).sum()), int((differences > 0).sum())
+    more = np.append(differences, [1, -1])
+    low, high = stats.norm.interval(LEVEL, more.mean(), stats.sem(more, ddof=0))
+    torn = only_first + only_second
+    p = float(stats.binomtest(only_first, torn).pvalue) if torn else 1.0
+    ends = Interval(max(-100.0, 100 * float(low)), min(100.0, 100 * float(high)))
+    return Difference(100 * float(differences.mean()), ends, only_first, only_second, p)
