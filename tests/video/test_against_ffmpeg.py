@@ -9,6 +9,7 @@ import pytest
 
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.reading import VideoReader
+from tests.support.joined import join
 
 SOURCE = "testsrc2=size=64x48:rate=30:duration=1.2"
 X264 = "-c:v libx264 -pix_fmt yuv420p"
@@ -124,18 +125,41 @@ def test_frames_and_pixels_are_those_of_ffmpeg(zoo, name):
         assert np.array_equal(VideoReader(zoo).read(name, few, len(found)), found[few])
 
 
+MANDELBROT = "-f lavfi -i mandelbrot=size=64x48:rate=30 -t 1.2 -c:v libx264 -pix_fmt yuv420p -g 9"
+# Parts of a joined file, each with parameter sets that give other pixels where they are taken for another one's.
+PARTS = {
+    "a": f"{MANDELBROT} -x264-params chroma-qp-offset=0",
+    "b": f"{MANDELBROT} -x264-params chroma-qp-offset=6:cqm=jvt",
+    "large": f"{MANDELBROT} -vf scale=96:64 -profile:v baseline",
+}
+
+
+def part(zoo: Path, name: str) -> Path:
+    if not (file := zoo / f"part_{name}.mp4").exists():
+        ffmpeg(*PARTS[name].split(), str(file))
+    return file
+
+
+def check_joined(file: Path) -> None:
+    whole, theirs = both(file)
+    same = 36 if "large" in file.name else len(whole)  # frames of another size are scaled in another way
+    assert np.array_equal(whole[:same], theirs[:same])
+    last = len(whole) - 1
+    for wanted in ([last], [5, last], [40, 55], [12], [3, 20, 39, 60]):
+        assert np.array_equal(VideoReader(file.parent).read(file.name, np.array(wanted), len(whole)), whole[wanted])
+
+
 def test_parameter_sets_that_change_amid_a_file_change_no_pixel(zoo):
-    """Two streams in one, each with its own, as tools that join files leave them."""
-    made(zoo, "plain.mp4")
-    other = "-f lavfi -i mandelbrot=size=64x48:rate=30 -t 1.2 -c:v libx264 -pix_fmt yuv420p -g 9"
-    ffmpeg(*f"{other} -x264-params chroma-qp-offset=6:cqm=jvt".split(), str(zoo / "other.mp4"))
-    ffmpeg(*f"-i {zoo}/plain.mp4 {X264} -g 9".split(), str(zoo / "one.mp4"))
-    (zoo / "list.txt").write_text("file one.mp4\nfile other.mp4\n")
-    ffmpeg("-f", "concat", "-i", str(zoo / "list.txt"), "-c", "copy", str(zoo / "joined.mp4"))
-    whole, theirs = both(zoo / "joined.mp4")
-    assert np.array_equal(whole, theirs)
-    for wanted in ([60], [5, 60], [40, 70], [12]):
-        assert np.array_equal(VideoReader(zoo).read("joined.mp4", np.array(wanted), len(whole)), whole[wanted])
+    """Two streams in one, each with its own within its packets, as ffmpeg joins files."""
+    (zoo / "list.txt").write_text("".join(f"file {part(zoo, name).name}\n" for name in "ab"))
+    ffmpeg("-f", "concat", "-i", str(zoo / "list.txt"), "-c", "copy", str(zoo / "concatenated.mp4"))
+    check_joined(zoo / "concatenated.mp4")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("a", "b", "a"), ("a", "large"), ("large", "a")])
+def test_file_with_several_sample_descriptions_gives_the_pixels_of_ffmpeg(zoo, names):
+    """Each part with its own, as MP4Box joins files."""
+    check_joined(join([part(zoo, name) for name in names], zoo / f"{'_'.join(names)}.mp4"))
 
 
 @pytest.mark.parametrize("name", DEEP)

@@ -1,8 +1,8 @@
 """Decoding video files; with `reading`, which decodes parts of them, all that knows PyAV.
 
 Frames are uint8 [H, W, 3] in RGB, upright: turned and mirrored as the file says. Frame numbers count from 0.
-All frames of a video have the size of its first: others are scaled to it, as ffmpeg does. FFmpeg gets an open file and
-nothing else: whatever the content asks for, it can open no other file and no network connection.
+All frames of a video have the size of its first: others are scaled to it. FFmpeg gets an open file and nothing else:
+whatever the content asks for, it can open no other file and no network connection.
 """
 
 import contextlib
