@@ -67,6 +67,15 @@ if "r2plus1d.video.sandbox" in sys.orig_argv:
     if os.environ.get("SHORT_BUDGET"):
         process_time = time.process_time
         time.process_time = lambda: process_time() - 59
+    if name := os.environ.get("REFUSED_LIMIT"):
+        import resource
+        set_limit = resource.setrlimit
+
+        def refuse(kind, limits):
+            if kind == getattr(resource, name):
+                raise ValueError("current limit exceeds maximum limit")  # as on macOS
+            set_limit(kind, limits)
+        resource.setrlimit = refuse
 """
 REASONS = {
     "segfault": r"the decoder crashed \(SIGSEGV\)",
@@ -243,3 +252,21 @@ def test_decoder_that_fails_to_start_is_an_error_of_its_own(clip_path, monkeypat
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(sandbox.DecoderError, match="does not start"):
         list(sandbox.decode(clip_path))
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_CPU"])
+def test_system_that_forbids_the_limits_is_named_and_sets_no_video_aside(limit, faulty, monkeypatch):
+    monkeypatch.setenv("REFUSED_LIMIT", limit)
+    with pytest.raises(sandbox.DecoderError, match=rf"\({limit}: current limit .* Linux on x86-64 is supported"):
+        list(sandbox.decode(faulty("plain")))
+
+
+def test_limit_of_memory_that_is_too_low_is_named(clip_path):
+    code = (
+        "import pathlib, resource, sys\nfrom r2plus1d.video import sandbox\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
+        "try:\n    list(sandbox.decode(pathlib.Path(sys.argv[1])))\n"
+        "except sandbox.DecoderError as error:\n    print(error)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code, str(clip_path)], capture_output=True, text=True, check=True)
+    assert found.stdout == "`ulimit -v` is 4194304; decoding needs at least 5767168\n"

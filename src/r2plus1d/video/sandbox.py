@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.video import decoding
 from r2plus1d.video.decoding import Measured, VideoError
 
@@ -150,10 +150,13 @@ class _Process:
         self._poll.register(self._answers, select.POLLIN)
         self._unread, self._received, self.busy = b"", 0, True
         try:
-            self._message(READY, START)
+            kind, *_, text = self._message(READY + REASON, START)
         except _LostError as error:
             self.end()
             raise DecoderError(f"the process that decodes videos does not start: {error}; see above") from error
+        if kind == REASON:
+            self.end()
+            raise DecoderError(text)
         self.busy = False
 
     def frames(self, path: Path, pixels: bool = True) -> Iterator[np.ndarray | int | Measured]:
@@ -248,15 +251,8 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not come between the messages
     frames = np.frombuffer(mmap.mmap(memory, SHARED), np.uint8)
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    if hard != resource.RLIM_INFINITY and hard < MEMORY + SHARED:
-        sys.exit(f"error: `ulimit -v` is {hard // 1024}; decoding needs at least {(MEMORY + SHARED) // 1024}")
-    for kind, most in (
-        (resource.RLIMIT_AS, MEMORY + SHARED),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_FSIZE, 0),
-    ):
-        _limit(kind, most)
+    if refused := _limited():
+        return _send(answers, REASON, text=refused)
     asked: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     _send(answers, READY)
@@ -286,6 +282,22 @@ def main() -> None:
             _send(answers, NO_MEMORY)
         else:
             _send(answers, END, text=found)
+
+
+def _limited() -> str:
+    """Sets the limits; why they cannot be set, or nothing."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard != resource.RLIM_INFINITY and hard < MEMORY + SHARED:
+        return f"`ulimit -v` is {hard // 1024}; decoding needs at least {(MEMORY + SHARED) // 1024}"
+    for name, most in (("AS", MEMORY + SHARED), ("CORE", 0), ("FSIZE", 0), ("CPU", SECONDS)):
+        try:
+            _limit(getattr(resource, f"RLIMIT_{name}"), most)
+        except (OSError, ValueError) as error:  # as macOS does, and a container may
+            return (
+                f"this system lets no process limit itself (RLIMIT_{name}: {one_line(error)}), and videos are decoded "
+                "within limits alone; Linux on x86-64 is supported, in a container too that allows setrlimit"
+            )
+    return ""
 
 
 def _listen(asked: queue.SimpleQueue) -> None:
