@@ -20,6 +20,7 @@ def main() -> None:
     data = resolved.data
     if data.path is not None and not Path(data.path).is_dir():
         hint = "write it without ~" if data.path.startswith("~") else "give it the folder of your videos, or for them"
+        hint += paths.in_experiment(data.path)
         raise ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
     if folder := params["datasets"].get("folder", {}).get("path"):  # DVC reads it, whatever the dataset
         for file in Path(folder).rglob("*"):

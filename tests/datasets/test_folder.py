@@ -11,11 +11,12 @@ import sys
 import pytest
 
 from r2plus1d.clips import lists
+from r2plus1d.config import resolve
 from r2plus1d.config.files import dump
 from r2plus1d.config.schema import DataConfig, FolderSource, Machine, MotionSource
-from r2plus1d.datasets import dispatch, manifest, motion
+from r2plus1d.datasets import annotations, dispatch, manifest, motion
 from r2plus1d.datasets.encode import write_h264
-from r2plus1d.system import files, paths
+from r2plus1d.system import errors, files, paths
 from tests.support.project import ROOT, Project, tiny_params
 
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
@@ -292,6 +293,20 @@ def test_folder_with_too_few_classes_is_refused(folder, tmp_path, keep, words):
     with pytest.raises(manifest.DataError) as error:
         bring(folder, tmp_path)
     assert words in str(error.value)
+
+
+def test_experiment_in_a_folder_of_its_own_says_how_it_finds_what_git_does_not_track(tmp_path, monkeypatch):
+    """As `dvc exp run --temp` and `--queue` work: my_videos has its readme alone there."""
+    for place in ("standalone/tmp1", "tmp2"):
+        here = tmp_path / ".dvc/tmp/exps" / place
+        (here / "my_videos").mkdir(parents=True)
+        monkeypatch.chdir(here)
+        with pytest.raises(manifest.DataError, match=f"git tracks alone: give {tmp_path}/my_videos instead"):
+            dispatch.bring(configured("my_videos"), tmp_path / "work", tmp_path / "videos", MACHINE)
+        with pytest.raises(annotations.ListError, match=f"git tracks alone: give {tmp_path}/my/train.txt instead"):
+            annotations.read_text("my/train.txt")
+        with pytest.raises(errors.ConfigError, match=f"git tracks alone: give {tmp_path}/my.pth instead"):
+            resolve.paths_of_weights({"model": {"init": "my.pth"}})
 
 
 def test_missing_folder_is_refused(tmp_path):

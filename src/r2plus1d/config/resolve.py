@@ -37,6 +37,7 @@ from r2plus1d.config.schema import (
     TrainConfig,
 )
 from r2plus1d.system.errors import ConfigError
+from r2plus1d.system.paths import in_experiment
 
 SECTIONS = {  # what a dataset may say of each; the section of that name has the last word
     "scale": list(Scale.model_fields),
@@ -144,7 +145,7 @@ def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
             value = row.get(key) if isinstance(row, Mapping) else None
             if isinstance(value, str) and is_path(value):
                 if not Path(value).is_file():
-                    raise ConfigError(f"{where}.{key} is {short(value)}: there is no such file")
+                    raise ConfigError(f"{where}.{key} is {short(value)}: there is no such file{in_experiment(value)}")
                 found.append(value)
     return found
 

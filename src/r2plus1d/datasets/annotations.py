@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2plus1d.system.errors import UserError
+from r2plus1d.system.paths import in_experiment
 
 LONGEST_LINE = 8192  # characters
 HEADINGS = ("class", "classes", "class_name", "label", "labels", "name", "names")
@@ -153,6 +154,6 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ListError(f"{path}: {error.strerror}") from error
+        raise ListError(f"{path}: {error.strerror}{in_experiment(path)}") from error
     except UnicodeDecodeError as error:
         raise ListError(f"{path}: not a text file in UTF-8 ({error})") from error

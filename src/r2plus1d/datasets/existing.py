@@ -27,6 +27,7 @@ from r2plus1d.datasets.annotations import (
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, Entry, SetAside
 from r2plus1d.system.errors import FrameError, one_line
 from r2plus1d.system.files import sha256
+from r2plus1d.system.paths import in_experiment
 from r2plus1d.system.pool import spread
 from r2plus1d.system.progress import progress
 
@@ -62,6 +63,7 @@ def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[Ent
         kind = "folders of frames" if locate.folders else "videos"
         raise ListError(
             f"{root}: none of the {len(listed)} {kind} listed is there; the first is {aside[0].path}; {aside[0].reason}"
+            f"{in_experiment(root)}"
         )
     return rows, aside, classes
 

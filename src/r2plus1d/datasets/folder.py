@@ -13,6 +13,7 @@ from pathlib import Path
 from r2plus1d.datasets.annotations import writable
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, DataError, Entry, Found, SetAside, entry
 from r2plus1d.system.files import replacing, sha256
+from r2plus1d.system.paths import in_experiment
 from r2plus1d.system.progress import progress
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -66,6 +67,7 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
         raise DataError(
             f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
             f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with videos in each"
+            f"{in_experiment(root)}"
         )
     return found, aside, classes
 

@@ -26,6 +26,18 @@ RECORDS = Path("metrics/records")
 PROFILE = Path("benchmarks/results/profile.json")
 
 
+def in_experiment(path: str | Path) -> str:
+    """What an error about what is not at `path` ends with where DVC runs an experiment in a folder of its own."""
+    here = Path.cwd()
+    for above in here.parents if not Path(path).is_absolute() else ():
+        if above.name == ".dvc" and here.relative_to(above).parts[:2] == ("tmp", "exps"):
+            return (
+                "; `dvc exp run` with --temp or --queue works in a folder that has what git tracks alone: give "
+                f"{above.parent / path} instead, or leave them out"
+            )
+    return ""
+
+
 def row_config(row: str, stage: str) -> Path:
     """What a stage of the row reads."""
     return CONFIGS / row / f"{stage}.json"
