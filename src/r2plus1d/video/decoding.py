@@ -256,7 +256,7 @@ def upright(shown: Shown, convert: VideoReformatter) -> np.ndarray:
     turned, down, across = shown.facing
     height, width = reversed(shown.size) if turned else shown.size
     try:
-        plane = convert.reformat(shown.frame, width, height, "rgb24", threads=1).planes[0]
+        plane = convert.reformat(shown.frame, width, height, "rgb24", interpolation="BICUBIC", threads=1).planes[0]
     except av.FFmpegError as error:
         name = SPACES.get(int(shown.frame.colorspace), f"matrix {int(shown.frame.colorspace)}")
         raise VideoError(
