@@ -21,7 +21,11 @@ def test_label_maps_of_all_layouts_number_the_classes_alike(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["id,name\n0,b c\n1,a\n", 'id,name\n0,"b c"\n1,"a"\n', '"b c",0\n"a",1\n', "name id\na 1\nb c 0\n"]
+    "text",
+    [
+        *("id,name\n0,b c\n1,a\n", 'id,name\n0,"b c"\n1,"a"\n', '"b c",0\n"a",1\n', "name id\na 1\nb c 0\n"),
+        *("1: a\n0: b c\n", "id;name\n1;a\n0;b c\n", '"b c"\n"a"\n'),
+    ],
 )
 def test_label_maps_of_csv_files_are_read_with_headings_and_quotes(text):
     assert annotations.parse_label_map(text, "map") == ["b c", "a"]
@@ -43,6 +47,11 @@ def test_names_with_commas_and_numbers_stay_whole():
         ("0 a\n2 b\n", r"labels are not 0, 1, 2, ... \(there are 0 to 2 on 2 lines\)"),
         ("0 a\n0 b\n1 c\n", "labels are not 0, 1, 2"),
         ("id,name,group\n0,a\n1,b\n", "'id,name,group' has no label"),
+        ("# the classes\na\nb\n", "'# the classes' looks like a comment"),
+        ("names:\n- a\n- b\n", "'names:', looks like a heading"),
+        ('[\n"a",\n"b"\n]\n', "looks like JSON; write one class name a line"),
+        ('{\n"a": 0,\n"b": 1\n}\n', "looks like JSON; write one class name a line"),
+        ("\u00e9\nb\ne\u0301\n", "class '\u00e9' stands there twice"),
     ],
 )
 def test_spoilt_label_map_is_refused(text, words):
@@ -56,6 +65,11 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path):
         Sample("a.mp4", 0, 0),
         Sample("b.mp4", 0, 1),
     ]
+
+
+def test_file_without_end_is_no_list():
+    with pytest.raises(annotations.ListError, match="/dev/zero: more than 268435456 bytes, so no list"):
+        annotations.read_text("/dev/zero")
 
 
 def test_one_endless_line_is_refused_in_few_words():

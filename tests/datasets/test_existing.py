@@ -136,6 +136,22 @@ def test_lists_of_frames_lead_to_videos_with_the_same_names(own):
     assert [reason for *_, reason in aside] == ["listed, and there are 2 of that name"]
 
 
+def test_quoted_path_is_read_without_its_quotes(own):
+    expected = find(source(own), own / "videos", 0)
+    for file in own.glob("*_videos.txt"):
+        write(file, [f'"{line[:-2]}" {line[-1]}' for line in file.read_text().splitlines()])
+    assert find(source(own), own / "videos", 0) == expected
+
+
+def test_comment_in_a_list_is_refused_and_backslashes_are_named(own):
+    lines = (own / "val_videos.txt").read_text().splitlines()
+    write(own / "val_videos.txt", ["# made in 2023", *lines])
+    with pytest.raises(annotations.ListError, match=r"line 1: '# made in' looks like a comment; remove the line"):
+        find(source(own), own / "videos", 0)
+    write(own / "val_videos.txt", [line.replace("/", "\\") for line in lines])
+    assert all(reason.endswith("write / between folders") for *_, reason in find(source(own), own / "videos", 0)[1])
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_video_that_two_lines_name_is_refused_with_both(own, label):
     lines = (own / "train_videos.txt").read_text().splitlines()

@@ -7,6 +7,7 @@ blanks, since the numbers stand last, apart by blanks or commas. Labels count fr
 
 import csv
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from r2plus1d.system.paths import in_experiment
 
 LONGEST_LINE = 8192  # characters
 HEADINGS = ("class", "classes", "class_name", "label", "labels", "name", "names")
+MOST_BYTES = 1 << 28  # of a list: some five million lines
 MOST_CLASSES = 100_000  # without names given for them: a label is a row of the network's last layer
 
 
@@ -101,10 +103,11 @@ def parse_label_map(text: str, name: str) -> list[str]:
     if long := next((line for line in lines if len(line) > LONGEST_LINE), None):
         raise ListError(f"{name}: {long[:200]!r} ... is no class name; expected one a line")
     lines = [_unquoted(line) for line in lines]
-    lines = _by_label(lines, name) or lines
-    if lines and lines[0].casefold() in HEADINGS:
-        raise ListError(f"{name}: the first line, {lines[0]!r}, looks like a heading; remove it, or number the classes")
-    if repeated := [line for line, times in Counter(lines).items() if times > 1]:
+    if (found := _by_label(lines, name)) is None:
+        _check_names_alone(lines, name)
+    lines = found or lines
+    forms = Counter(unicodedata.normalize("NFC", line) for line in lines)
+    if repeated := [line for line, times in forms.items() if times > 1]:
         raise ListError(f"{name}: class {repeated[0]!r} stands there twice")
     if odd := next((line for line in lines if not writable(line)), None):
         raise ListError(f"{name}: {odd[:200]!r} is no class name; expected one a line, of characters that show")
@@ -113,13 +116,23 @@ def parse_label_map(text: str, name: str) -> list[str]:
     return lines
 
 
+def _check_names_alone(lines: list[str], name: str) -> None:
+    """Raises ListError for a line that is no name, which would shift all below it by one."""
+    if lines and (lines[0].casefold() in HEADINGS or lines[0].endswith(":")):
+        raise ListError(f"{name}: the first line, {lines[0]!r}, looks like a heading; remove it, or number the classes")
+    if comment := next((line for line in lines if line.startswith("#")), None):
+        raise ListError(f"{name}: {comment[:200]!r} looks like a comment; remove it, or number the classes")
+    if lines and lines[0].startswith(("[", "{")):
+        raise ListError(f"{name}: looks like JSON; write one class name a line, in the order of the labels")
+
+
 def _by_label(lines: list[str], name: str) -> list[str] | None:
     """The names of numbered lines, in the order of their labels; None where the lines are names alone."""
     if not lines:
         return None
-    for pattern in (r"(?P<label>[0-9]{1,9})[\s,]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,]+(?P<label>[0-9]{1,9})"):
+    for pattern in (r"(?P<label>[0-9]{1,9})[\s,;:]+(?P<name>\S.*)", r"(?P<name>.*?\S)[\s,;:]+(?P<label>[0-9]{1,9})"):
         found = [re.fullmatch(pattern, line) for line in lines]
-        headed = found[0] is None and not re.search("[0-9]", lines[0]) and len(re.split(r"[\s,]+", lines[0])) == 2
+        headed = found[0] is None and not re.search("[0-9]", lines[0]) and len(re.split(r"[\s,;:]+", lines[0])) == 2
         if headed and len(found) > 2 and all(found[1:]):
             found = found[1:]  # of headings such as `id,name`
         if 2 * sum(match is not None for match in found) <= len(lines):
@@ -143,16 +156,20 @@ def _by_label(lines: list[str], name: str) -> list[str] | None:
 
 def _unquoted(line: str) -> str:
     """A line of a csv file whose names are quoted, without the quotes."""
-    if line.count('"') < 2 or "," not in line:
+    if line.count('"') < 2:
         return line
     fields = next(csv.reader([line], skipinitialspace=True))
-    return ", ".join(field.strip() for field in fields) if len(fields) == 2 else line
+    return ", ".join(field.strip() for field in fields) if len(fields) <= 2 else line
 
 
 def read_text(path: str | Path) -> str:
     """Raises ListError for a file that cannot be read or is not text."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ListError(f"{path}: more than {MOST_BYTES} bytes, so no list")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise ListError(f"{path}: {error.strerror}{in_experiment(path)}") from error
     except UnicodeDecodeError as error:

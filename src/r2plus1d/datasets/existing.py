@@ -81,7 +81,11 @@ def _read(path: str, root: Path) -> list[tuple[int, Sample]]:
     """The samples with the numbers of their lines; absolute paths below the root become relative, ./a becomes a."""
     lines = numbered(read_text(path), path)
     for place, (number, sample) in enumerate(lines):
-        named = PurePosixPath(sample.path)
+        if sample.path.startswith("#"):
+            raise ListError(
+                f"{path}, line {number}: {sample.path!r} looks like a comment; remove the line, or write ./ before it"
+            )
+        named = PurePosixPath(sample.path[1:-1] if re.fullmatch('".+"', sample.path) else sample.path)
         if named.is_absolute() and ".." not in named.parts:
             with contextlib.suppress(ValueError):
                 named = named.relative_to(root.absolute().as_posix())
@@ -180,6 +184,7 @@ def _describe(
     split, sample, places = task
     if len(places) != 1:
         reason = f"listed, and there are {len(places)} of that name" if places else "listed, but not there"
+        reason += "; write / between folders" if "\\" in sample.path and not places else ""
         return None, SetAside(sample.path, split, reason)
     if not writable(places[0]):  # found by its id, in a folder of an odd name
         return None, SetAside(
