@@ -92,7 +92,10 @@ def test_repeated_content_is_set_aside_within_a_class_and_refused_between_two(fo
         bring(root, tmp_path)
 
 
-@pytest.mark.parametrize("names", ["Train Val", "training validation TEST", "train valid"])
+@pytest.mark.parametrize(
+    "names",
+    ["Train Val", "training validation TEST", "train valid", "trn dev", "train_set val_set", "trainset vals"],
+)
 def test_splits_are_known_by_their_usual_names(folder, tmp_path, names):
     for name in names.split():
         shutil.copytree(folder, tmp_path / "all" / name)
@@ -129,11 +132,31 @@ def test_videos_beside_the_classes_are_named(folder, tmp_path):
     assert aside == [("IMG_1.MP4", "", "in no folder of a class")]
 
 
-def test_classes_whose_names_look_the_same_are_refused(folder, tmp_path):
-    (folder / "dips").rename(folder / "\u00e9")
-    (folder / "squats").rename(folder / "e\u0301")
-    with pytest.raises(manifest.DataError, match=r"'e\\u0301' and '\\xe9' are one name in two forms of Unicode"):
+@pytest.mark.parametrize(("one", "other"), [("\u00e9", "e\u0301"), ("Dips", "dips"), ("dips", "dips ")])
+def test_classes_whose_names_look_the_same_are_refused(folder, tmp_path, one, other):
+    (folder / "dips").rename(folder / one)
+    (folder / "squats").rename(folder / other)
+    with pytest.raises(manifest.DataError, match="differ by case, a blank at the end or the form of Unicode alone"):
         bring(folder, tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_split_without_videos_is_refused_before_any_work(folder, tmp_path, split):
+    for name in ("train", "val", "test"):
+        shutil.copytree(folder, tmp_path / "all" / name)
+    for video in (tmp_path / "all" / split).rglob("*.mp4"):
+        video.rename(video.with_suffix(".webp"))
+    words = rf"{split}: no videos in folders of classes; 12 passed over, the first is {split}/dips/dips_0\.webp \("
+    with pytest.raises(manifest.DataError, match=words):
+        bring(tmp_path / "all", tmp_path)
+
+
+def test_folder_that_is_all_passed_over_says_why(folder, tmp_path):
+    (tmp_path / "links").mkdir()
+    for label in ("dips", "squats"):
+        (tmp_path / "links" / label).symlink_to(folder / label)
+    with pytest.raises(manifest.DataError, match=r"; 2 passed over, the first is dips \(a link to a folder"):
+        bring(tmp_path / "links", tmp_path)
 
 
 def test_files_that_are_no_videos_are_reported(folder, tmp_path):

@@ -5,6 +5,7 @@ any case: Train, validation, valid, ...
 """
 
 import os
+import re
 import shutil
 import unicodedata
 from collections import defaultdict
@@ -17,7 +18,8 @@ from r2plus1d.system.paths import in_experiment
 from r2plus1d.system.progress import progress
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-SPLITS |= {"test": "test", "testing": "test"}
+SPLITS |= {"trn": "train", "dev": "val", "test": "test", "testing": "test", "tst": "test"}
+AFTER_SPLIT = re.compile(r"(?<=.)(s|[ _-]?(set|data|split|videos|clips))$")  # such as in `train_set` and `tests`
 
 
 def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], list[str]]:
@@ -60,6 +62,9 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
     found, aside = _scan(root, splits or {"": root})
     if splits:
         aside += _beside(root, splits)
+        for split in splits.values():
+            if not any(file.is_relative_to(split) for file, _ in found):
+                raise DataError(f"{split}: no videos in folders of classes{_such_as(aside, split.name)}")
     order = {label: label.replace("_", " ") for _, label in found}  # Kinetics' own
     classes = sorted(order, key=lambda name: (order[name], name))
     _check_names(root, classes)
@@ -67,17 +72,24 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
         raise DataError(
             f"{root}: found videos of {len(classes)} class{'' if len(classes) == 1 else 'es'} "
             f"({', '.join(classes) or 'none'}); expected one sub-folder per class, at least two, with videos in each"
-            f"{in_experiment(root)}"
+            f"{_such_as(aside)}{in_experiment(root)}"
         )
     return found, aside, classes
+
+
+def _such_as(aside: list[SetAside], below: str = "") -> str:
+    """Of what is passed over the first, in an error."""
+    passed = [file for file in aside if file.path.startswith(below)]
+    return f"; {len(passed)} passed over, the first is {passed[0].path} ({passed[0].reason})" if passed else ""
 
 
 def _splits(root: Path) -> dict[str, Path]:
     """The folders of train, val and test, as far as there are such. Raises DataError where two stand for one."""
     found: dict[str, list[Path]] = defaultdict(list)
     for folder in sorted(root.iterdir()):
-        if folder.name.lower() in SPLITS and folder.is_dir():
-            found[SPLITS[folder.name.lower()]].append(folder)
+        name = AFTER_SPLIT.sub("", folder.name.lower().strip())
+        if name in SPLITS and folder.is_dir():
+            found[SPLITS[name]].append(folder)
     for split, folders in found.items():
         if len(folders) > 1:
             raise DataError(
@@ -100,10 +112,10 @@ def _check_names(root: Path, classes: list[str]) -> None:
     """Raises DataError for two names that look the same."""
     forms: dict[str, str] = {}
     for name in classes:
-        if (other := forms.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+        if (other := forms.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), name)) != name:
             raise DataError(
-                f"{root}: the classes {other!a} and {name!a} are one name in two forms of Unicode; put their "
-                "videos into one folder"
+                f"{root}: the classes {other!a} and {name!a} differ by case, a blank at the end or the form of Unicode "
+                "alone; put their videos into one folder, or give them names that differ by more"
             )
 
 
