@@ -355,3 +355,18 @@ def test_damaged_or_missing_weights_file_is_named(tmp_path):
     for name in ("bad", "missing"):
         with pytest.raises(checkpoint.CheckpointError, match=name):
             checkpoint.load(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty; fetch or save it once more"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS, .* `git lfs pull`"),
+        (b"\n<!DOCTYPE html><html>Not Found</html>", "a web page, not weights; fetch the file itself"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(checkpoint.CheckpointError, match=rf"{name}: {words}"):
+        checkpoint.recognise(tmp_path / name)

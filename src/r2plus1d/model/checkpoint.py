@@ -69,6 +69,7 @@ def load(path: Path) -> dict[str, Tensor]:
     than weights and plain values.
     """
     path = Path(path)
+    _refuse_text(path)
     return _load_safetensors(path) if _is_safetensors(path) else _load_pickle(path)
 
 
@@ -231,6 +232,18 @@ def _check(path: Path, state: dict[str, Tensor], like: dict[str, Tensor], built_
             raise CheckpointError(f"{path}: {name} holds values that are too large for {kind}; the file is damaged")
         if name.endswith("running_var") and (tensor < 0).any():
             raise CheckpointError(f"{path}: {name} holds negative variances, which cannot be; the file is damaged")
+
+
+def _refuse_text(path: Path) -> None:
+    """Raises CheckpointError for what lies in place of weights where fetching them went wrong."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        start = file.read(64).lstrip()
+        if not start:
+            raise CheckpointError(f"{path}: empty; fetch or save it once more")
+        if start.startswith(b"version https://git-lfs"):
+            raise CheckpointError(f"{path}: a pointer of Git LFS, not the weights; fetch them with `git lfs pull`")
+        if start.startswith(b"<"):
+            raise CheckpointError(f"{path}: a web page, not weights; fetch the file itself")
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -36,7 +36,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
-SECRETS = re.compile(r"(?<=//)[^/\s@]+@|(?<=[?&])([^=&\s]+)=[^&\s'\")]+")
+SECRETS = re.compile(r"(?<=//)[^/\s?#]+@|(?<=[?&#])([^=&\s]+)=[^&\s'\")]+")
 
 
 def redacted(text: str) -> str:
