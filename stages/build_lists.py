@@ -107,7 +107,7 @@ def divided(
         pairs = [(a, b) for a, b, _ in recordings.alike(videos, videos)]
     groups = recordings.grouped(own, {path: known[path] for path in own if path in known}, pairs)
     labels = dict(zip(own, readable["label"], strict=True))
-    split, without = recordings.divide(labels, classes, groups, data.source.val_share, data.seed)
+    split, without = recordings.divide(labels, classes, groups, data.source.val_share, data.source.seed)
     together = [group for group in groups if len(group) > 1]
     if together:
         print(f"{sum(map(len, together))} videos are of {len(together)} recordings, each kept on one side")

@@ -2,12 +2,10 @@
 
 import sys
 
-import pandas as pd
-
 from r2plus1d.config import files
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.results.card import card
-from r2plus1d.results.report import TEXTS
+from r2plus1d.results.figures import read_table
 from r2plus1d.system import paths, records
 from r2plus1d.system.files import must_read_json, write_text
 from r2plus1d.system.stage import run
@@ -15,10 +13,10 @@ from r2plus1d.system.stage import run
 
 def main(name: str) -> None:
     config = files.read_row(paths.CONFIGS, name, TestedRow)
-    classes = pd.read_csv(paths.metrics(name, "per_class.csv"), dtype=TEXTS, keep_default_na=False)
+    classes, predictions = (read_table(paths.metrics(name, file)) for file in ("per_class.csv", "predictions.csv"))
     test, coverage = must_read_json(paths.metrics(name, "test.json")), must_read_json(paths.COVERAGE)
     record = records.of_output("train", name, paths.weights(name))
-    write_text(paths.card(name), card(config, test, classes, coverage, record))
+    write_text(paths.card(name), card(config, test, predictions, classes, coverage, record))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 import sys
 
+import torch
+from safetensors.torch import save
+
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.model import checkpoint
 from r2plus1d.system import paths, processes
-from r2plus1d.system.files import sha256, write_json, write_text
+from r2plus1d.system.files import sha256, write_bytes, write_json, write_text
 from r2plus1d.system.stage import run
 from r2plus1d.zoo import accuracy, evaluation, mistakes, records
 from r2plus1d.zoo.rows import Row, open_row
@@ -26,12 +29,15 @@ def test(row: Row) -> None:
     if not processes.first():
         return
     write_text(paths.scores(name), evaluation.format_scores(result.scores))
+    if result.views is not None:
+        write_bytes(paths.views(name), save({"scores": torch.from_numpy(result.views)}))
     write_json(paths.metrics(name, "test.json"), {**result.figures, "split": split})
     videos, mode = [sample.path for sample in row.splits[split]], row.config.test.average_clips
     predictions = accuracy.predictions(videos, result.scores, result.labels, row.classes, mode)
     for table, file in (
         (predictions, "predictions.csv"),
         (accuracy.per_class(result.scores, result.labels, row.classes), "per_class.csv"),
+        (result.fewer, "views.csv"),
     ):
         write_text(paths.metrics(name, file), table.to_csv(index=False, lineterminator="\n"))
     write_json(paths.metrics(name, "mistakes.json"), mistakes.surest(predictions, row.splits[split], row.reader))

@@ -81,7 +81,7 @@ def prepare(copy: Path, epochs: int, small: bool) -> None:
     motion["benchmark"] |= {"warmup_videos": 5, "videos": 100}
     if small:
         motion["scale"] = {"resolution": 0.125, "width": 0.0625, "depth": 10}
-        motion["source"] |= {"train_videos": 1, "val_videos": 1}
+        motion["source"] |= {"train_videos": 1, "val_videos": 1, "test_videos": 1}
         params["runtime"] |= {"device": "cpu", "threads": 2}
         motion["train"] |= {"epochs": 1}
         motion["benchmark"] |= {"warmup_videos": 1, "videos": 2}

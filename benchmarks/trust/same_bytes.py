@@ -152,7 +152,7 @@ def tiny(workers: int | str) -> dict:
     """This clone's parameters, at a sixteenth of the resolution and with few, short clips: emulation is slow."""
     params = files.read_params(ROOT / "params.yaml")
     params["dataset"], motion = "motion", params["datasets"]["motion"]
-    motion["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
+    motion["source"] |= {"train_videos": 1, "val_videos": 1, "test_videos": 1, "short_side": 256}
     motion["scale"] |= {"resolution": 0.0625, "width": 0.0625, "depth": 18}
     motion["train"] |= {"epochs": 2, "videos_per_gpu": 4, "log_interval": 2, "dropout": 0.5}
     motion["runtime"] |= {"device": "cpu", "threads": 2}

@@ -61,7 +61,7 @@ def _finetune(arguments: argparse.Namespace) -> None:
     from r2plus1d.zoo import finetune
 
     finetune.finetune(arguments.videos, arguments.init, arguments.settings)
-    print(f"\nOn the same videos so far:\n\n{tried.table('folder')}")
+    print(f"\n{tried.told()}\n\nOn the same videos so far:\n\n{tried.table('folder')}")
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:

@@ -279,7 +279,7 @@ def test_parameters_spoilt_between_two_stages_are_refused(params):
 def test_configuration_is_the_same_after_its_way_through_the_file(params, tmp_path):
     resolved = resolve.resolve(params)
     readers, configs = written(resolved, tmp_path), resolved.files()
-    assert len(readers) == 1 + 5 * len(params["zoo"])
+    assert len(readers) == 1 + len(schema.ROW_FILES) * len(params["zoo"])
     for name, read in readers.items():
         assert read() == configs[name]
 

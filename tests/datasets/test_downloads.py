@@ -51,7 +51,7 @@ def source(mirror, base="/400", splits=("train", "val"), classes=None, videos_pe
 def bring(source, tmp_path, connections=2):
     """(rows, aside, classes) of the folder tmp_path/store."""
     store = tmp_path / "store"
-    data = DataConfig(dataset="x", seed=0, source=source, path=None, in_place=str(store / "videos"))
+    data = DataConfig(dataset="x", source=source, path=None, in_place=str(store / "videos"))
     machine = Machine(workers=0, scheduler=None, connections=connections, live="none")
     return dispatch.bring(data, tmp_path / "work", tmp_path / "empty", machine)
 

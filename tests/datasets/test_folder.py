@@ -37,8 +37,8 @@ MACHINE = Machine(workers=0, scheduler=None, connections=1, live="none")
 
 
 def configured(folder) -> DataConfig:
-    source = FolderSource(kind="folder", val_share=0.3, group="auto")
-    return DataConfig(dataset="folder", seed=0, source=source, path=str(folder))
+    source = FolderSource(kind="folder", seed=0, val_share=0.3, group="auto")
+    return DataConfig(dataset="folder", source=source, path=str(folder))
 
 
 def bring(folder, tmp_path):
@@ -362,6 +362,8 @@ def test_file_in_the_user_s_folder_changes_its_scan(folder, tmp_path, monkeypatc
 
 def test_scan_of_another_dataset_is_empty_whatever_is_in_the_user_s_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = MotionSource(kind="motion", train_videos=1, val_videos=1, short_side=16)
+    source = MotionSource(
+        kind="motion", train_videos=1, val_videos=1, test_videos=1, seed=0, test_seed=1, short_side=16
+    )
     for path in (None, str(folder)):
-        assert scanned(DataConfig(dataset="motion", seed=0, source=source, path=path)) == []
+        assert scanned(DataConfig(dataset="motion", source=source, path=path)) == []

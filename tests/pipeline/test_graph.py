@@ -22,7 +22,7 @@ TRAINING = "src/r2plus1d/zoo/training.py"
 KEPT = "the outputs are taken from the cache"
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NEW = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 8}  # a row
-EACH_ROW = ("extract_frames", "features", "train", "test", "benchmark")
+EACH_ROW = ("extract_frames", "features", "one_frame", "train", "test", "benchmark")
 
 
 def described(stage: str) -> dict:
@@ -80,7 +80,7 @@ def test_stage_depends_on_its_script_and_on_the_wings_of_all_code_that_it_reache
 def test_records_name_no_code_beyond_the_dependencies_of_their_stage(committed):
     """What was loaded in a run, by whatever way."""
     records = list(committed.folder.glob("metrics/records/*/made_by_*.json"))
-    assert len(records) == 7
+    assert len(records) == 9
     for file in records:
         record = json.loads(file.read_text())
         code = [name if name.startswith("stages/") else f"src/{name}" for name in record["code"]]
@@ -122,9 +122,10 @@ def run_again(before: dict, after: dict) -> set[str]:
     return found
 
 
-SHARED = "scan download probe build_lists report"
-EACH = "train@all test@all benchmark@all report"
+SHARED = "scan download probe build_lists baselines report"
+EACH = "train@all one_frame@custom test@all benchmark@all report"
 OF_CUSTOM = "train@custom test@custom benchmark@custom report"
+WITH_ONE_FRAME = f"one_frame@custom {OF_CUSTOM}"
 OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
 
 
@@ -132,15 +133,17 @@ OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
     ("place", "value", "expected"),
     [
         ("dataset", "folder", f"resolve {SHARED} extract_frames@all features@all {EACH}"),
-        ("seed", 1, f"resolve {SHARED} {EACH}"),
+        ("seed", 1, f"resolve {EACH}"),
+        ("datasets.motion.source.seed", 2, f"resolve {SHARED}"),
+        ("datasets.motion.source.test_seed", 2, f"resolve {SHARED}"),
         ("model.frames", 32, f"resolve {OF_CUSTOM}"),
-        ("model.depth", 18, f"resolve {OF_CUSTOM}"),
-        ("model.short_side", 300, f"resolve extract_frames@custom {OF_CUSTOM}"),
-        ("model.input", "video", f"resolve extract_frames@custom {OF_CUSTOM}"),
-        ("train.epochs", 7, f"resolve {OF_CUSTOM}"),
-        ("train.freeze", 3, f"resolve {OF_CUSTOM}"),
+        ("model.depth", 18, f"resolve {WITH_ONE_FRAME}"),
+        ("model.short_side", 300, f"resolve extract_frames@custom {WITH_ONE_FRAME}"),
+        ("model.input", "video", f"resolve extract_frames@custom {WITH_ONE_FRAME}"),
+        ("train.epochs", 7, f"resolve {WITH_ONE_FRAME}"),
+        ("train.freeze", 3, f"resolve {WITH_ONE_FRAME}"),
         ("test.clips", 7, "resolve test@custom report"),
-        ("benchmark.clips", 7, "resolve benchmark@custom report"),
+        ("benchmark.clips", 7, "resolve one_frame@custom benchmark@custom report"),
         ("benchmark.videos", 7, "resolve benchmark@custom report"),
         ("runtime.threads", 3, f"resolve {EACH}"),
         ("machine.workers", 3, ""),
@@ -155,10 +158,14 @@ OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
         ("datasets.ucf101.source.split", 2, "resolve"),
         ("recipe.train.momentum", 0.8, f"resolve {EACH}"),
         ("recipe.test.clips", 7, "resolve test@all report"),
-        ("recipe.benchmark.clips", 7, "resolve benchmark@all report"),
+        ("recipe.benchmark.clips", 7, "resolve one_frame@custom benchmark@all report"),
         (f"zoo.{ZOO_ROW}.frames", 16, f"resolve {OF_ONE}"),
         (f"zoo.{ZOO_ROW}.short_side", 300, f"resolve extract_frames@{ZOO_ROW} {OF_ONE}"),
-        ("zoo.mine", NEW, "resolve extract_frames@mine features@mine train@mine test@mine benchmark@mine report"),
+        (
+            "zoo.mine",
+            NEW,
+            f"resolve {' '.join(f'{stage}@mine' for stage in EACH_ROW)} report",
+        ),
     ],
 )
 def test_changed_parameter_runs_the_stages_that_read_it_and_no_others(params, place, value, expected):
@@ -203,7 +210,7 @@ def test_changed_statement_trains_again(own):
 
 @pytest.mark.parametrize(
     ("stage", "words"),
-    [("probe", "24 of 24 videos can be read"), pytest.param("train@custom", "Epoch(val) [1]", marks=pytest.mark.slow)],
+    [("probe", "36 of 36 videos can be read"), pytest.param("train@custom", "Epoch(val) [1]", marks=pytest.mark.slow)],
 )
 def test_force_makes_everything_again(own, stage, words):
     said = dvc(own, "repro", "--single-item", "--force", stage)
@@ -235,7 +242,7 @@ def test_new_entry_of_the_zoo_gets_its_stages_and_its_place_in_tables_and_summar
     own.must("resolve")
     shutil.copytree(own.folder / "metrics/rows/custom", own.folder / "metrics/rows/mine")
     own.must("report")
-    for document, lines in ((paths.REPORT / "measured.md", 1), (paths.REPORT / "details.md", 1)):
+    for document, lines in ((paths.REPORT / "measured.md", 1), (paths.REPORT / "details.md", 2)):
         table = (own.folder / document).read_text()
         assert sum(line.startswith("| 4x8_256p |") for line in table.splitlines()) == lines
     assert (own.folder / paths.REPORT / "measured.md").read_text() in (own.folder / paths.README).read_text()

@@ -41,7 +41,7 @@ def written(row, *names: str, **view) -> None:
 
 def told(row, config=None, record=RECORD, classes=None, coverage=COVERAGE) -> str:
     classes = row.classes if classes is None else classes
-    return card(config or row.config, row.test, classes, coverage, record)
+    return card(config or row.config, row.test, row.predictions, classes, coverage, record)
 
 
 def test_hub_reads_the_figures(figures):
@@ -69,7 +69,7 @@ def test_card_says_what_the_weights_are_and_what_made_them(figures):
     depth = figures.config.model.depth
     assert f"R(2+1)D with {depth} layers, trained on the dataset `motion`: 2 classes, 360 videos." in text
     assert r"Classes: a \<b\> \& c, b." in text
-    assert r"| b | 1 | 0.0 | 0.0 | a \<b\> \& c 1 |" in text
+    assert r"| b | 1 | 0.0 | 0.00 (0.0-79.3) | a \<b\> \& c 1 |" in text
     assert "commit 0123456789abcdef, with changes in 1 file" in text
     assert "torch 2.0, numpy 2.1" in text
     assert "On 2 test videos" in text

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from r2plus1d.results import page, summary
-from tests.support.figures import COVERAGE
+from tests.support.figures import measured
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Appended to a copy of the page: what a person would miss stands in the title, which the browser prints.
@@ -33,7 +33,7 @@ window.addEventListener("load", () => {
 
 @pytest.fixture
 def html(rows, published) -> str:
-    return page.page(rows, summary.short_names([row.config for row in rows], published), published, COVERAGE)
+    return page.page(measured(rows, summary.short_names([row.config for row in rows], published)), published)
 
 
 class Read(HTMLParser):
@@ -59,7 +59,7 @@ class Read(HTMLParser):
 
 def test_page_repeats_to_the_byte_and_is_small(rows, published, html):
     names = summary.short_names([row.config for row in rows], published)
-    assert page.page(rows, names, published, COVERAGE) == html
+    assert page.page(measured(rows, names), published) == html
     assert len(html.encode()) < 200_000
 
 
@@ -90,7 +90,7 @@ def test_page_is_for_everyone(html):
 def test_page_shows_tables_classes_and_mistakes_as_text(html):
     assert html.count("a &lt;b&gt; &amp; c") > 5
     assert "a <b> & c" not in html
-    assert "<td>70.00</td>" in html
+    assert "<td>70.00 (9.5-90.5)</td>" in html
     assert "67.30" in html
     assert 'taken for <span class="wrong">a &lt;b&gt; &amp; c</span> with 80.0%' in html
 
@@ -100,7 +100,7 @@ def test_page_says_what_made_the_weights(rows, published, html):
     assert html.count("<td><code>fedcba987654</code></td>") == len(rows)
     unknown = [dataclasses.replace(row, record={}) for row in rows]
     names = summary.short_names([row.config for row in rows], published)
-    assert page.page(unknown, names, published, COVERAGE).count("<td>unknown</td>") == len(rows)
+    assert page.page(measured(unknown, names), published).count("<td>unknown</td>") == len(rows)
 
 
 def test_row_of_many_classes_lists_its_worst(rows, published):
@@ -114,7 +114,7 @@ def test_row_of_many_classes_lists_its_worst(rows, published):
     )
     row = dataclasses.replace(rows[0], classes=classes, predictions=predictions, mistakes=[])
     names = summary.short_names([row.config], published)
-    html = page.page([row], names, published, COVERAGE)
+    html = page.page(measured([row], names), published)
     assert "The 50 classes of lowest F1 out of 400" in html
     assert "class 49" in html
     assert "class 50" not in html

@@ -11,7 +11,7 @@ from r2plus1d.config.schema import CUSTOM
 from r2plus1d.results import markdown, plots, report, summary, tried
 from r2plus1d.system import paths
 from r2plus1d.system.files import write_text
-from tests.support.figures import COVERAGE
+from tests.support.figures import COVERAGE, measured
 from tests.support.project import ROOT
 
 
@@ -38,27 +38,28 @@ def test_published_table_is_that_of_its_source(published):
 
 
 def test_measured_table_says_dataset_scale_device_and_how_many_videos(rows, names):
-    table = report.measured_table(rows, names, COVERAGE)
+    table = report.measured_table(measured(rows, names))
     for words in ("dataset `motion`", "resolution x 0.25", "channels x 0.125", "depth", "CPU Some", "Chance is 8.3%"):
         assert words in table
     assert "12 classes, 360 training and 142 validation videos" in table
     assert table.count("12.34 (80x3) | 900 |") == len(rows)
-    assert "| 8x8_256p | 8x8 | 70.00 | 99.00 | 70.00 | 65.00 | 8.30 |" in table
-    assert "| custom | 16x4 | 74.00 | 99.00 | 74.00 | 69.00 | 8.30 |" in table
+    assert "| 8x8_256p | 8x8 | 70.00 (9.5-90.5) | 99.00 (34.2-100.0) | 70.00 (0.0-100.0) | 65.00 (9.5-90.5) |" in table
+    assert "| custom | 16x4 | 74.00 (9.5-90.5) |" in table
+    assert "No baselines" in table
 
 
 def test_table_measured_on_test_videos_says_so_and_warns_of_recordings_in_two_splits(rows, names):
     for row in rows:
         row.test["split"] = "test"
     coverage = {**COVERAGE, "test": {"listed": 90, "found": 90, "readable": 89}, "suspected_pairs": 3}
-    table = report.measured_table(rows, names, coverage)
+    table = report.measured_table(measured(rows, names, coverage=coverage))
     assert "12 classes, 360 training, 142 validation and 89 test videos" in table
-    assert "Measured on the test videos." in table
+    assert "Measured on the test videos; in brackets the 95% interval" in table
     assert "**3 pairs of videos in different splits seem to be of one recording (`data/motion/suspected.csv`)" in table
-    details = report.details_table(rows, names, coverage)
+    details = report.details_table(measured(rows, names, coverage=coverage))
     assert "Test: 90 listed, 90 found, 89 readable." in details
     assert details.count("| 2 of 90 |") == len(rows)
-    plain = report.measured_table(rows, names, {**COVERAGE, "test": coverage["test"]})
+    plain = report.measured_table(measured(rows, names, coverage={**COVERAGE, "test": coverage["test"]}))
     assert "recording" not in plain
 
 
@@ -78,13 +79,13 @@ def test_ways_of_training_on_the_same_videos_stand_side_by_side(rows, names, tmp
         ["| last layer", "torchvision"],
         ["| fine-tuned, 4 of 5 stages frozen", "torchvision"],
     ]
-    assert report.measured_table(rows, names, COVERAGE, table).endswith(table)
+    assert report.measured_table(measured(rows, names, tried=table)).endswith(table)
     write_text(paths.lists("folder") / "list.txt", "other videos")
     assert tried.table("folder") is None
 
 
 def test_details_name_the_entry_of_the_parameters_what_the_row_costs_and_the_coverage(rows, names):
-    table = report.details_table(rows, names, COVERAGE)
+    table = report.details_table(measured(rows, names))
     assert "Training: 361 listed, 360 found, 360 readable. Validation: 144 listed, 143 found, 142 readable." in table
     assert table.count("| 63.759 | 52.98 | 2 of 144 |") == len(rows)
     for row in rows:
@@ -98,10 +99,10 @@ def test_row_with_finished_weights_is_reported(rows, names, tmp_path):
     given = dataclasses.replace(
         rows[0], config=rows[0].config.model_copy(update={"checkpoint": address}), curve=rows[0].curve[:0]
     )
-    assert "| 8x8_256p (not trained here) | 8x8 | 70.00 |" in report.measured_table([given, *rows[1:]], names, COVERAGE)
-    details = report.details_table([given, *rows[1:]], names, COVERAGE)
+    assert "| 8x8_256p (not trained here) | 8x8 | 70.00 (" in report.measured_table(measured([given, *rows[1:]], names))
+    details = report.details_table(measured([given, *rows[1:]], names))
     assert details.count(f"| [weights-12345678.pth]({address}) |") == 1
-    plots.save_figure(plots.curves_figure([given]), tmp_path / "curves.png")
+    plots.save_figure(plots.curves_figure(measured([given], names)), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
@@ -114,7 +115,7 @@ def test_summary_holds_the_figures_of_every_row_under_the_names_of_the_published
         "top5": 99.0,
         "mean_class": 74.0,
         "single_clip": 69.0,
-        "static": 8.3,
+        "static": 50.0,
         "video_s": 12.34,
         "mib": 900,
     }
@@ -143,12 +144,13 @@ def test_text_outside_the_markers_stays_as_it_is():
         markdown.between_markers(text, "published", "x")
 
 
-def test_plots_show_something_and_repeat_to_the_byte(rows, tmp_path):
+def test_plots_show_something_and_repeat_to_the_byte(rows, names, tmp_path):
     for name in "ab":
-        plots.save_figure(plots.curves_figure(rows), tmp_path / f"{name}_curves.png")
-        plots.save_figure(plots.top1_figure(rows, COVERAGE), tmp_path / f"{name}_top1.png")
+        for plot in ("curves", "top1", "views", "calibration"):
+            figure = getattr(plots, f"{plot}_figure")(measured(rows, names))
+            plots.save_figure(figure, tmp_path / f"{name}_{plot}.png")
         plots.plot_confusion(rows[0], tmp_path / f"{name}_confusion.png")
-    for plot in ("curves", "top1", "confusion"):
+    for plot in ("curves", "top1", "views", "calibration", "confusion"):
         a, b = (tmp_path / f"{name}_{plot}.png" for name in "ab")
         assert a.read_bytes() == b.read_bytes()
         assert matplotlib.image.imread(a)[..., :3].std() > 0.05
@@ -171,5 +173,6 @@ def test_committed_tables_and_summary_show_the_figures_of_the_metric_files(param
         for row, name in names.items():
             test = json.loads((ROOT / paths.metrics(row, "test.json")).read_text())
             (line,) = (line for line in measured if line.startswith(f"| {name} |"))
-            assert f" | {test['top1']:.2f} | {test['top5']:.2f} | {test['mean_class_accuracy']:.2f} | " in line
+            figures = (f" | {test[key]:.2f} (" for key in ("top1", "top5", "mean_class_accuracy"))
+            assert all(figure in line for figure in figures)
             assert (made[name]["top1"], made[name]["top5"]) == (test["top1"], test["top5"])

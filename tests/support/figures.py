@@ -7,7 +7,7 @@ import pandas as pd
 import simplejpeg
 
 from r2plus1d.config.schema import TestedRow
-from r2plus1d.results.report import RowFigures
+from r2plus1d.results.figures import Measured, RowFigures
 
 COVERAGE = {
     "classes": 12,
@@ -15,6 +15,11 @@ COVERAGE = {
     "val": {"listed": 144, "found": 143, "readable": 142},
     "suspected_pairs": 0,
 }
+VIEWS = ["clips", "crops", "right", "videos"]
+
+
+def measured(rows: list[RowFigures], names: dict[str, str], **changes) -> Measured:
+    return Measured(rows, names, **({"coverage": COVERAGE} | changes))
 
 
 def row_figures(row: TestedRow, top1: float) -> RowFigures:
@@ -28,7 +33,7 @@ def row_figures(row: TestedRow, top1: float) -> RowFigures:
             "top5": 99.0,
             "mean_class_accuracy": top1,
             "single_clip": {"top1": top1 - 5},
-            "static": {"top1": 8.3},
+            "static": {"top1": 50.0, "classes": 1},
             "videos": 2,
             "split": "val",
         },
@@ -36,6 +41,8 @@ def row_figures(row: TestedRow, top1: float) -> RowFigures:
         machine={"device": "CPU Some", "threads": 2, "torch": "2", "cuda": "not used", "frames": "80x3"},
         curve=pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "val_top1": [None, 0.5]}),
         predictions=pd.DataFrame(predictions, columns=["path", "actual", "predicted", "probability", "rank"]),
+        one_frame=pd.DataFrame(predictions[:0], columns=["path", "actual", "predicted", "probability", "rank"]),
+        views=pd.DataFrame([[1, 1, 1, 2], [2, 1, 1, 2], [1, 3, 2, 2], [2, 3, 1, 2]], columns=VIEWS),
         classes=pd.DataFrame(classes, columns=["class", "videos", "precision", "recall", "f1", "taken_for"]),
         mistakes=[
             {

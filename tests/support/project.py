@@ -32,7 +32,7 @@ def tiny_params() -> dict:
     """The project's parameters, shrunk until the whole pipeline takes seconds."""
     params = files.read_params(ROOT / "params.yaml")
     motion_set = params["datasets"]["motion"]
-    motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "short_side": 256}
+    motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "test_videos": 1, "short_side": 256}
     motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
     motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "lr": 0.1, "log_interval": 2, "dropout": 0.5}
     motion_set["benchmark"] |= {"warmup_videos": 1, "videos": 2}

@@ -56,3 +56,22 @@ def test_scores_that_are_no_numbers_are_never_counted(odd):
     for count in (lambda: accuracy.top_k_accuracy(scores, np.array([1, 0]), 1), lambda: accuracy.check_finite(scores)):
         with pytest.raises(accuracy.ScoresError, match="the scores are not finite: the network overflows"):
             count()
+
+
+def test_fewer_views_are_those_at_even_distances_by_the_middle_crop_or_all():
+    """Three crops of four clips, two classes: each view votes for class 1 by its own number."""
+    scores = np.stack([np.zeros(12), np.arange(12.0)], axis=1)  # view number = crop * 4 + clip
+    found = accuracy.of_fewer_views(scores, 3, "score")
+    assert set(found) == {(n, c) for n in (1, 2, 3, 4) for c in (1, 3)}
+    expected = {
+        (1, 1): [6],  # the clip in the middle
+        (2, 1): [5, 7],
+        (3, 1): [4, 6, 7],
+        (4, 1): [4, 5, 6, 7],
+        (1, 3): [2, 6, 10],
+        (2, 3): [1, 3, 5, 7, 9, 11],
+    }
+    for number, views in expected.items():
+        np.testing.assert_allclose(found[number], [0, np.mean(views)])
+    np.testing.assert_array_equal(found[4, 3], accuracy.average_views(scores, "score"))
+    assert set(accuracy.of_fewer_views(scores[:4], 1, "prob")) == {(n, 1) for n in (1, 2, 3, 4)}

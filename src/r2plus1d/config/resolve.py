@@ -19,6 +19,7 @@ from r2plus1d.config.rows import FULL_SIZE, WEIGHTS, Rows
 from r2plus1d.config.schema import (
     CUSTOM,
     ROW_FILES,
+    Baselines,
     BenchmarkConfig,
     BenchmarkedRow,
     DataConfig,
@@ -30,10 +31,12 @@ from r2plus1d.config.schema import (
     ListsSource,
     MotionSource,
     OfficialSource,
+    OneFrameConfig,
     RowConfig,
     Runtime,
     Scale,
     Section,
+    TestedRow,
     TrainConfig,
 )
 from r2plus1d.system.errors import ConfigError
@@ -44,6 +47,7 @@ SECTIONS = {  # what a dataset may say of each; the section of that name has the
     "runtime": ["device", "threads"],  # the others are never null there
     "train": list(TrainConfig.model_fields),
     "benchmark": list(BenchmarkConfig.model_fields),
+    "baselines": list(Baselines.model_fields),
 }
 SOURCES: dict[str, type[Section]] = {
     "motion": MotionSource,
@@ -56,7 +60,7 @@ SOURCES: dict[str, type[Section]] = {
 
 
 ROW_SECTIONS = ("model", "train", "test", "benchmark")
-SHARED_SECTIONS = ("runtime", "machine", "scale", "limit")
+SHARED_SECTIONS = ("runtime", "machine", "scale", "limit", "baselines")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 MODEL = "model"  # what the row `custom` says of itself: that the sections above describe it
 
@@ -67,6 +71,7 @@ class Resolved:
 
     data: DataConfig
     rows: list[BenchmarkedRow]  # complete, in the order of the tables
+    baselines: Baselines
 
     def files(self) -> dict[str, Section]:
         """By their paths below configs/: data.json, and for each row what each of its stages reads."""
@@ -75,8 +80,9 @@ class Resolved:
             values = row.model_dump()
             frames = values | {"input": row.clip.input, "short_side": row.clip.short_side}
             found[f"{row.row}/features.json"] = _features(row)
+            found[f"{row.row}/one_frame.json"] = _one_frame(row, self.baselines)
             for section, stage in ROW_FILES.items():
-                if section is FeaturesConfig:
+                if section in (FeaturesConfig, OneFrameConfig):
                     continue
                 known = frames if section is FramesConfig else values
                 part = section.model_validate({key: known[key] for key in section.model_fields})
@@ -132,7 +138,9 @@ def resolve(
         raise ConfigError(f"limit: dataset {chosen} is not downloaded; it is taken whole, so leave `limit` as it was")
     data = {key: shared[key] for key in DataConfig.model_fields if key in shared}
     shared.pop("loose_rate", None)
-    return Resolved(DataConfig(**data, source=source, path=dataset.get("path")), [rows[name] for name in params["zoo"]])
+    baselines = merge(Baselines, [layer({"one_frame": "none"}), *both(params, "baselines")])
+    config = DataConfig(**data, source=source, path=dataset.get("path"))
+    return Resolved(config, [rows[name] for name in params["zoo"]], baselines)
 
 
 def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
@@ -179,6 +187,19 @@ def _features(row: BenchmarkedRow) -> FeaturesConfig:
     )
 
 
+def _one_frame(row: BenchmarkedRow, baselines: Baselines) -> OneFrameConfig:
+    wanted = baselines.one_frame in ("all", row.row)
+    if not wanted or row.checkpoint is not None:
+        return OneFrameConfig(row=row.row, dataset=row.dataset, of=None)
+    values = {key: getattr(row, key) for key in TestedRow.model_fields}
+    values["clip"] = row.clip.model_copy(update={"frames": 1, "frame_interval": 1, "frame_rate": "all"})
+    # Trained and tested in one stage: so by views of its own, as many as the benchmark's, whatever `test` has.
+    crops = row.benchmark.crops if row.test.crop == row.test.resize else 1
+    views = {"clips": row.benchmark.clips, "crops": crops, "average_clips": "prob", "keep_views": False}
+    values["test"] = row.test.model_copy(update=views)
+    return OneFrameConfig(row=row.row, dataset=row.dataset, of=TestedRow(**values))
+
+
 ANY_MACHINE = {"device": "auto", "gpus": 1, "lowered": "auto"}
 
 
@@ -201,7 +222,7 @@ def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | f
 def _source(where: str, entry: Any, limit: Limit) -> Any:
     """The validated source of a dataset, of which all else is looked at too."""
     check_mapping(where, entry)
-    optional = ("path", "scale", "runtime", "train", "benchmark")
+    optional = ("path", *SECTIONS)
     check_keys(where, entry, ("source", *optional), optional=optional)
     for key in entry.keys() - {"path"}:
         check_mapping(f"{where}.{key}", entry[key])

@@ -15,6 +15,7 @@ Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 Frames = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s/]+)+$")]
 Depth = Literal[10, 18, 34, 50, 101, 152]
 Convolution = Literal["r2plus1d", "r3d", "r2d", "f_r2d", "mc2", "mc3", "mc4", "mc5", "rmc2", "rmc3", "rmc4", "rmc5"]
@@ -97,6 +98,7 @@ class TestConfig(Section):
     resize: Pixels | Annotated[list[Pixels], Field(min_length=2, max_length=2)]  # the short side; or height, width
     crop: Pixels
     average_clips: Literal["prob", "score"]
+    keep_views: bool  # the scores of every view, beside their averages
 
     @model_validator(mode="after")
     def check(self):
@@ -118,6 +120,12 @@ class Scale(Section):
     resolution: Annotated[float, Field(gt=0, le=1)]
     width: Annotated[float, Field(gt=0, le=1)]
     depth: Depth | None
+
+
+class Baselines(Section):
+    """What the rows are compared with, besides chance."""
+
+    one_frame: Literal["none", "custom", "all"]  # the rows that are trained with one frame a clip, too
 
 
 class Runtime(Section):
@@ -152,13 +160,17 @@ class Machine(Section):
 
 class MotionSource(Section):
     kind: Literal["motion"]
-    train_videos: Count
+    train_videos: Count  # of each class, as the next two
     val_videos: Count
+    test_videos: Count
+    seed: Seed  # of the training and validation videos
+    test_seed: Seed
     short_side: Annotated[int, Field(ge=16)]
 
 
 class FolderSource(Section):
     kind: Literal["folder"]
+    seed: Seed  # of the division into training and validation videos
     val_share: Annotated[float, Field(gt=0, lt=1)]
     group: Annotated[str, Field(min_length=1)]  # what keeps clips of one recording together: see datasets.recordings
 
@@ -226,7 +238,6 @@ class DataConfig(Section):
     """What the stages that every row shares need: download, extraction and lists."""
 
     dataset: str
-    seed: int
     source: Source
     path: str | None
     in_place: str | None = None  # folder of the user's own videos or frames, used where they lie
@@ -287,6 +298,14 @@ class TestedRow(RowConfig):
     test: TestConfig
 
 
+class OneFrameConfig(Section):
+    """What `one_frame` needs for one row: its configuration with one frame a clip, where that is trained too."""
+
+    row: str
+    dataset: str
+    of: TestedRow | None
+
+
 class BenchmarkedRow(TestedRow):
     """What the benchmark of one row needs; its `test` holds the views that are timed."""
 
@@ -299,6 +318,7 @@ ROW_FILES: dict[type[Section], str] = {
     FeaturesConfig: "features",
     RowConfig: "train",
     TestedRow: "test",
+    OneFrameConfig: "one_frame",
     BenchmarkedRow: "benchmark",
 }
 

@@ -49,7 +49,7 @@ def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Ent
     if isinstance(config.source, MotionSource):
         from r2plus1d.datasets import motion
 
-        return motion.generate(config.source, config.seed, work, machine.readers), [], sorted(motion.CLASSES)
+        return motion.generate(config.source, work, machine.readers), [], sorted(motion.CLASSES)
     if isinstance(config.source, FolderSource):
         from r2plus1d.datasets import folder
 

@@ -1,4 +1,6 @@
-"""The embedded dataset `motion`: short h264 videos of twelve motions, a pure function of the seed.
+"""The embedded dataset `motion`: short h264 videos of twelve motions, a pure function of two seeds.
+
+One seed is that of the training and validation videos, the other that of the test videos.
 
 Every video shows a field of shapes over a textured background, on a frame that wraps around. The class decides only how
 the shapes move; outlines, textures, colours, background, sizes, places, speeds and camera sway are drawn without
@@ -223,22 +225,24 @@ def _marks(texture: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return columns != rows
 
 
-def generate(source: MotionSource, seed: int, work: Path, workers: int | None) -> list[Entry]:
+def generate(source: MotionSource, work: Path, workers: int | None) -> list[Entry]:
+    counts = {"train": source.train_videos, "val": source.val_videos, "test": source.test_videos}
     tasks = [
         (split, label, index)
-        for split, count in (("train", source.train_videos), ("val", source.val_videos))
+        for split, count in counts.items()
         for label in range(len(CLASSES))
         for index in range(count)
     ]
-    make = functools.partial(_generate_one, seed=seed, short_side=source.short_side, work=work)
+    make = functools.partial(_generate_one, source=source, work=work)
     return sorted(progress(spread(make, tasks, workers), len(tasks), "generating", "videos"))
 
 
-def _generate_one(task: tuple[str, int, int], seed: int, short_side: int, work: Path) -> Entry:
+def _generate_one(task: tuple[str, int, int], source: MotionSource, work: Path) -> Entry:
     split, label, index = task
     name = CLASSES[label]
     path = work / split / name / f"{name}_{index:03d}.mp4"
     if not path.exists():
-        planes = render(seed, ("train", "val").index(split), label, index, short_side)
+        seed = source.test_seed if split == "test" else source.seed
+        planes = render(seed, ("train", "val", "test").index(split), label, index, source.short_side)
         write_h264(path, planes, FPS)
     return entry(path, work, name, split)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results import report
+from r2plus1d.results.figures import Accuracy, mean_over_classes, share
 from r2plus1d.results.markdown import escaped, markdown_table
 from r2plus1d.results.tried import trained
 from r2plus1d.system import paths
@@ -27,9 +28,14 @@ BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 CONVOLUTIONS = {"r2plus1d": "R(2+1)D", "r3d": "R3D", "r2d": "R2D", "f_r2d": "f-R2D"}
 
 
-def card(config: TestedRow, test: dict, table: pd.DataFrame, coverage: dict, record: dict) -> str:
-    """Markdown; same bytes for the same figures and record. `test` and `table` are metrics/rows/<row>/test.json and
-    per_class.csv; `record` is what made the weights, or empty. Raises OSError where the weights are missing."""
+def card(
+    config: TestedRow, test: dict, predictions: pd.DataFrame, table: pd.DataFrame, coverage: dict, record: dict
+) -> str:
+    """Markdown; same bytes for the same figures and record.
+
+    `test`, `predictions` and `table` are test.json, predictions.csv and per_class.csv of metrics/rows/<row>/; `record`
+    is what made the weights, or empty. Raises OSError where the weights are missing.
+    """
     file = paths.weights(config.row)
     template = Environment(
         loader=PackageLoader("r2plus1d.results", "."),
@@ -39,7 +45,7 @@ def card(config: TestedRow, test: dict, table: pd.DataFrame, coverage: dict, rec
     ).get_template("card.md.j2")
     parameters, header = _read(file)
     names = header["classes"]
-    figures = _figures(test, len(names))
+    figures = _figures(test, predictions, len(names))
     weakest = table[table["f1"] < 100].sort_values(["f1", "class"]).head(WEAKEST)
     return template.render(
         front=_front_matter(config, test, figures),
@@ -54,7 +60,7 @@ def card(config: TestedRow, test: dict, table: pd.DataFrame, coverage: dict, rec
         split=report.SPLITS[test["split"]].lower(),
         views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
         as_tested=_as_tested(header["view"], config),
-        figures=markdown_table(("figure", "percent"), [(name, f"{value:.2f}") for name, value in figures.items()]),
+        figures=markdown_table(("figure", "percent (95% interval)"), list(figures.items())),
         chance=report.chance_text(table, coverage),
         weakest=_weakest(weakest) if len(weakest) else None,
         suspicion=report.suspicion_text(config.dataset, coverage).strip(),
@@ -102,19 +108,18 @@ def _as_tested(view: dict, config: TestedRow) -> bool:
     return size == (test.crop, test.resize) and how == (test.spread, test.average_clips)
 
 
-def _figures(test: dict, classes: int) -> dict[str, float]:
+def _figures(test: dict, predictions: pd.DataFrame, classes: int) -> dict[str, Accuracy]:
     found = {
-        "top-1": test["top1"],
-        "top-5": test["top5"] if classes > TOP else None,
-        "mean class accuracy": test["mean_class_accuracy"],
-        "top-1 of one centre clip": test["single_clip"]["top1"],
-        "top-1 of one repeated frame": test["static"]["top1"],
+        "top-1": share(test["top1"], test["videos"]),
+        "top-5": share(test["top5"], test["videos"]) if classes > TOP else None,
+        "mean class accuracy": mean_over_classes(test["mean_class_accuracy"], predictions),
+        "top-1 of one centre clip": share(test["single_clip"]["top1"], test["videos"]),
     }
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _front_matter(config: TestedRow, test: dict, figures: dict[str, float]) -> str:
-    measured = [{"type": "accuracy", "name": name, "value": value} for name, value in figures.items()]
+def _front_matter(config: TestedRow, test: dict, figures: dict[str, Accuracy]) -> str:
+    measured = [{"type": "accuracy", "name": name, "value": value.percent} for name, value in figures.items()]
     result = {
         "task": {"type": "video-classification", "name": "Action recognition"},
         "dataset": {"type": config.dataset, "name": config.dataset, "split": test["split"]},
@@ -135,7 +140,10 @@ def _front_matter(config: TestedRow, test: dict, figures: dict[str, float]) -> s
 
 
 def _weakest(classes: pd.DataFrame) -> str:
-    columns = ("class", "videos", "precision", "recall", "taken_for")
-    rows = classes[list(columns)].values.tolist()
-    lines = [[f"{v:.1f}" if isinstance(v, float) else escaped(str(v)) for v in row] for row in rows]
+    lines = []
+    for row in classes.to_dict("records"):
+        recall = share(row["recall"], row["videos"]) if row["videos"] else ""
+        lines.append(
+            [escaped(row["class"]), row["videos"], f"{row['precision']:.1f}", recall, escaped(row["taken_for"])]
+        )
     return markdown_table(("class", "videos", "precision", "recall", "taken for"), lines)

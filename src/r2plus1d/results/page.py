@@ -1,5 +1,6 @@
 """The report as one page that needs nothing else: no network, no script, no other file."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,32 +12,37 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from r2plus1d.results import plots, report
+from r2plus1d.results.figures import Accuracy, Measured, RowFigures, share
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.results.report import RowFigures
 from r2plus1d.system.paths import manifest
 
 MOST_CLASSES = 50  # of a row that are listed: those of lowest F1
 MATRIX = 30  # classes, up to which the confusion is shown
 
 
-def page(
-    rows: Sequence[RowFigures], names: Mapping[str, str], published: dict, coverage: dict, tried: str | None = None
-) -> str:
+def page(measured: Measured, published: dict) -> str:
     """HTML: the tables and curves, and each row's classes, confusion and mistakes; same bytes for the same figures."""
-    measured, told = report.measured_table(rows, names, coverage).split("\n\n", 1)
-    table, told = told.rsplit("\n\n", 1)
-    details, made = report.details_table(rows, names, coverage).rsplit("\n\n", 1)
+    rows, names, tried = measured.rows, measured.names, measured.tried
+    head, table, told = report.measured_table(dataclasses.replace(measured, tried=None)).split("\n\n")
+    details, made, controls, explained = report.details_table(measured).split("\n\n")
+    views, viewed = report.views_table(measured).split("\n\n")
     template = Environment(
         loader=PackageLoader("r2plus1d.results", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     ).get_template("page.html.j2")
     return template.render(
         dataset=rows[0].config.dataset,
-        head=_text(measured),
+        head=_text(head),
         measured=_rendered(table),
         told=_text(told),
         tried=tried and _rendered(tried),
-        top1=_drawn(plots.top1_figure(rows, coverage), "top1", "Top-1 of every row as bars"),
-        curves=_drawn(plots.curves_figure(rows), "curves", "Training curves"),
+        top1=_drawn(plots.top1_figure(measured), "top1", "Top-1 of every row as bars"),
+        curves=_drawn(plots.curves_figure(measured), "curves", "Training curves"),
+        views=_rendered(views),
+        viewed=_text(viewed),
+        by_views=_drawn(plots.views_figure(measured), "views", "Top-1 by the number of clips and crops"),
+        controls=_rendered(controls),
+        explained=_text(explained),
+        calibration=_drawn(plots.calibration_figure(measured), "calibration", "Right answers by their probability"),
         rows=[_of_row(row, names[row.config.row]) for row in rows],
         published=_rendered(report.published_table(published)),
         details=_rendered(details),
@@ -62,8 +68,8 @@ def _of_row(row: RowFigures, name: str) -> dict[str, Any]:
     return {
         "row": row.config.row,
         "name": name,
-        "top1": f"{row.test['top1']:.2f}",
-        "classes": classes.to_dict("records"),
+        "top1": str(row.top1),
+        "classes": [line | {"recall": _recall(line)} for line in classes.to_dict("records")],
         "hidden": len(row.classes) - len(classes),
         "names": known,
         "matrix": _matrix(row.predictions, known) if len(known) <= MATRIX else None,
@@ -72,6 +78,10 @@ def _of_row(row: RowFigures, name: str) -> dict[str, Any]:
             for mistake in row.mistakes
         ],
     }
+
+
+def _recall(line: Mapping[str, Any]) -> Accuracy | str:
+    return share(line["recall"], line["videos"]) if line["videos"] else ""
 
 
 def _matrix(predictions: pd.DataFrame, classes: list[str]) -> list[tuple[str, list[int]]]:

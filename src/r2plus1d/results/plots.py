@@ -16,7 +16,9 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from r2plus1d.results.report import SPLITS, RowFigures, chance, views_text
+from r2plus1d.results import figures
+from r2plus1d.results.figures import Accuracy, Measured, RowFigures
+from r2plus1d.results.report import SPLITS, chance, views_text
 from r2plus1d.system.files import replacing
 
 STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
@@ -56,8 +58,9 @@ def styled(plot: Callable) -> Callable:
 
 
 @styled
-def curves_figure(rows: Sequence[RowFigures]) -> Figure:
-    """Training loss and validation accuracy by epoch of all rows that were trained."""
+def curves_figure(measured: Measured) -> Figure:
+    """Training loss and validation accuracy, with its 95% interval, by epoch of all rows that were trained."""
+    rows, videos = measured.rows, measured.coverage.get("val", {}).get("readable", 0)
     figure = Figure((9, 3.6), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for row in rows:
@@ -65,7 +68,10 @@ def curves_figure(rows: Sequence[RowFigures]) -> Figure:
             continue
         losses.plot(row.curve["epoch"], row.curve["train_loss"], label=row.label)
         tested = row.curve.dropna(subset=["val_top1"])
-        accuracies.plot(tested["epoch"], 100 * tested["val_top1"], marker="o", markersize=3, label=row.label)
+        (line,) = accuracies.plot(tested["epoch"], 100 * tested["val_top1"], "o-", markersize=3, label=row.label)
+        if videos:
+            ends = [figures.share(100 * value, videos).interval for value in tested["val_top1"]]
+            accuracies.fill_between(tested["epoch"], *zip(*ends, strict=True), color=line.get_color(), alpha=0.08, lw=0)
     losses.set(title="Training loss", xlabel="epoch", ylabel="cross-entropy (nats)")
     accuracies.set(title="Validation, one centre clip", xlabel="epoch", ylabel="top-1 accuracy (%)", ylim=(0, 100))
     for axes in (losses, accuracies):
@@ -82,26 +88,84 @@ def _views(rows: Sequence[RowFigures]) -> str:
     return texts.pop() if len(texts) == 1 else "all views of the test"
 
 
+def _errors(found: Sequence[Accuracy]) -> np.ndarray:
+    """float [2, N]: how far the ends of each interval are from the accuracy."""
+    return np.array([(a.percent - a.interval.low, a.interval.high - a.percent) for a in found]).clip(0).T
+
+
 @styled
-def top1_figure(rows: Sequence[RowFigures], coverage: dict) -> Figure:
-    """Top-1 of every row, its static control, and chance."""
-    figure = Figure((8, 3.6), layout="constrained")
+def top1_figure(measured: Measured) -> Figure:
+    """Top-1 of every row and baseline with its 95% interval, and chance."""
+    rows = measured.rows
+    simple = {name: figures.top1(table) for name, table in measured.simple().items()}
+    labels = [*(row.label for row in rows), *(name.replace(", ", ",\n") for name in simple)]
+    found = [*(row.top1 for row in rows), *simple.values()]
+    figure = Figure((max(8, 1.1 * len(found)), 3.6), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(rows))
-    moving = axes.bar(places - 0.2, [row.test["top1"] for row in rows], 0.38, label=_views(rows))
-    still = [row.test["static"]["top1"] for row in rows]
-    static = axes.bar(places + 0.2, still, 0.38, color="0.7", label="static control (one view, one frame repeated)")
-    for bars in (moving, static):
-        for text in axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2):
-            text.set(zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # over the line of chance
-    level = chance(coverage)
+    colors = ["C0"] * len(rows) + ["0.65"] * len(simple)
+    error = {"elinewidth": 1, "capsize": 3, "ecolor": "0.25"}
+    bars = axes.bar(
+        range(len(found)), [a.percent for a in found], 0.6, yerr=_errors(found), color=colors, error_kw=error
+    )
+    for text in axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2):
+        text.set(zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3})  # over the line of chance
+    level = chance(measured.coverage)
     axes.axhline(level, color="black", linewidth=0.8, linestyle="--", label=f"chance ({level:.1f}%)")
-    axes.set_xticks(places, [row.label for row in rows])
-    axes.set(ylabel="top-1 accuracy (%)", ylim=(0, 110), yticks=range(0, 101, 20))
+    axes.set_xticks(range(len(found)), labels, fontsize=8)
+    axes.set(ylabel="top-1 accuracy (%)", ylim=(0, 115), yticks=range(0, 101, 20))
     split = rows[0].test["split"]
-    tested = f"{rows[0].test['videos']} of {coverage[split]['listed']} {SPLITS[split].lower()} videos"
-    axes.set_title(f"Accuracy on `{rows[0].config.dataset}` ({tested})")
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+    tested = f"{rows[0].test['videos']} of {measured.coverage[split]['listed']} {SPLITS[split].lower()} videos"
+    axes.set_title(f"`{rows[0].config.dataset}`: {_views(rows)}, {tested}; 95% intervals for the videos alone")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    return figure
+
+
+def _panels(rows: Sequence[RowFigures], height: float) -> tuple[Figure, list]:
+    """A figure with a panel for each row, three beside each other."""
+    columns = min(3, len(rows))
+    lines = -(-len(rows) // columns)
+    figure = Figure((3 * columns, height * lines), layout="constrained")
+    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for empty in panels[len(rows) :]:
+        empty.set_visible(False)
+    for row, axes in zip(rows, panels, strict=False):
+        axes.set_title(row.label, fontsize=9)
+        axes.grid(alpha=0.3)
+    return figure, panels
+
+
+@styled
+def views_figure(measured: Measured) -> Figure:
+    """Top-1 with its 95% interval by the number of clips, for the middle crop and all crops."""
+    figure, panels = _panels(measured.rows, 2.3)
+    for row, axes in zip(measured.rows, panels, strict=False):
+        for crops, own in row.views.groupby("crops"):
+            found = [figures.share(100 * line.right / line.videos, int(line.videos)) for line in own.itertuples()]
+            label = f"{crops} crop{'s' if crops > 1 else ''}"
+            (line,) = axes.plot(own["clips"], [a.percent for a in found], "o-", markersize=3, label=label)
+            ends = zip(*(a.interval for a in found), strict=True)
+            axes.fill_between(own["clips"], *ends, color=line.get_color(), alpha=0.12, lw=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("clips", fontsize=9)
+    figure.supylabel("top-1 accuracy (%)", fontsize=9)
+    return figure
+
+
+@styled
+def calibration_figure(measured: Measured) -> Figure:
+    """The share of right answers, with its 95% interval, by their probability: on the diagonal both are the same."""
+    figure, panels = _panels(measured.rows, 2.6)
+    for row, axes in zip(measured.rows, panels, strict=False):
+        bins = row.calibration
+        found = [figures.share(line.right, int(line.videos)) for line in bins.itertuples()]
+        axes.plot([0, 100], [0, 100], color="0.5", linewidth=0.8, linestyle="--")
+        places = bins["probability"], [a.percent for a in found]
+        axes.errorbar(*places, _errors(found), fmt="o", markersize=3, elinewidth=0.8, capsize=2)
+        axes.set(xlim=(0, 103), ylim=(0, 103))
+        axes.text(3, 92, f"calibration error {row.calibration_error:.1f}", fontsize=8)
+    figure.supxlabel("probability of the first answer (%)", fontsize=9)
+    figure.supylabel("right (%)", fontsize=9)
     return figure
 
 
@@ -125,7 +189,7 @@ def plot_confusion(row: RowFigures, path: Path) -> None:
             if value:
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 50 else "k")
     axes.set(xlabel="predicted class", ylabel="actual class")
-    axes.set_title(f"{row.label} on `{row.config.dataset}`: top-1 {row.test['top1']:.1f}%")
+    axes.set_title(f"{row.label} on `{row.config.dataset}`: top-1 {row.top1}")
     save_figure(figure, path)
 
 

@@ -1,43 +1,21 @@
 """The tables of the README and of docs/results.md, from the rows' configurations and metric files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from r2plus1d.config.schema import RowConfig, TestedRow
+from r2plus1d.config.schema import RowConfig
+from r2plus1d.results import figures
+from r2plus1d.results.figures import Measured, RowFigures
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.errors import redacted
 from r2plus1d.system.paths import suspected, weights
 
-TEXTS = dict.fromkeys(("path", "actual", "predicted", "class", "taken_for"), str)  # also of a class that is called 1
 PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
 SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
 COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
-
-
-@dataclass(frozen=True)
-class RowFigures:
-    """What the stages measured for one row."""
-
-    config: TestedRow
-    test: dict  # metrics/rows/<row>/test.json
-    benchmark: dict
-    machine: dict
-    curve: pd.DataFrame
-    predictions: pd.DataFrame  # columns path, actual, predicted, probability and rank, one line per video
-    classes: pd.DataFrame  # columns class, videos, precision, recall, f1 and taken_for
-    mistakes: list[dict]  # see `zoo.mistakes`
-    record: dict  # of what made the weights: metrics/records/<row>/made_by_train.json, or empty
-
-    @property
-    def label(self) -> str:
-        clip = self.config.clip
-        kind = "video" if clip.input == "video" else self.config.resolution
-        name = "custom " if self.config.row == "custom" else ""
-        return f"{name}{clip.frames}x{clip.frame_interval} {kind}"
 
 
 def published_table(published: dict) -> str:
@@ -68,23 +46,20 @@ def published_table(published: dict) -> str:
     return "\n".join([head, "", markdown_table(COLUMNS, rows), "", told, "", *links])
 
 
-def measured_table(
-    rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict, tried: str | None = None
-) -> str:
-    """The figures measured here, headed by dataset, scale and device; below them the table of what was `tried`."""
+def measured_table(measured: Measured) -> str:
+    """The figures measured here, headed by dataset, scale and device; below them the baselines, what they say of the
+    rows, and the table of what was tried."""
+    rows, names, coverage = measured.rows, measured.names, measured.coverage
     first, cells = rows[0], []
     for row in rows:
-        config, test = row.config, row.test
+        config = row.config
         rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']})"
-        single, static = test["single_clip"]["top1"], test["static"]["top1"]
-        accuracies = (test["top1"], test["top5"], test["mean_class_accuracy"], single, static)
+        accuracies = (row.top1, row.top5, row.mean_class, row.single_clip)
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
-        mark = " (not trained here)" if config.checkpoint else f" (from {source_text(config)})" if config.init else ""
-        chosen = config.train.keep == "best" and config.train.freeze != "all" and not config.checkpoint
-        mark += " (best epoch on val)" if chosen else ""
-        figures = [f"{value:.2f}" for value in accuracies]
-        cells.append([names[config.row] + mark, clip, *figures, rate, row.benchmark["memory_mib"]])
-    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "static", "video/s", "MiB")
+        cells.append([names[config.row] + _mark(row), clip, *accuracies, rate, row.benchmark["memory_mib"]])
+    for name, table in measured.simple().items():
+        cells.append([name, "", figures.top1(table), "", figures.mean_recall(table), "", "", ""])
+    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "video/s", "MiB")
     counts = [f"{coverage[split]['readable']} {SPLITS[split].lower()}" for split in SPLITS if split in coverage]
     head = (
         f"Measured here: dataset `{first.config.dataset}`, {coverage['classes']} classes, "
@@ -93,20 +68,49 @@ def measured_table(
         f"{suspicion_text(first.config.dataset, coverage)}"
     )
     told = (
-        f"Measured on the {SPLITS[first.test['split']].lower()} videos. "
-        f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. Static: the same clip with its "
-        "middle frame repeated, what appearance alone scores."
+        f"Measured on the {SPLITS[first.test['split']].lower()} videos; in brackets the 95% interval, for the videos "
+        f"alone. Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. "
+        f"{baselines_text(measured)}"
     )
-    return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(tried)])
+    return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(measured.tried)])
+
+
+def _mark(row: RowFigures) -> str:
+    """What of a row the table says behind its name."""
+    config = row.config
+    mark = " (not trained here)" if config.checkpoint else f" (from {source_text(config)})" if config.init else ""
+    chosen = config.train.keep == "best" and config.train.freeze != "all" and not config.checkpoint
+    return mark + (" (best epoch on val)" if chosen else "")
+
+
+def baselines_text(measured: Measured) -> str:
+    """In words what the baselines are, and whether each row beats them."""
+    if not measured.simple():
+        return "No baselines: there is nothing to train them on."
+    behind = [
+        f"{measured.names[row.config.row]} does not beat `{name}` ({more.points:+.1f} points, "
+        f"{more.interval.low:+.1f} to {more.interval.high:+.1f})"
+        for row in measured.rows
+        for name, more in measured.against(row).items()
+        if more.interval.low <= 0
+    ]
+    kinds = ["Ridge: linear classifiers of the middle frame in 16 x 16 pixels, and of a map of what changes in time."]
+    if any(len(row.one_frame) for row in measured.rows):
+        kinds.append("One frame: the row trained and tested with one frame a clip.")
+    if not behind:
+        every = "Every row beats its baselines" if len(measured.rows) > 1 else "The row beats its baselines"
+        return f"{' '.join(kinds)} {every}: the 95% interval of each difference on the same videos lies above 0."
+    return f"{' '.join(kinds)} **Not told apart from a baseline, or worse: {'; '.join(behind)}.**"
 
 
 def _beside(tried: str | None) -> list[str]:
     return [] if tried is None else ["", "The row `custom` on the same videos, by how it was trained:", "", tried]
 
 
-def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage: dict) -> str:
-    """What the measured rows are made of: for docs/results.md."""
-    cells = []
+def details_table(measured: Measured) -> str:
+    """What the measured rows are made of, and how far their probabilities can be believed: for docs/results.md."""
+    rows, names, coverage = measured.rows, measured.names, measured.coverage
+    cells, static = [], []
     for row in rows:
         config, test = row.config, row.test
         device = config.runtime.gpus if _on_gpu(row) else "CPU"
@@ -116,6 +120,8 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         cells.append(
             [name, config.row, side, device, f"ResNet{config.model.depth}", pretrain_text(config), *costs, tested]
         )
+        answers = test["static"]["classes"]
+        static.append([name, row.static, f"{answers} of {coverage['classes']}", f"{row.calibration_error:.1f}"])
     columns = (
         "row",
         "in params.yaml",
@@ -131,7 +137,38 @@ def details_table(rows: Sequence[RowFigures], names: Mapping[str, str], coverage
         f"{covered}. MACs are the multiply-accumulates of the convolutions and the last layer for one clip of the test "
         "views. A row's weights and logs lie in `models/<row>/`."
     )
-    return f"{markdown_table((*columns, 'videos measured'), cells)}\n\n{told}"
+    controls = markdown_table(("row", "static", "answers", "calibration error"), static)
+    explained = (
+        "Static: top-1 of the centre clip with its middle frame repeated. It says something only where a row still "
+        "gives many different answers: a row that takes all still clips for one or two classes scores their share of "
+        "the videos, whatever its frames show; answers counts the classes. Calibration error: how far, in points, the "
+        f"probability of the first answer is from the share that is right, over {figures.BINS} bins of probability "
+        "(expected calibration error); of few videos it is too high."
+    )
+    return "\n\n".join([markdown_table((*columns, "videos measured"), cells), told, controls, explained])
+
+
+def views_table(measured: Measured) -> str:
+    """How accuracy grows with the number of clips and crops, from the views of the test: for docs/results.md."""
+    cells = []
+    shown = [n for n in (1, 2, 3, 5, 10, 20, 30) if n < max(row.config.test.clips for row in measured.rows)]
+    shown.append(max(row.config.test.clips for row in measured.rows))
+    for row in measured.rows:
+        for crops, own in row.views.groupby("crops"):
+            right = own.set_index("clips")
+            found = [
+                figures.share(100 * right.loc[n, "right"] / right.loc[n, "videos"], int(right.loc[n, "videos"]))
+                if n in right.index
+                else ""
+                for n in shown
+            ]
+            cells.append([measured.names[row.config.row], crops, *found])
+    told = (
+        "Top-1 by the number of clips, at even distances among those of the test, with the middle crop or all; the 95% "
+        "interval is for the videos alone. All from one pass over the views of the test."
+    )
+    heads = [f"{n} clip{'s' if n > 1 else ''}" for n in shown]
+    return f"{markdown_table(('row', 'crops', *heads), cells)}\n\n{told}"
 
 
 def pretrain_text(config: RowConfig) -> str:

@@ -3,11 +3,15 @@
 Kept for videos of the user's own (the datasets `folder` and `lists`), where that is what is asked.
 """
 
+import re
+
 from r2plus1d.config.schema import CUSTOM, TestedRow
+from r2plus1d.results import figures
+from r2plus1d.results.figures import Measured, RowFigures, read_row, read_table
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.results.report import RowFigures, source_text
+from r2plus1d.results.report import baselines_text, source_text
 from r2plus1d.system import paths
-from r2plus1d.system.files import digest, read_json, write_json
+from r2plus1d.system.files import digest, must_read_json, read_json, write_json
 
 NOTES = paths.RECORDS / CUSTOM / "tried.json"
 DATASETS = ("folder", "lists")
@@ -17,7 +21,7 @@ OWN = ("epochs", "freeze")  # values that have a column, or are told in one
 
 def note(row: RowFigures) -> None:
     """Adds the row as it stands to those noted before."""
-    config, figures = row.config, row.test
+    config, test = row.config, row.test
     entry = {
         "lists": _lists(config.dataset),
         "configuration": digest([paths.row_config(CUSTOM, "test")]),
@@ -26,10 +30,10 @@ def note(row: RowFigures) -> None:
         "started from": source_text(config) if config.init else "nothing",
         "clip": f"{config.clip.frames}x{config.clip.frame_interval}",
         "epochs": config.train.epochs,
-        "top-1": figures["top1"],
-        "mean class": figures["mean_class_accuracy"],
-        "static": figures["static"]["top1"],
-        "videos": f"{figures['videos']} {figures['split']}",
+        "top-1": str(row.top1),
+        "mean class": str(row.mean_class),
+        "static": str(row.static),
+        "videos": f"{test['videos']} {test['split']}",
     }
     same_run = ("lists", "configuration")
     known = [other for other in _noted() if any(other.get(key) != entry[key] for key in same_run)]
@@ -68,3 +72,26 @@ def trained(config: TestedRow) -> str:
     if config.init is None:
         return "from scratch"
     return "fine-tuned" if not freeze else f"fine-tuned, {freeze} of 5 stages frozen"
+
+
+def told() -> str:
+    """What a person wants to know of the row `custom` when it is trained: how good it is, and where everything is."""
+    row, coverage = read_row(CUSTOM), must_read_json(paths.COVERAGE)
+    measured = Measured([row], {CUSTOM: CUSTOM}, coverage, read_table(paths.BASELINES))
+    kind = "test" if row.test["split"] == "test" else "validation"
+    pairs = coverage["suspected_pairs"]
+    warning = (
+        f"{pairs} pairs of videos in different splits seem to be of one recording ({paths.suspected('folder')}): the "
+        "figures are then too high"
+    )
+    simple = [f"{name}: {figures.top1(table)}" for name, table in measured.simple().items()]
+    return "\n".join(
+        [
+            f"top-1 {row.top1} on {row.test['videos']} {kind} videos; in brackets the 95% interval",
+            *(["beside it, on the same videos: " + "; ".join(simple)] if simple else []),
+            re.sub(r"[*`]", "", baselines_text(measured)),
+            *([warning] if pairs else []),
+            f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
+            f"page    {paths.REPORT / 'index.html'}; tables also in {paths.README} and {paths.RESULTS}",
+        ]
+    )

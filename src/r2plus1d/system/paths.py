@@ -20,6 +20,7 @@ CONFIGS = Path("configs")
 DATA_CONFIG = CONFIGS / "data.json"
 PUBLISHED = Path("metrics/published.json")
 COVERAGE = Path("metrics/coverage.json")
+BASELINES = Path("metrics/baselines.csv")
 SUMMARY = Path("metrics/summary.json")
 REPORT = Path("metrics/report")
 RECORDS = Path("metrics/records")
@@ -124,6 +125,11 @@ def card(row: str) -> Path:
 
 def scores(row: str) -> Path:
     return Path("results") / row / "result.json"
+
+
+def views(row: str) -> Path:
+    """The scores of every view, where the row keeps them."""
+    return Path("results") / row / "views.safetensors"
 
 
 def metrics(row: str, name: str) -> Path:

@@ -31,6 +31,20 @@ def average_views(scores: np.ndarray, mode: Mode) -> np.ndarray:
     return scores.mean(axis=-2)
 
 
+def of_fewer_views(scores: np.ndarray, crops: int, mode: Mode) -> dict[tuple[int, int], np.ndarray]:
+    """float logits [V, K] of one video, V = crops * clips in the order of the test -> by (clips, crops) the average [K]
+    over so many of them: 1 to all clips, at even distances among those that there are, by the middle crop or all."""
+    by_crop = scores.reshape(crops, -1, scores.shape[-1])
+    found = {}
+    for count in sorted({1, crops}):
+        of = by_crop if count == crops else by_crop[[crops // 2]]
+        clips = of.shape[1]
+        for number in range(1, clips + 1):
+            chosen = ((np.arange(number) + 0.5) / number * clips).astype(np.int64)
+            found[number, count] = average_views(of[:, chosen].reshape(-1, of.shape[-1]), mode)
+    return found
+
+
 def check_finite(scores: np.ndarray, what: str = "the scores") -> None:
     """Raises ScoresError."""
     if not np.isfinite(scores).all():
@@ -47,10 +61,15 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
+def best(scores: np.ndarray) -> np.ndarray:
+    """int64: the class of the highest score of [N, K] or [K]."""
+    return np.argsort(scores, axis=-1, kind="stable")[..., -1]
+
+
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """int64 [K, K]: rows are labels, columns the classes with the highest score."""
     scores, labels = _checked(scores, labels)
-    predicted = np.argsort(scores, axis=1, kind="stable")[:, -1]
+    predicted = best(scores)
     counts = np.zeros((scores.shape[1],) * 2, np.int64)
     np.add.at(counts, (labels, predicted), 1)
     return counts

@@ -6,6 +6,7 @@ Shapes: N videos, V views, K classes. Source of the protocol: the published rows
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -20,9 +21,10 @@ from r2plus1d.system.device import prepare
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo import accuracy
-from r2plus1d.zoo.validation import validate
+from r2plus1d.zoo.validation import validate, validation_scores
 
 VIEWS_AT_ONCE = 30
+FEWER = ["clips", "crops", "right", "videos"]
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Result:
     scores: np.ndarray  # float32 [N, K], averaged over the views, in the order of the list
     labels: np.ndarray  # int64 [N]
     figures: dict  # accuracies in percent
+    fewer: pd.DataFrame  # columns clips, crops, right and videos: of how many, so many views have the class right
+    views: np.ndarray | None  # float16 [N, V, K], the logits of every view, where the row keeps them
 
 
 def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
     """Scores and accuracies of a trained network.
 
     Reported besides the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
-    frame is repeated, what appearance alone scores.
+    frame is repeated, with how many `classes` those clips are taken for.
     """
     device = prepare(config.runtime)
     network = for_inference(model, device, config.runtime.lowered)
@@ -46,22 +50,31 @@ def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Re
         part = f", a share of 1 in {processes.processes()}" if processes.processes() > 1 else ""
         videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged: list[np.ndarray] = []
+    right: list[dict[tuple[int, int], bool]] = []
+    kept: list[np.ndarray] = []
     for sample, video in zip(own, videos, strict=True):
         views = logits(network, video.to(device).crops(config), video.places(config), device).cpu().numpy()
         accuracy.check_finite(views, f"{config.row}: the scores of {sample.path}")
         averaged.append(accuracy.average_views(views, config.test.average_clips))
+        fewer = accuracy.of_fewer_views(views, config.test.crops, config.test.average_clips)
+        right.append({number: accuracy.best(found) == sample.label for number, found in fewer.items()})
+        if config.test.keep_views:
+            kept.append(views.astype(np.float16))
     together: list[np.ndarray] = processes.together(averaged)
     scores, labels = np.stack(together), np.array([s.label for s in samples])
-    one_clip, static = (
-        validate(config, network, samples, reader, device, workers, static=still) for still in (False, True)
-    )
+    counts = pd.DataFrame(processes.together(right)).sum()
+    kept = processes.together(kept)
+    one_clip = validate(config, network, samples, reader, device, workers)
+    still, _ = validation_scores(config, network, samples, reader, device, workers, static=True)
+    static = _percent({"top1": accuracy.top_k_accuracy(still, labels, 1)})
     figures = {
         **_percent(_accuracies(scores, labels)),
         "single_clip": _percent({key.removesuffix("_acc"): value for key, value in one_clip.items()}),
-        "static": _percent({"top1": static["top1_acc"]}),
+        "static": static | {"classes": len(np.unique(accuracy.best(still)))},
         "videos": len(samples),
     }
-    return Result(scores, labels, figures)
+    fewer = pd.DataFrame([(*number, int(count), len(samples)) for number, count in counts.items()], columns=FEWER)
+    return Result(scores, labels, figures, fewer, np.stack(kept) if kept else None)
 
 
 def format_scores(scores: np.ndarray) -> str:

@@ -28,7 +28,7 @@ class FinetuneError(UserError):
 
 
 def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
-    """Trains, tests and benchmarks the row `custom` on a folder of videos, and prints where everything is.
+    """Trains, tests and benchmarks the row `custom` on a folder of videos.
 
     `init` names the weights to start from; "none" stands for the small network from nothing. `settings` are further
     values, KEY=VALUE as `dvc exp run -S` takes them. Raises DataError for a folder whose videos have no labels,
@@ -51,7 +51,6 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
         write_text(paths.PARAMS, strict_yaml.edited(params))
         print(f"{paths.PARAMS}: {'; '.join(changes)}", flush=True)
     _run(settings)
-    print(_told(), flush=True)
 
 
 def _labelled(videos: Path) -> tuple[list, list[str]]:
@@ -161,23 +160,3 @@ def _run(settings: Sequence[str]) -> None:
     code = dvc_command.run(["exp", "run", *words], Path.cwd(), os.environ)
     if code:
         raise FinetuneError(f"dvc exp run failed ({code}, see above); the same command goes on from there")
-
-
-def _told() -> str:
-    figures = must_read_json(paths.metrics(CUSTOM, "test.json"))
-    pairs = must_read_json(paths.COVERAGE)["suspected_pairs"]
-    kind = "test" if figures["split"] == "test" else "validation"
-    warning = (
-        f"{pairs} pairs of videos in different splits seem to be of one recording ({paths.suspected('folder')}): the "
-        "figures are then too high"
-    )
-    return "\n".join(
-        [
-            "",
-            f"top-1 {figures['top1']:.2f}% on {figures['videos']} {kind} videos; the middle frame alone, repeated: "
-            f"{figures['static']['top1']:.2f}%",
-            *([warning] if pairs else []),
-            f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
-            f"page    {paths.REPORT / 'index.html'}; tables also in {paths.README} and {paths.RESULTS}",
-        ]
-    )

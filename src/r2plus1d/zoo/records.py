@@ -16,11 +16,12 @@ from r2plus1d.zoo.rows import Row
 
 OUTPUTS: dict[str, Callable[[RowConfig], list[Path]]] = {
     "features": lambda row: [paths.features(row.dataset, row.row) / "features.safetensors"],
+    "one_frame": lambda row: [paths.metrics(row.row, "one_frame.csv")],
     "train": lambda row: [paths.weights(row.row)],
     "test": lambda row: [paths.metrics(row.row, "test.json"), paths.scores(row.row)],
     "benchmark": lambda row: [paths.metrics(row.row, "benchmark.json")],
 }
-MAKING = ("features", "train")  # the stages that need no trained weights
+MAKING = ("features", "one_frame", "train")  # the stages that need no trained weights
 
 
 def recorded(stage: str) -> Callable:
@@ -55,7 +56,7 @@ def unfinished(row: Row, what: str = "") -> Path:
     trees = code.running() | (code.below("model/cuda") if deciding["type"] == "cuda" else {})
     texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(deciding))
     key = digest([*row.sources(), *_given(row.config)], *texts)
-    return paths.work(f"{row.config.row}-{what}" if what else row.config.row, key)
+    return paths.work(f"{what}-{row.config.row}" if what else row.config.row, key)
 
 
 def _given(config: RowConfig) -> list[Path]:

@@ -22,12 +22,29 @@ def validate(
     reader: Reader,
     device: torch.device,
     workers: int | None,
-    static: bool = False,
 ) -> dict[str, float]:
-    """Accuracies (0-1) of the validation view: one clip per video, centre crop. Not the protocol of the table.
+    """Accuracies (0-1) of the validation view: one clip per video, centre crop. Not the protocol of the table."""
+    scores, targets = validation_scores(config, model, samples, reader, device, workers)
+    return {
+        "top1_acc": round(accuracy.top_k_accuracy(scores, targets, 1), 5),
+        "top5_acc": round(accuracy.top_k_accuracy(scores, targets, 5), 5),
+        "mean_class_accuracy": round(accuracy.mean_class_accuracy(scores, targets), 5),
+    }
 
-    `static`: of the clip's middle frame, repeated, which says what appearance alone scores.
-    Several processes share out whole batches, so that each batch is computed as in a single one.
+
+def validation_scores(
+    config: RowConfig,
+    model: nn.Module,
+    samples: list[Sample],
+    reader: Reader,
+    device: torch.device,
+    workers: int | None,
+    static: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(logits float32 [N, K], labels int64 [N]) of the validation view of N videos.
+
+    `static`: of the clip's middle frame, repeated. Several processes share out whole batches, so that each batch is
+    computed as in a single one.
     """
     size = config.train.videos_per_gpu
     own = processes.share([range(len(samples))[i : i + size] for i in range(0, len(samples), size)])
@@ -38,8 +55,4 @@ def validate(
         for batch, targets in reading(loader(clips, device, workers, batch_sampler=own)):
             results.append((model(normalised(batch, device, family)).cpu().numpy(), targets.numpy()))
     scores, targets = map(np.concatenate, zip(*processes.together(results), strict=True))
-    return {
-        "top1_acc": round(accuracy.top_k_accuracy(scores, targets, 1), 5),
-        "top5_acc": round(accuracy.top_k_accuracy(scores, targets, 5), 5),
-        "mean_class_accuracy": round(accuracy.mean_class_accuracy(scores, targets), 5),
-    }
+    return scores, targets

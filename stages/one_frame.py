@@ -1,0 +1,72 @@
+"""One row trained and tested with one frame a clip, to learn from appearance alone: python stages/one_frame.py ROW.
+
+Interrupted, it goes on from the last epoch when it is run again.
+"""
+
+import shutil
+import sys
+
+import pandas as pd
+
+from r2plus1d.config import files
+from r2plus1d.config.schema import OneFrameConfig, TestedRow
+from r2plus1d.system import paths
+from r2plus1d.system.files import write_text
+from r2plus1d.system.stage import run
+
+COLUMNS = ("path", "actual", "predicted", "probability", "rank")
+
+
+def main(name: str) -> None:
+    config = files.read_row(paths.CONFIGS, name, OneFrameConfig)
+    if config.of is not None:
+        compute(config.of)
+        return
+    save(name, pd.DataFrame(columns=COLUMNS))
+    print(f"{name} is not trained with one frame a clip: baselines.one_frame in params.yaml says of which rows")
+
+
+def compute(config: TestedRow) -> None:
+    from r2plus1d.system import processes  # noqa: PLC0415 (load torch, for rows that have something to compute)
+    from r2plus1d.zoo import accuracy, evaluation, features, records  # noqa: PLC0415
+    from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
+    from r2plus1d.zoo.training import Training  # noqa: PLC0415
+
+    row = of_config(config, "one_frame")
+    if records.gives_back("one_frame", row):
+        return
+
+    def say(text: str) -> None:
+        if processes.first():
+            print(text, flush=True)
+
+    @records.recorded("one_frame")
+    def make(row: Row) -> None:
+        work, splits = records.unfinished(row, "one_frame"), row.splits
+        say(f"{config.row}, with one frame a clip")
+        if config.train.freeze == "all":
+            found = features.features(config, splits, row.reader, row.classes, work, row.workers)
+            model, _ = features.train_last_layer(config, found, splits, row.classes, say)
+        else:
+            model, _ = Training(config, splits, row.reader, row.classes, work, row.workers, say).run()
+        split = "test" if splits["test"] else "val"
+        result = evaluation.test(config, model, splits[split], row.reader, row.workers)
+        if processes.first():
+            videos = [sample.path for sample in splits[split]]
+            mode = config.test.average_clips
+            save(config.row, accuracy.predictions(videos, result.scores, result.labels, row.classes, mode))
+            shutil.rmtree(work, ignore_errors=True)
+        say(f"{config.row}, with one frame a clip: top-1 {result.figures['top1']}")
+
+    if config.train.freeze != "all":
+        processes.run(lambda: make(row), config.runtime, row.key)
+    elif processes.first():
+        make(row)
+
+
+def save(name: str, table: pd.DataFrame) -> None:
+    write_text(paths.metrics(name, "one_frame.csv"), table.to_csv(index=False, lineterminator="\n"))
+
+
+if __name__ == "__main__":
+    run(main, sys.argv)
