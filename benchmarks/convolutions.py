@@ -3,9 +3,11 @@
     dvc exp run --queue -S 'model.conv=r2plus1d,r3d,r2d,f_r2d,mc2,mc3,mc4,mc5,rmc2,rmc3,rmc4,rmc5'
     dvc exp run --run-all
     python benchmarks/convolutions.py [COMMIT]
+    python benchmarks/convolutions.py --report
 
 The first line queues twelve experiments on the row `custom`; the second runs them one after the other, each a few
-minutes on two cores; the third gathers those of a commit (HEAD). What is missing or failed is said, not filled in.
+minutes on two cores; the third gathers those of a commit (HEAD). What is missing or failed is said, not filled in. The
+last one writes table and plot of the .csv again.
 
 Writes benchmarks/results/convolutions.csv, .md and .png, and the table in docs/results.md.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 import dvc.api
+import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
@@ -25,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 from benchmarks.common import RESULTS, BenchmarkError, command_line, publish
 from r2plus1d.config import schema
+from r2plus1d.results.figures import share
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.results.plots import save_figure
 from r2plus1d.system import paths
@@ -33,7 +37,7 @@ from r2plus1d.system.git import GitError, git
 from r2plus1d.system.stage import run
 
 CONVOLUTIONS = get_args(schema.Convolution)
-PICTURE = RESULTS / "convolutions.png"
+TABLE, PICTURE = RESULTS / "convolutions.csv", RESULTS / "convolutions.png"
 NEAR = 0.12  # of the plot's width: points whose names could cover each other
 LINE = 5  # percent of accuracy, the height of a name
 Point = tuple[float, float]
@@ -42,7 +46,17 @@ Point = tuple[float, float]
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("commit", nargs="?", default="HEAD", metavar="COMMIT")
-    commit = parser.parse_args().commit
+    parser.add_argument("--report", action="store_true", help="table and plot of the .csv that is there")
+    arguments = parser.parse_args()
+    table = pd.read_csv(TABLE) if arguments.report else gathered(arguments.commit)
+    plot(table, PICTURE)
+    text = markdown(table)
+    print(text)
+    publish("convolutions", None, text, "Top-1 against parameters and against multiply-accumulates")
+
+
+def gathered(commit: str) -> pd.DataFrame:
+    """The finished experiments of a commit, in the order of CONVOLUTIONS; also written to the .csv."""
     commits = {shown["rev"] for shown in dvc.api.exp_show(revs=commit) if shown["Experiment"]}
     rest = parameters(commit)[1]
     found = {rev: figures for rev in sorted(commits) if (figures := read(rev))}
@@ -55,12 +69,9 @@ def main() -> None:
     if missing := table.index[table["top1"].isna()].tolist():
         print(f"no finished experiment with model.conv = {', '.join(missing)}", file=sys.stderr)
     table = table.dropna().reset_index()
-    with replacing(RESULTS / "convolutions.csv") as partial:
+    with replacing(TABLE) as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
-    plot(table, PICTURE)
-    text = markdown(table)
-    print(text)
-    publish("convolutions", None, text, "Top-1 against parameters and against multiply-accumulates")
+    return table
 
 
 def read(rev: str) -> dict | None:
@@ -93,26 +104,25 @@ def show(rev: str, path: Path) -> dict:
     return json.loads(git("show", f"{rev}:{path}"))
 
 
-def deviation(share: float, videos: int) -> float:
-    """Standard deviation of an accuracy in percent, as of `videos` independent draws."""
-    return math.sqrt(share * (100 - share) / videos)
-
-
 def markdown(table: pd.DataFrame) -> str:
     columns = ("conv", "parameters (M)", "MACs per clip (G)", "top1 acc", "single clip top1", "static control top1")
     rows = []
     for row in table.itertuples():
-        top1 = f"{row.top1:.2f} ± {deviation(row.top1, row.videos):.1f}"
-        costs = f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e9:.3f}"
-        rows.append([row.conv, *costs, top1, f"{row.single_clip_top1:.2f}", f"{row.static_top1:.2f}"])
-    note = f"± is one standard deviation of {int(table['videos'].iloc[0])} independent videos; one training each."
+        shares = [share(percent, row.videos) for percent in (row.top1, row.single_clip_top1, row.static_top1)]
+        rows.append([row.conv, f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e9:.3f}", *shares])
+    note = (
+        f"In brackets the 95% interval of {int(table['videos'].iloc[0])} videos. One training each: another seed moves "
+        "such a row by several points more (see Seeds), so this is no order. It tells the forms that see no motion, or "
+        "lose it on the way, from those that keep it; not one of the upper ones from another."
+    )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
 def plot(table: pd.DataFrame, path: Path) -> None:
     """Top-1 against parameters and against MACs, one point for each convolution."""
     figure = Figure((9, 3.8), layout="constrained")
-    errors = [deviation(row.top1, row.videos) for row in table.itertuples()]
+    found = [share(row.top1, row.videos) for row in table.itertuples()]
+    errors = np.array([(a.percent - a.interval.low, a.interval.high - a.percent) for a in found]).clip(0).T
     for axes, column, scale, label in zip(
         figure.subplots(1, 2, sharey=True),
         ("parameters", "macs"),

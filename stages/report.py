@@ -4,7 +4,7 @@ import sys
 
 from r2plus1d.config import files
 from r2plus1d.config.schema import CUSTOM
-from r2plus1d.results import page, plots, report, tried
+from r2plus1d.results import page, plots, report, seeds, tried
 from r2plus1d.results.figures import Measured, read_row, read_table
 from r2plus1d.results.markdown import into_document
 from r2plus1d.results.summary import short_names, summary
@@ -23,7 +23,9 @@ def main() -> None:
         if row.config.row == CUSTOM and row.config.dataset in tried.DATASETS:
             tried.note(row)
             beside = tried.table(row.config.dataset)
-    measured = Measured(rows, names, coverage, read_table(paths.BASELINES), beside)
+    seeded = seeds.of_what_lies_here(seeds.read(), names)
+    spreads = {row: text for row in names if (text := seeds.spread_text(seeded, row))}
+    measured = Measured(rows, names, coverage, read_table(paths.BASELINES), spreads, beside)
     for document, name, table in (
         (paths.README, "published", report.published_table(published)),
         (paths.README, "measured", report.measured_table(measured)),
@@ -32,7 +34,7 @@ def main() -> None:
     ):
         write_text(paths.REPORT / f"{name}.md", table + "\n")
         into_document(document, name, table)
-    write_text(paths.REPORT / "index.html", page.page(measured, published))
+    write_text(paths.REPORT / "index.html", page.page(measured, published, seeded if spreads else None))
     for figure, name in (
         (plots.curves_figure(measured), "training_curves"),
         (plots.top1_figure(measured), "top1"),

@@ -5,6 +5,7 @@
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_finetune,
+        _add_seeds,
         _add_predict,
         _add_features,
         _add_export,
@@ -25,11 +27,12 @@ def main() -> None:
         _add_verify,
         _add_published,
         _add_profile,
+        _add_compare,
         _add_compare_log,
     ):
         add(commands)
     arguments = parser.parse_args()
-    run(lambda: arguments.call(arguments), goes_on=arguments.call is _finetune)
+    run(lambda: arguments.call(arguments), goes_on=arguments.call in (_finetune, _seeds))
 
 
 def _add_finetune(commands: argparse._SubParsersAction) -> None:
@@ -62,6 +65,36 @@ def _finetune(arguments: argparse.Namespace) -> None:
 
     finetune.finetune(arguments.videos, arguments.init, arguments.settings)
     print(f"\n{tried.told()}\n\nOn the same videos so far:\n\n{tried.table('folder')}")
+
+
+def _add_seeds(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "seeds",
+        help="the rows trained with several seeds: how far a figure is chance",
+        description="Trains and tests rows with each seed, and writes metrics/seeds.json, .md and .png, and the table "
+        "in docs/results.md. The seed in params.yaml is made by dvc repro; each other one is a DVC experiment, run by "
+        "DVC's queue, so params.yaml and the other results stay as they are. Only what is missing runs; interrupted, "
+        "the same command goes on. Earlier results of the same configuration, data and code are kept.",
+    )
+    command.add_argument("--rows", nargs="+", default=[], metavar="ROW", help="in full or in short (default: all)")
+    command.add_argument(
+        "--seeds", nargs="+", type=_seed, default=[0, 1, 2, 3, 4], metavar="N", help="default: 0 1 2 3 4"
+    )
+    command.set_defaults(call=_seeds)
+
+
+def _seed(text: str) -> int:
+    """For argparse: a seed as in params.yaml."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := int(text)) < 2**31:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to {2**31 - 1}")
+
+
+def _seeds(arguments: argparse.Namespace) -> None:
+    from r2plus1d.results import seeded
+
+    seeded.seeds(arguments.rows, arguments.seeds)
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
@@ -290,6 +323,27 @@ def _profile(_: argparse.Namespace) -> None:
     print(profile.profile())
 
 
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "compare",
+        help="whether two networks, or one and the published figure, can be told apart",
+        description="Compares two tests on the same videos, video by video, or a row's test with the published figure. "
+        "Exits with 0 where they cannot be told apart (or are consistent), 3 where they differ, 4 where too few videos "
+        "were measured to tell.",
+    )
+    what = "a row of the workspace, REV or REV:ROW; REV: a DVC experiment or git revision"
+    command.add_argument("first", metavar="A", help=f"{what} (without ROW: custom)")
+    command.add_argument("second", metavar="B", help="likewise, or `published`")
+    command.add_argument("--out", type=_csv, metavar="FILE.csv", help="all videos on which A and B disagree")
+    command.set_defaults(call=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from r2plus1d.results import compare
+
+    sys.exit(compare.compare(arguments.first, arguments.second, arguments.out))
+
+
 def _add_compare_log(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "compare-log",
@@ -314,6 +368,15 @@ def _compare_log(arguments: argparse.Namespace) -> None:
 
 def _png(text: str) -> Path:
     """A picture never takes the place of a log."""
-    if Path(text).suffix.lower() != ".png":
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .png")
+    return _ending(".png", text)
+
+
+def _csv(text: str) -> Path:
+    """Nor a table that of a test's figures."""
+    return _ending(".csv", text)
+
+
+def _ending(ending: str, text: str) -> Path:
+    if Path(text).suffix.lower() != ending:
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in {ending}")
     return Path(text)

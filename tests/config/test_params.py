@@ -284,6 +284,25 @@ def test_configuration_is_the_same_after_its_way_through_the_file(params, tmp_pa
         assert read() == configs[name]
 
 
+def test_rows_that_are_trained_with_one_frame_are_those_of_the_dataset_or_the_section(params):
+    def trained(params: dict) -> set[str]:
+        files = resolve.resolve(params).files()
+        return {name.split("/")[0] for name, config in files.items() if "one_frame" in name and config.of is not None}
+
+    assert trained(params) == {"custom"}
+    assert trained(changed(params, "baselines.one_frame", "none")) == set()
+    assert trained(changed(params, "baselines.one_frame", "all")) == set(params["zoo"])
+    given = changed(changed(params, "baselines.one_frame", "all"), "model.checkpoint", "https://host/w.pth")
+    assert "custom" not in trained(given)
+    with pytest.raises(resolve.ConfigError, match=r"baselines\.one_frame is 'some'"):
+        resolve.resolve(changed(params, "baselines.one_frame", "some"))
+    one = resolve.resolve(params).files()["custom/one_frame.json"].of
+    assert (one.clip.frames, one.clip.frame_interval) == (1, 1)
+    row = resolve.resolve(params).files()["custom/test.json"]
+    assert one.train == row.train
+    assert (one.test.clips, one.test.crops) == (10, 3)
+
+
 def test_row_s_configuration_is_free_of_workers_and_machines(params):
     before = resolve.resolve(params)
     elsewhere = changed(params, "machine.scheduler", "tcp://host:8786")

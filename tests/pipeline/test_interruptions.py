@@ -133,6 +133,24 @@ def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracke
     assert tracked.results() == finished.results()
 
 
+def test_interrupted_row_with_one_frame_goes_on_to_the_same_bytes(copied):
+    """Its state is one of its own, which the row's training beside it does not take for its own."""
+    made = copied.folder / paths.metrics(ROW, "one_frame.csv")
+    copied.must("one_frame", ROW)
+    before = made.read_bytes()
+    made.unlink()
+    process = copied.start("stages/one_frame.py", ROW)
+    while not list(copied.folder.glob(f"runs/one_frame-{ROW}-*/{training.STATE}")):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not made.exists()
+    assert "resuming after epoch" in copied.must("one_frame", ROW)
+    assert made.read_bytes() == before
+    assert not list(copied.folder.glob(f"runs/one_frame-*/{training.STATE}"))
+
+
 @pytest.fixture
 def with_readers(copied):
     """A training with reader processes, after its first epoch, in a session of its own."""

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 import simplejpeg
 import yaml
+from safetensors.numpy import load_file
 
 from r2plus1d.config.schema import CUSTOM as ROW
+from r2plus1d.zoo import accuracy
 from tests.support.commands import r2plus1d
 from tests.support.project import PREPARING, VIDEO_ROW, Project, content, tiny_params
 
@@ -23,7 +25,8 @@ def trained(prepared, tmp_path_factory):
     """The prepared project with one row trained, tested and benchmarked; tests only look at it."""
     trained = Project.at(tmp_path_factory.mktemp("trained") / "project")
     shutil.copytree(prepared.folder, trained.folder)
-    for stage in ("train", "test", "benchmark"):
+    trained.must("baselines")
+    for stage in ("one_frame", "train", "test", "benchmark"):
         trained.must(stage, ROW)
     return trained
 
@@ -70,7 +73,7 @@ def test_log_has_all_fields_and_wall_clock_values_stay_in_another(trained):
 
 def test_scores_are_one_list_per_video_in_list_order(trained):
     scores = np.array(json.loads((trained.folder / "results" / ROW / "result.json").read_text()))
-    lines = (trained.folder / "data/motion/lists/motion_val_list_rawframes.txt").read_text().splitlines()
+    lines = (trained.folder / "data/motion/lists/motion_test_list_rawframes.txt").read_text().splitlines()
     assert scores.shape == (len(lines), 12)
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-4)
     labels = np.array([int(line.split()[-1]) for line in lines])
@@ -84,7 +87,7 @@ def test_every_video_and_class_and_the_surest_mistakes_have_their_lines(trained)
     predictions, classes = (
         pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in ("predictions", "per_class")
     )
-    lines = (trained.folder / "data/motion/lists/motion_val_list_rawframes.txt").read_text().splitlines()
+    lines = (trained.folder / "data/motion/lists/motion_test_list_rawframes.txt").read_text().splitlines()
     assert predictions["path"].tolist() == [line.split()[0] for line in lines]
     figures = json.loads((folder / "test.json").read_text())
     assert round(100 * (predictions["rank"] == 1).mean(), 2) == figures["top1"]
@@ -96,6 +99,46 @@ def test_every_video_and_class_and_the_surest_mistakes_have_their_lines(trained)
         image = simplejpeg.decode_jpeg(base64.b64decode(mistake["jpeg"]), "RGB")
         assert image.shape == (mistake["height"], mistake["width"], 3)
         assert image.std() > 1
+
+
+def test_accuracy_by_clips_and_crops_ends_at_that_of_the_table(trained):
+    folder = trained.folder / "metrics" / "rows" / ROW
+    views = pd.read_csv(folder / "views.csv").set_index(["clips", "crops"])
+    test = json.loads((trained.folder / "configs" / ROW / "test.json").read_text())["test"]
+    clips, crops = test["clips"], test["crops"]
+    assert set(views.index) == {(n, c) for n in range(1, clips + 1) for c in (1, crops)}
+    figures = json.loads((folder / "test.json").read_text())
+    assert set(views["videos"]) == {figures["videos"]}
+    assert round(100 * views.loc[(clips, crops), "right"] / figures["videos"], 2) == figures["top1"]
+
+
+def test_scores_of_all_views_are_kept_where_the_row_asks_for_it(trained, project):
+    assert not (trained.folder / "results" / ROW / "views.safetensors").exists()
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["test"]["keep_views"] = True
+    project.set(params)
+    project.must("resolve")
+    project.must("test", ROW)
+    views = load_file(project.folder / "results" / ROW / "views.safetensors")["scores"]
+    scores = np.array(json.loads((project.folder / "results" / ROW / "result.json").read_text()))
+    assert (views.dtype, views.shape) == (np.float16, (len(scores), 30, 12))
+    np.testing.assert_allclose(accuracy.average_views(views.astype(np.float64), "prob"), scores, atol=2e-3)
+
+
+def test_baselines_and_the_row_with_one_frame_look_at_the_videos_of_the_table(trained):
+    paths = pd.read_csv(trained.folder / "metrics" / "rows" / ROW / "predictions.csv")["path"].tolist()
+    simple = pd.read_csv(trained.folder / "metrics" / "baselines.csv")
+    one = pd.read_csv(trained.folder / "metrics" / "rows" / ROW / "one_frame.csv")
+    for table in (simple, one):
+        assert table["path"].tolist() == paths
+        assert [path.split("/")[1] for path in paths] == table["actual"].tolist()
+    assert list(one.columns) == ["path", "actual", "predicted", "probability", "rank"]
+
+
+def test_row_that_is_not_asked_for_is_not_trained_with_one_frame(trained, project):
+    assert "is not trained with one frame a clip" in project.must("one_frame", VIDEO_ROW)
+    table = (project.folder / "metrics" / "rows" / VIDEO_ROW / "one_frame.csv").read_text()
+    assert table == "path,actual,predicted,probability,rank\n"
 
 
 def test_browse_shows_what_the_network_gets(trained, project, tmp_path):

@@ -133,6 +133,7 @@ class Measured:
     names: Mapping[str, str]  # in short, by row
     coverage: dict
     baselines: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["path", "actual", *BASELINES]))
+    spreads: Mapping[str, str] = field(default_factory=dict)  # by row: top-1 over several seeds
     tried: str | None = None  # a table of how the row `custom` was trained so far
 
     def simple(self) -> dict[str, pd.DataFrame]:

@@ -3,6 +3,7 @@
 All accuracies and interval ends are in percent. Shapes: N videos.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,14 @@ def wilson(right: int, videos: int) -> Interval:
     """Of a share of right answers. Source: Wilson 1927, by scipy. Raises ValueError unless 0 <= right <= videos."""
     found = stats.binomtest(right, videos).proportion_ci(LEVEL, method="wilson")
     return Interval(100 * float(found.low), 100 * float(found.high))
+
+
+def wilson_of_share(share: float, videos: int) -> Interval:
+    """The same of a share of 0 to 1 that so many videos would have, whole or not: to plan with, since scipy counts."""
+    pull = stats.norm.isf((1 - LEVEL) / 2) ** 2 / videos
+    centre, half = share + pull / 2, math.sqrt(pull * share * (1 - share) + pull**2 / 4)
+    low, high = (centre - half) / (1 + pull), (centre + half) / (1 + pull)
+    return Interval(100 * max(0.0, float(low)), 100 * min(1.0, float(high)))
 
 
 def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Interval:

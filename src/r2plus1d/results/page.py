@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from r2plus1d.results import plots, report
+from r2plus1d.results import plots, report, seeds
 from r2plus1d.results.figures import Accuracy, Measured, RowFigures, share
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.paths import manifest
@@ -20,8 +20,9 @@ MOST_CLASSES = 50  # of a row that are listed: those of lowest F1
 MATRIX = 30  # classes, up to which the confusion is shown
 
 
-def page(measured: Measured, published: dict) -> str:
-    """HTML: the tables and curves, and each row's classes, confusion and mistakes; same bytes for the same figures."""
+def page(measured: Measured, published: dict, seeded: seeds.Found | None = None) -> str:
+    """HTML: the tables and curves, and each row's classes, confusion and mistakes; same bytes for the same figures.
+    `seeded` is what is known of other seeds, if anything."""
     rows, names, tried = measured.rows, measured.names, measured.tried
     head, table, told = report.measured_table(dataclasses.replace(measured, tried=None)).split("\n\n")
     details, made, controls, explained = report.details_table(measured).split("\n\n")
@@ -40,6 +41,8 @@ def page(measured: Measured, published: dict) -> str:
         views=_rendered(views),
         viewed=_text(viewed),
         by_views=_drawn(plots.views_figure(measured), "views", "Top-1 by the number of clips and crops"),
+        seeds=_rendered(seeds.table(seeded, names)) if seeded else None,
+        by_seed=_drawn(seeds.figure(seeded, names), "seeds", "Top-1 of each seed, by row") if seeded else None,
         controls=_rendered(controls),
         explained=_text(explained),
         calibration=_drawn(plots.calibration_figure(measured), "calibration", "Right answers by their probability"),

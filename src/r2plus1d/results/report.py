@@ -15,6 +15,7 @@ from r2plus1d.system.paths import suspected, weights
 PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
 SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
+SEEDS_TOLD = "Seeds: top-1 as mean ± standard deviation of so many trainings. "
 COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
 
 
@@ -56,10 +57,11 @@ def measured_table(measured: Measured) -> str:
         rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']})"
         accuracies = (row.top1, row.top5, row.mean_class, row.single_clip)
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
-        cells.append([names[config.row] + _mark(row), clip, *accuracies, rate, row.benchmark["memory_mib"]])
+        spread = measured.spreads.get(config.row, "")
+        cells.append([names[config.row] + _mark(row), clip, *accuracies, spread, rate, row.benchmark["memory_mib"]])
     for name, table in measured.simple().items():
-        cells.append([name, "", figures.top1(table), "", figures.mean_recall(table), "", "", ""])
-    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "video/s", "MiB")
+        cells.append([name, "", figures.top1(table), "", figures.mean_recall(table), "", "", "", ""])
+    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "seeds", "video/s", "MiB")
     counts = [f"{coverage[split]['readable']} {SPLITS[split].lower()}" for split in SPLITS if split in coverage]
     head = (
         f"Measured here: dataset `{first.config.dataset}`, {coverage['classes']} classes, "
@@ -70,7 +72,7 @@ def measured_table(measured: Measured) -> str:
     told = (
         f"Measured on the {SPLITS[first.test['split']].lower()} videos; in brackets the 95% interval, for the videos "
         f"alone. Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. "
-        f"{baselines_text(measured)}"
+        f"{SEEDS_TOLD if measured.spreads else ''}{baselines_text(measured)}"
     )
     return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(measured.tried)])
 

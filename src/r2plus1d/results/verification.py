@@ -19,7 +19,9 @@ EXACT_STAGES = ("resolve", "scan", "build_lists")  # copy names, count and hash;
 SAME, WITHIN, DIFFERENT, NOT_COMPARED = "identical", "within tolerance", "DIFFERENT", "not comparable"
 HOW = (
     f"Accuracies were compared by tolerance: {SIGMAS} standard deviations of the difference of two accuracies, each "
-    "the share of right answers among so many independent videos. Bytes that arithmetic or codecs enter were not."
+    "the share of right answers among so many independent videos. Bytes that arithmetic or codecs enter were not. A "
+    "training with other bytes is another draw, as with another seed, so this finds gross faults alone: how far seeds "
+    "move a row stands in docs/results.md."
 )
 
 Outputs = dict[str, dict[str, str]]  # by stage: content hashes by path
