@@ -105,10 +105,10 @@ def show(rev: str, path: Path) -> dict:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    columns = ("conv", "parameters (M)", "MACs per clip (G)", "top1 acc", "single clip top1", "static control top1")
+    columns = ("conv", "parameters (M)", "MACs per clip (G)", "top-1", "single clip")
     rows = []
     for row in table.itertuples():
-        shares = [share(percent, row.videos) for percent in (row.top1, row.single_clip_top1, row.static_top1)]
+        shares = [share(percent, row.videos) for percent in (row.top1, row.single_clip_top1)]
         rows.append([row.conv, f"{row.parameters / 1e6:.3f}", f"{row.macs / 1e9:.3f}", *shares])
     note = (
         f"In brackets the 95% interval of {int(table['videos'].iloc[0])} videos. One training each: another seed moves "

@@ -28,11 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's ro
 from benchmarks.common import ROOT, BenchmarkError, command_line, publish
 from r2plus1d.config.schema import CUSTOM as ROW
 from r2plus1d.results.markdown import markdown_table
+from r2plus1d.results.profile import STAGES
 from r2plus1d.system.progress import progress
-from r2plus1d.system.stage import STAGES, run
+from r2plus1d.system.stage import run
 from tests.support.project import Project, smaller_params
 
-OF_ROWS = ("extract_frames", "train", "test", "benchmark")
+OF_ROWS = ("extract_frames", "features", "one_frame", "train", "test", "benchmark", "card")
 WHOLE = f"test@{ROW}"  # what `dvc repro` is asked for
 COLUMNS = ("command", "signal", "ended while running", "resumed", "other bytes", "half-written", "left over")
 TIMED = ("benchmark.json", "benchmark_machine.json", "made_by_benchmark.json")  # timings, and the hash of them

@@ -80,6 +80,11 @@ def _add_seeds(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--seeds", nargs="+", type=_seed, default=[0, 1, 2, 3, 4], metavar="N", help="default: 0 1 2 3 4"
     )
+    command.add_argument(
+        "--again",
+        action="store_true",
+        help="train all that this clone has not trained, whatever metrics/seeds.json says",
+    )
     command.set_defaults(call=_seeds)
 
 
@@ -94,7 +99,7 @@ def _seed(text: str) -> int:
 def _seeds(arguments: argparse.Namespace) -> None:
     from r2plus1d.results import seeded
 
-    seeded.seeds(arguments.rows, arguments.seeds)
+    seeded.seeds(arguments.rows, arguments.seeds, arguments.again)
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
@@ -329,19 +334,22 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         help="whether two networks, or one and the published figure, can be told apart",
         description="Compares two tests on the same videos, video by video, or a row's test with the published figure. "
         "Exits with 0 where they cannot be told apart (or are consistent), 3 where they differ, 4 where too few videos "
-        "were measured to tell.",
+        "were measured to tell, and 1 where they cannot be compared.",
     )
     what = "a row of the workspace, REV or REV:ROW; REV: a DVC experiment or git revision"
     command.add_argument("first", metavar="A", help=f"{what} (without ROW: custom)")
     command.add_argument("second", metavar="B", help="likewise, or `published`")
     command.add_argument("--out", type=_csv, metavar="FILE.csv", help="all videos on which A and B disagree")
+    command.add_argument(
+        "--kinetics400", action="store_true", help="with published: A's dataset holds videos of that, by another name"
+    )
     command.set_defaults(call=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     from r2plus1d.results import compare
 
-    sys.exit(compare.compare(arguments.first, arguments.second, arguments.out))
+    sys.exit(compare.compare(arguments.first, arguments.second, arguments.out, arguments.kinetics400))
 
 
 def _add_compare_log(commands: argparse._SubParsersAction) -> None:

@@ -408,8 +408,9 @@ def small_params(mirror) -> dict:
 ALL_STAGES = """
 import runpy, sys
 SHARED = ("resolve", "scan", "download", "probe", "extract_frames", "build_lists")
-for stage in (*SHARED, "train", "test", "benchmark", "report"):
-    rows = sys.argv[1:] if stage in ("extract_frames", "train", "test", "benchmark") else []
+EACH_ROW = ("extract_frames", "one_frame", "train", "test", "benchmark")
+for stage in (*SHARED, "baselines", *EACH_ROW[1:], "report"):
+    rows = sys.argv[1:] if stage in EACH_ROW else []
     runpy.run_path(f"stages/{stage}.py")["main"](*rows)
 """
 

@@ -3,6 +3,7 @@
 import av
 import numpy as np
 
+from r2plus1d.config.schema import MotionSource
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 
@@ -13,6 +14,22 @@ def test_generated_video_depends_on_its_seed_alone(tmp_path):
     write_h264(tmp_path / "c.mp4", motion.render(4, 0, 2, 5, 64), motion.FPS)
     a, b, c = ((tmp_path / f"{name}.mp4").read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_seed_of_the_test_videos_changes_no_other_and_that_of_the_others_no_test_video(tmp_path):
+    source = MotionSource(
+        kind="motion", train_videos=1, val_videos=1, test_videos=1, seed=0, test_seed=1, short_side=16
+    )
+
+    def made(**seeds: int) -> dict[str, set]:
+        entries = motion.generate(source.model_copy(update=seeds), tmp_path / str(seeds), 0)
+        return {split: {e.sha256 for e in entries if e.split == split} for split in ("train", "val", "test")}
+
+    before, other, other_test = made(), made(seed=5), made(test_seed=5)
+    assert all(len(videos) == len(motion.CLASSES) for videos in before.values())
+    assert not set.intersection(*before.values())
+    assert {split for split in before if other[split] == before[split]} == {"test"}
+    assert {split for split in before if other_test[split] == before[split]} == {"train", "val"}
 
 
 def test_generated_video_is_h264_at_25_fps_of_its_short_side(tmp_path):
@@ -49,7 +66,7 @@ def test_slow_motions_show_at_an_interval_of_8_frames():
 
 
 def test_brightness_of_single_frames_is_alike_in_all_classes():
-    """A first-order check of what the static control measures: means over the classes lie within their own spread."""
+    """A first-order check of what one frame says: means over the classes lie within their own spread."""
     samples = [
         [motion.render(0, 0, label, index, 64)[5::30, 0].mean() for index in range(6)]
         for label in range(len(motion.CLASSES))

@@ -13,6 +13,7 @@ import yaml
 from r2plus1d.config import resolve
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.results import summary
+from r2plus1d.results.profile import STAGES
 from r2plus1d.system import paths
 from tests.support.commands import clone_of, commit_all, dvc, git, r2plus1d, ran
 from tests.support.project import ROOT, Project, tiny_params
@@ -92,6 +93,10 @@ def test_records_name_no_code_beyond_the_dependencies_of_their_stage(committed):
 # ---- Parameters ----
 
 
+def test_stages_are_told_in_the_order_of_the_pipeline():
+    assert list(GRAPH) == list(STAGES)
+
+
 def test_every_section_of_the_parameters_but_machine_is_tracked(params):
     assert set(GRAPH["resolve"]["params"]) == set(params) - {"machine"}
 
@@ -123,7 +128,8 @@ def run_again(before: dict, after: dict) -> set[str]:
 
 
 SHARED = "scan download probe build_lists baselines report"
-EACH = "train@all one_frame@custom test@all benchmark@all report"
+EACH_BUT_ONE_FRAME = "train@all test@all benchmark@all report"
+EACH = f"one_frame@custom {EACH_BUT_ONE_FRAME}"
 OF_CUSTOM = "train@custom test@custom benchmark@custom report"
 WITH_ONE_FRAME = f"one_frame@custom {OF_CUSTOM}"
 OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
@@ -132,7 +138,7 @@ OF_ONE = f"train@{ZOO_ROW} test@{ZOO_ROW} benchmark@{ZOO_ROW} report"
 @pytest.mark.parametrize(
     ("place", "value", "expected"),
     [
-        ("dataset", "folder", f"resolve {SHARED} extract_frames@all features@all {EACH}"),
+        ("dataset", "folder", f"resolve {SHARED} extract_frames@all features@all one_frame@all {EACH_BUT_ONE_FRAME}"),
         ("seed", 1, f"resolve {EACH}"),
         ("datasets.motion.source.seed", 2, f"resolve {SHARED}"),
         ("datasets.motion.source.test_seed", 2, f"resolve {SHARED}"),
@@ -192,10 +198,11 @@ def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):
     with open(own.folder / TRAINING, "a") as file:
         file.write("# a remark\n")
     status = json.loads(dvc(own, "status", "--json"))
-    assert {f"{stage}@custom" for stage in ("features", "train", "test", "benchmark")} == set(status)
+    of_row = {f"{stage}@custom" for stage in ("features", "one_frame", "train", "test", "benchmark")}
+    assert set(status) == {"baselines", *of_row}
     said = dvc(own, "repro")
-    assert ran(said) == ["features@custom", "train@custom", "test@custom", "benchmark@custom"]
-    assert said.count(KEPT) == 3
+    assert sorted(ran(said)) == sorted(status)
+    assert said.count(KEPT) == len(status) - 1  # all but `features`, which has nothing to give back here
     assert own.results() == before
     assert git(own, "status", "--porcelain").splitlines() == ["M dvc.lock", f" M {TRAINING}"]
 

@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from r2plus1d.config import files
+from r2plus1d.config.resolve import resolve
 from r2plus1d.results import compare, intervals, tested
 from r2plus1d.results.tested import CompareError
 from r2plus1d.system import paths
+from r2plus1d.system.files import write_text
 from r2plus1d.system.git import GitError
 from tests.support.commands import commit_all, dvc, git, r2plus1d
 from tests.support.project import ROOT, Project
@@ -64,12 +67,24 @@ def write(row: str, predictions: str, data: str = "seed 0", dataset: str = "moti
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(predictions)
     paths.metrics(row, "test.json").write_text(json.dumps({"top1": 12.34, "split": split}))
+    config = paths.row_config(row, "test")
+    write_text(config, resolved(row))
     lock = yaml.safe_load(tested.LOCK.read_text()) if tested.LOCK.exists() else {"schema": "2.0", "stages": {}}
     lock["stages"][f"test@{row}"] = {
-        "deps": [{"path": "constraints.txt", "md5": "1"}, {"path": str(paths.manifest(dataset)), "md5": md5(data)}],
+        "deps": [
+            {"path": str(config), "md5": md5(config.read_text())},
+            {"path": str(paths.manifest(dataset)), "md5": md5(data)},
+        ],
         "outs": [{"path": str(path), "md5": md5(predictions)}],
     }
     tested.LOCK.write_text(yaml.safe_dump(lock))
+
+
+def resolved(row: str) -> str:
+    """The row's configuration for its test, by params.yaml."""
+    published = json.loads(paths.PUBLISHED.read_text())["rows"]
+    made = resolve(files.read_params(paths.PARAMS), {name: entry["ckpt"] for name, entry in published.items()})
+    return files.dump(made.files()[f"{row}/test.json"])
 
 
 def md5(text: str) -> str:
@@ -438,8 +453,8 @@ def test_clip_of_32_frames_has_its_own_spread(kinetics, capsys):
 
 
 def test_commit_of_a_published_row_is_compared_by_its_own_parameters(kinetics, capsys):
-    measured(ROW, 68, 100)
     set_params(**{f"zoo__{ROW}__checkpoint": "published"})
+    measured(ROW, 68, 100)
     git(kinetics, "init", "--quiet")
     commit_all(kinetics)
     set_params(dataset="motion", **{f"zoo__{ROW}__checkpoint": None})
@@ -470,10 +485,35 @@ def test_every_published_row_is_as_published_as_the_parameters_stand(small, row,
     ],
 )
 def test_other_network_or_test_under_a_published_name_is_refused(kinetics, changes, words):
-    measured(ROW, 68, 100)
     set_params(**changes)
+    measured(ROW, 68, 100)
     with pytest.raises(CompareError, match=f"8x8_256p is not the published network and test: {words}"):
         compare.compare("8x8_256p", "published")
+
+
+def test_configuration_that_is_not_that_of_the_test_is_refused(kinetics, cloned):
+    """Tested with one clip, then params.yaml put back: nothing says by the published protocol."""
+    set_params(recipe__test__clips=1)
+    measured(ROW, 68, 100)
+    set_params(recipe__test__clips=10)
+    write_text(paths.row_config(ROW, "test"), resolved(ROW))
+    with pytest.raises(CompareError, match=r"8x8_256p: the row was tested with another configs/.*/test.json than the"):
+        compare.compare("8x8_256p", "published")
+    commit_all(cloned)
+    with pytest.raises(CompareError, match=f"HEAD:{ROW}: the row was tested with another configs/.* than commit"):
+        compare.compare(f"HEAD:{ROW}", "published")
+
+
+def test_published_videos_under_another_name_are_taken_where_the_user_says_so(kinetics, capsys):
+    set_params(dataset="lists", datasets__lists__path="/videos", datasets__lists__source__val="val.txt")
+    right = [number < 68 for number in range(100)]
+    measure(ROW, right, dataset="lists")
+    with pytest.raises(CompareError, match=r"measured on `lists`, .* say so: --kinetics400"):
+        compare.compare(ROW, "published")
+    assert compare.compare(ROW, "published", of_kinetics=True) == 4
+    assert "coverage 0.5%" in capsys.readouterr().out
+    with pytest.raises(CompareError, match="--kinetics400 goes with `published`"):
+        compare.compare(ROW, ROW, of_kinetics=True)
 
 
 def test_figures_of_another_dataset_or_split_are_never_subtracted(small, capsys):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from r2plus1d.results import figures, report, summary
-from tests.support.figures import VIEWS, measured
+from tests.support.figures import COVERAGE, VIEWS, measured
 
 COLUMNS = ["path", "actual", "predicted", "probability", "rank"]
 
@@ -60,7 +60,7 @@ def test_row_that_beats_its_baselines_is_said_to(row, published):
     text = report.measured_table(found)
     assert "| ridge, thumbnail |  | 20.00 (13.3-28.9) |  | 10.00" in text
     assert "| ridge, changes |  | 30.00 (21.9-39.6) |" in text
-    assert "The row beats its baselines" in text
+    assert "The row beats the ridges: on the same videos, by McNemar's exact test." in text
     assert "one frame" not in text
 
 
@@ -74,6 +74,48 @@ def test_row_that_a_baseline_reaches_is_named_with_the_difference(row, published
     assert f"Not told apart from a baseline, or worse: {one_more}" in text
     assert "`custom, one frame` (+2.0 points" in text
     assert "`ridge, thumbnail` (" not in text
+
+
+def test_row_is_told_from_a_baseline_by_the_same_rule_as_by_compare(row, published):
+    """11 videos of the row alone and 3 of the ridge alone: the interval leaves out 0, but p is 0.057."""
+    names = summary.short_names([row.config], published)
+    lines = [[f"{n}.mp4", "a", "b", "a" if 11 <= n < 63 else "b"] for n in range(100)]
+    own = measured([row], names, baselines=pd.DataFrame(lines, columns=["path", "actual", "appearance", "motion"]))
+    more = own.against(row)["ridge, changes"]
+    assert (more.only_second, more.only_first) == (11, 3)
+    assert more.interval.low > 0
+    assert "custom does not beat `ridge, changes` (+8.0 points" in report.measured_table(own)
+
+
+def test_test_of_one_video_has_the_widest_interval_and_no_error(row, published):
+    names = summary.short_names([row.config], published)
+    one = dataclasses.replace(row, test=row.test | {"videos": 1, "top1": 100.0}, predictions=predicted(1, 1))
+    assert one.mean_class.interval == (0, 100)
+    assert "| 30.00 (0.0-100.0) |" in report.measured_table(measured([one], names, baselines=simple(0, 1, 1)))
+
+
+def test_top_5_of_five_classes_is_left_out(row, published):
+    names = summary.short_names([row.config], published)
+    assert "| 60.00 (50.2-69.1) | 100.00 (96.3-100.0) |" in report.measured_table(measured([row], names))
+    few = measured([row], names, coverage={**COVERAGE, "classes": 5})
+    assert "| 60.00 (50.2-69.1) |  | 30.00" in report.measured_table(few)
+
+
+def test_interval_without_width_is_explained(row, published):
+    names = summary.short_names([row.config], published)
+    assert "without width" not in report.measured_table(measured([row], names))
+    classes = pd.DataFrame([[f"{n}", "ab"[n % 2], "aa"[n % 2], 0.9, 1] for n in range(40)], columns=COLUMNS)
+    flat = dataclasses.replace(row, test=row.test | {"mean_class_accuracy": 50.0}, predictions=classes)
+    text = report.measured_table(measured([flat], names))
+    assert "| 50.00 (50.0-50.0) |" in text
+    assert "A mean class interval without width: each class is all right or all wrong." in text
+
+
+def test_static_control_is_shown_where_a_row_gives_many_answers_alone(row, published):
+    names = summary.short_names([row.config], published)
+    assert "| custom | says nothing | 1 of 12 |" in report.details_table(measured([row], names))
+    many = dataclasses.replace(row, test=row.test | {"static": {"top1": 30.0, "classes": 7}})
+    assert "| custom | 30.00 (21.9-39.6) | 7 of 12 |" in report.details_table(measured([many], names))
 
 
 def test_baseline_of_another_row_is_not_held_against_a_row(rows, row, published):

@@ -63,6 +63,15 @@ def test_table_measured_on_test_videos_says_so_and_warns_of_recordings_in_two_sp
     assert "recording" not in plain
 
 
+def test_spread_over_seeds_has_a_column_where_it_is_known(rows, names):
+    assert "seeds" not in report.measured_table(measured(rows, names))
+    table = report.measured_table(measured(rows, names, spreads={"custom": "62.50 ± 8.20 (5)"}))
+    assert "| row | clip | top-1 | top-5 | mean class | single clip | seeds | video/s | MiB |" in table
+    assert "| 62.50 ± 8.20 (5) | 12.34 (80x3) | 900 |" in table
+    assert table.count("|  | 12.34 (80x3) | 900 |") == len(rows) - 1
+    assert "mean ± standard deviation of so many trainings" in table
+
+
 def test_ways_of_training_on_the_same_videos_stand_side_by_side(rows, names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = rows[-1].config.model_copy(update={"dataset": "folder"})

@@ -99,7 +99,7 @@ def test_same_figures_give_the_same_bytes_in_every_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths.RESULTS.parent.mkdir()
     paths.RESULTS.write_text("# R\n\n<!-- seeds -->\n<!-- /seeds -->\n")
-    files = (paths.SEEDS, seeds.TABLE, seeds.PICTURE, paths.RESULTS)
+    files = (seeds.SEEDS, seeds.TABLE, seeds.PICTURE, paths.RESULTS)
     found = measured(custom={0: 60.0, 1: 62.0}, long_name={0: 70.0})
     seeds.publish(found, NAMES)
     first = [file.read_bytes() for file in files]
@@ -113,7 +113,7 @@ def test_file_that_is_no_such_file_counts_as_nothing_measured(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert seeds.read() == {"rows": {}}
     for spoilt in ([], {"rows": 3}, None):
-        write_json(paths.SEEDS, spoilt)
+        write_json(seeds.SEEDS, spoilt)
         assert seeds.read() == {"rows": {}}
 
 

@@ -45,7 +45,6 @@ def here(tmp_path, monkeypatch):
         shutil.copy(ROOT / name, folder / name)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(finetune, "_run", lambda settings: None)
-    monkeypatch.setattr(finetune, "_told", str)
     return folder
 
 

@@ -4,7 +4,7 @@ One seed is that of the training and validation videos, the other that of the te
 
 Every video shows a field of shapes over a textured background, on a frame that wraps around. The class decides only how
 the shapes move; outlines, textures, colours, background, sizes, places, speeds and camera sway are drawn without
-looking at it. A single frame says nothing: places are uniform whatever the motion, and sizes, which run in a saw-tooth
+looking at it. A single frame says little: places are uniform whatever the motion, and sizes, which run in a saw-tooth
 where they change, have in every class the distribution of that saw-tooth.
 
 All motions survive a left-right flip. `fluttering` is `falling`, and `shaking` is `still`, plus a vibration with a

@@ -23,7 +23,6 @@ from r2plus1d.system.files import sha256
 
 MOST_CLASSES = 30  # that are named
 WEAKEST = 5  # classes
-TOP = 5  # classes, of which one is the right one: says nothing of so few
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 CONVOLUTIONS = {"r2plus1d": "R(2+1)D", "r3d": "R3D", "r2d": "R2D", "f_r2d": "f-R2D"}
 
@@ -111,7 +110,7 @@ def _as_tested(view: dict, config: TestedRow) -> bool:
 def _figures(test: dict, predictions: pd.DataFrame, classes: int) -> dict[str, Accuracy]:
     found = {
         "top-1": share(test["top1"], test["videos"]),
-        "top-5": share(test["top5"], test["videos"]) if classes > TOP else None,
+        "top-5": share(test["top5"], test["videos"]) if classes > report.TOP else None,
         "mean class accuracy": mean_over_classes(test["mean_class_accuracy"], predictions),
         "top-1 of one centre clip": share(test["single_clip"]["top1"], test["videos"]),
     }

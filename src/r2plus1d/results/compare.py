@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from r2plus1d.config.origins import PUBLISHED_CLIPS
-from r2plus1d.config.schema import BenchmarkedRow
+from r2plus1d.config.schema import TestedRow
 from r2plus1d.results import intervals, tested
 from r2plus1d.results.intervals import Interval
 from r2plus1d.results.markdown import markdown_table
@@ -43,18 +43,21 @@ OF_TRAININGS = "Two trainings of one row differ too: `r2plus1d seeds`."
 OF_WEIGHTS = "No training stands between: of the same weights, expect far less than that margin."
 
 
-def compare(first: str, second: str, out: Path | None = None) -> int:
+def compare(first: str, second: str, out: Path | None = None, of_kinetics: bool = False) -> int:
     """Prints what can be told of two tests, by their names, or of one and `published`; returns the exit status.
 
-    With `out`, all videos on which two tests disagree are written there. Raises CompareError.
+    With `out`, all videos on which two tests disagree are written there. With `of_kinetics` the user says that a
+    dataset of another name holds the validation videos of the published figures. Raises CompareError.
     """
     if first == PUBLISHED:
         raise CompareError(f"`{PUBLISHED}` comes second: r2plus1d compare {second} {PUBLISHED}")
     if second != PUBLISHED:
+        if of_kinetics:
+            raise CompareError(f"--kinetics400 goes with `{PUBLISHED}`")
         return with_each_other(tested.find(first), tested.find(second), out)
     if out:
         raise CompareError(f"--out {out}: `{PUBLISHED}` is a figure, not a list of videos; leave --out away")
-    return with_published(tested.find(first))
+    return with_published(tested.find(first), of_kinetics)
 
 
 def with_each_other(first: Tested, second: Tested, out: Path | None) -> int:
@@ -85,7 +88,7 @@ def with_each_other(first: Tested, second: Tested, out: Path | None) -> int:
 def check_same_videos(first: Tested, second: Tested) -> None:
     """Raises CompareError unless both were measured on the same paths, with the same classes, of the same data.
 
-    Names alone do not prove it: videos that are generated with another seed have the same ones.
+    Names alone do not prove it: videos of another datasets.motion.source.seed have the same ones.
     """
     a, b = (side.predictions.set_index("path")["actual"] for side in (first, second))
     both = a.index.intersection(b.index)
@@ -103,7 +106,7 @@ def check_same_videos(first: Tested, second: Tested) -> None:
         raise CompareError(
             f"{first.name} and {second.name} were not measured on the same videos: of {len(a)} and {len(b)}, "
             f"{len(both) - len(other)} have path and class in common; {'; '.join(found)}. Test both with the same "
-            "`dataset`, `limit` and, where videos are generated, `seed`"
+            "`dataset` and `limit`, and the same seeds in `datasets.<name>.source`"
         )
 
 
@@ -114,9 +117,9 @@ def disagreements(first: Tested, second: Tested) -> pd.DataFrame:
     return table.set_axis(FILE_COLUMNS, axis=1)[first.right != second.right]
 
 
-def with_published(side: Tested) -> int:
+def with_published(side: Tested, of_kinetics: bool) -> int:
     published = must_read_json(paths.PUBLISHED)
-    check_as_published(side, published)
+    check_as_published(side, published, of_kinetics)
     right, videos, whole = int(side.right.sum()), len(side.right), published["videos"]
     share, figure = 100 * right / videos, published["rows"][side.row]["top1"]
     known = known_figures(side.row, published)
@@ -148,16 +151,17 @@ def with_published(side: Tested) -> int:
     return found
 
 
-def check_as_published(side: Tested, published: Mapping[str, Any]) -> None:
+def check_as_published(side: Tested, published: Mapping[str, Any], of_kinetics: bool) -> None:
     """Raises CompareError unless a published row was measured, as published, on the data of the published figure."""
     if side.row not in published["rows"]:
         rows = ", ".join(published["rows"])
         raise CompareError(f"{side.name}: nothing is published of the row {side.row}; there are {rows}")
     how = "docs/published_rows.md says how to measure the row as published"
-    if side.dataset != published["dataset"]:
+    if side.dataset != published["dataset"] and not of_kinetics:
         raise CompareError(
             f"{side.name} was measured on `{side.dataset}`, the published figure on `{published['dataset']}`: figures "
-            f"of different things, which are never subtracted; {how}"
+            f"of different things, which are never subtracted; {how}. Where `{side.dataset}` holds the validation "
+            "videos of Kinetics-400, say so: --kinetics400"
         )
     if side.split != "val":
         raise CompareError(
@@ -226,7 +230,7 @@ def _tell_disagreements(table: pd.DataFrame, out: Path | None) -> None:
         print(f"\nAll {len(table)} are in {out}")
 
 
-def _weights(config: BenchmarkedRow) -> str:
+def _weights(config: TestedRow) -> str:
     if config.checkpoint:
         return f"not trained here: weights {pretrain_text(config)}"
     return f"trained here from {pretrain_text(config) if config.init else 'nothing'}"

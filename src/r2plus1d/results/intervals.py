@@ -49,6 +49,8 @@ def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Inte
     of which a resample has no video counts there as in `zoo.accuracy`: as nothing right where it is predicted, else
     not at all.
     """
+    if len(actual) < 2:
+        return Interval(0.0, 100.0)  # nothing to draw from
     names, codes = np.unique(np.concatenate([actual, predicted]), return_inverse=True)
     labels, taken = np.split(codes, 2)
     count = len(names)

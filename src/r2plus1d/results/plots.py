@@ -126,8 +126,9 @@ def _panels(rows: Sequence[RowFigures], height: float) -> tuple[Figure, list]:
     lines = -(-len(rows) // columns)
     figure = Figure((3 * columns, height * lines), layout="constrained")
     panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for empty in panels[len(rows) :]:
+    for number, empty in enumerate(panels[len(rows) :], len(rows)):
         empty.set_visible(False)
+        panels[number - columns].tick_params(labelbottom=True)
     for row, axes in zip(rows, panels, strict=False):
         axes.set_title(row.label, fontsize=9)
         axes.grid(alpha=0.3)
@@ -163,7 +164,7 @@ def calibration_figure(measured: Measured) -> Figure:
         places = bins["probability"], [a.percent for a in found]
         axes.errorbar(*places, _errors(found), fmt="o", markersize=3, elinewidth=0.8, capsize=2)
         axes.set(xlim=(0, 103), ylim=(0, 103))
-        axes.text(3, 92, f"calibration error {row.calibration_error:.1f}", fontsize=8)
+        axes.text(100, 4, f"calibration error {row.calibration_error:.1f}", fontsize=8, ha="right")
     figure.supxlabel("probability of the first answer (%)", fontsize=9)
     figure.supylabel("right (%)", fontsize=9)
     return figure

@@ -9,8 +9,23 @@ from r2plus1d.results.markdown import into_document, markdown_table
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import read_json, write_json, write_text
-from r2plus1d.system.stage import STAGES
 
+STAGES = (  # in the order of dvc.yaml
+    "resolve",
+    "scan",
+    "download",
+    "probe",
+    "extract_frames",
+    "build_lists",
+    "features",
+    "baselines",
+    "one_frame",
+    "train",
+    "test",
+    "benchmark",
+    "card",
+    "report",
+)
 BETWEEN = "DVC, between the stages"
 COLUMNS = ("stage", "row", "seconds", "share", "start", "reading", "the rest")
 PAUSE = 60.0  # seconds between two stages of one `dvc repro`, at most

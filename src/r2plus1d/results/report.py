@@ -8,6 +8,7 @@ import pandas as pd
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.results import figures
 from r2plus1d.results.figures import Measured, RowFigures
+from r2plus1d.results.intervals import LEVEL, wilson
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.errors import redacted
 from r2plus1d.system.paths import suspected, weights
@@ -15,6 +16,9 @@ from r2plus1d.system.paths import suspected, weights
 PUBLISHED_VIEWS = (10, 3, "prob")  # clips, crops, and how their scores are averaged
 FILES = ("ckpt", "log", "json")
 SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
+TOP = 5  # classes, of which one is the right one: says nothing of so few
+FEW_ANSWERS = 2  # classes that a row takes all still clips for: the static control then says nothing
+NO_WIDTH = "A mean class interval without width: each class is all right or all wrong. "
 SEEDS_TOLD = "Seeds: top-1 as mean ± standard deviation of so many trainings. "
 COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
 
@@ -42,7 +46,12 @@ def published_table(published: dict) -> str:
         rows.append(cells)
         links += [f"[{short} {kind}]: {row[kind]}" for kind in FILES]
         names.append(f"`{short}` is `{name}`")
-    head = f"Published: Kinetics-400, {published['videos']:,} validation videos. Source: {published['source']}."
+    videos = published["videos"]
+    low, high = wilson(videos // 2, videos)
+    head = (
+        f"Published: Kinetics-400, {videos:,} validation videos, so the 95% interval for the videos alone is at most "
+        f"{(high - low) / 2:.1f} points to each side. Source: {published['source']}."
+    )
     told = f"Rows in full: {', '.join(names)}. `video/s` in brackets: frames x crops of a video."
     return "\n".join([head, "", markdown_table(COLUMNS, rows), "", told, "", *links])
 
@@ -55,13 +64,15 @@ def measured_table(measured: Measured) -> str:
     for row in rows:
         config = row.config
         rate = f"{row.benchmark['videos_per_second']} ({row.machine['frames']})"
-        accuracies = (row.top1, row.top5, row.mean_class, row.single_clip)
+        top5 = row.top5 if coverage["classes"] > TOP else ""
+        accuracies = (row.top1, top5, row.mean_class, row.single_clip)
         clip = f"{config.clip.frames}x{config.clip.frame_interval}"
-        spread = measured.spreads.get(config.row, "")
-        cells.append([names[config.row] + _mark(row), clip, *accuracies, spread, rate, row.benchmark["memory_mib"]])
+        spread = [measured.spreads.get(config.row, "")] if measured.spreads else []
+        cells.append([names[config.row] + _mark(row), clip, *accuracies, *spread, rate, row.benchmark["memory_mib"]])
+    more = ("seeds",) if measured.spreads else ()
     for name, table in measured.simple().items():
-        cells.append([name, "", figures.top1(table), "", figures.mean_recall(table), "", "", "", ""])
-    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", "seeds", "video/s", "MiB")
+        cells.append([name, "", figures.top1(table), "", figures.mean_recall(table), "", *("" for _ in more), "", ""])
+    columns = ("row", "clip", "top-1", "top-5", "mean class", "single clip", *more, "video/s", "MiB")
     counts = [f"{coverage[split]['readable']} {SPLITS[split].lower()}" for split in SPLITS if split in coverage]
     head = (
         f"Measured here: dataset `{first.config.dataset}`, {coverage['classes']} classes, "
@@ -72,6 +83,7 @@ def measured_table(measured: Measured) -> str:
     told = (
         f"Measured on the {SPLITS[first.test['split']].lower()} videos; in brackets the 95% interval, for the videos "
         f"alone. Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. "
+        f"{NO_WIDTH if any(row.mean_class.interval.low == row.mean_class.interval.high for row in rows) else ''}"
         f"{SEEDS_TOLD if measured.spreads else ''}{baselines_text(measured)}"
     )
     return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(measured.tried)])
@@ -94,14 +106,16 @@ def baselines_text(measured: Measured) -> str:
         f"{more.interval.low:+.1f} to {more.interval.high:+.1f})"
         for row in measured.rows
         for name, more in measured.against(row).items()
-        if more.interval.low <= 0
+        if not (more.points > 0 and more.p < 1 - LEVEL)
     ]
     kinds = ["Ridge: linear classifiers of the middle frame in 16 x 16 pixels, and of a map of what changes in time."]
     if any(len(row.one_frame) for row in measured.rows):
         kinds.append("One frame: the row trained and tested with one frame a clip.")
     if not behind:
-        every = "Every row beats its baselines" if len(measured.rows) > 1 else "The row beats its baselines"
-        return f"{' '.join(kinds)} {every}: the 95% interval of each difference on the same videos lies above 0."
+        every = "Every row" if len(measured.rows) > 1 else "The row"
+        own = [measured.names[row.config.row] for row in measured.rows if len(row.one_frame)]
+        itself = f", and {', '.join(own)} what it learns from one frame" if own else ""
+        return f"{' '.join(kinds)} {every} beats the ridges{itself}: on the same videos, by McNemar's exact test."
     return f"{' '.join(kinds)} **Not told apart from a baseline, or worse: {'; '.join(behind)}.**"
 
 
@@ -123,7 +137,8 @@ def details_table(measured: Measured) -> str:
             [name, config.row, side, device, f"ResNet{config.model.depth}", pretrain_text(config), *costs, tested]
         )
         answers = test["static"]["classes"]
-        static.append([name, row.static, f"{answers} of {coverage['classes']}", f"{row.calibration_error:.1f}"])
+        shown = row.static if answers > FEW_ANSWERS else "says nothing"
+        static.append([name, shown, f"{answers} of {coverage['classes']}", f"{row.calibration_error:.1f}"])
     columns = (
         "row",
         "in params.yaml",
@@ -153,11 +168,11 @@ def details_table(measured: Measured) -> str:
 def views_table(measured: Measured) -> str:
     """How accuracy grows with the number of clips and crops, from the views of the test: for docs/results.md."""
     cells = []
-    shown = [n for n in (1, 2, 3, 5, 10, 20, 30) if n < max(row.config.test.clips for row in measured.rows)]
-    shown.append(max(row.config.test.clips for row in measured.rows))
+    own = {row.config.test.clips for row in measured.rows}
+    shown = sorted(own | {n for n in (1, 2, 3, 5, 10, 20, 30) if n < max(own)})
     for row in measured.rows:
-        for crops, own in row.views.groupby("crops"):
-            right = own.set_index("clips")
+        for crops, lines in row.views.groupby("crops"):
+            right = lines.set_index("clips")
             found = [
                 figures.share(100 * right.loc[n, "right"] / right.loc[n, "videos"], int(right.loc[n, "videos"]))
                 if n in right.index

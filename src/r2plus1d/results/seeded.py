@@ -14,10 +14,11 @@ PLACED = (
 )
 
 
-def seeds(asked: Sequence[str], numbers: Sequence[int]) -> None:
+def seeds(asked: Sequence[str], numbers: Sequence[int], again: bool = False) -> None:
     """Trains and tests rows, by full or short name (all where none is `asked` for), with each of these seeds and the
     one in params.yaml; prints the table.
 
+    With `again` nothing is believed that stands in metrics/seeds.json: only experiments of this clone count.
     Writes metrics/seeds.json, .md and .png and the part of docs/results.md, also after each training, so that what is
     reached is kept. Raises ConfigError for rows that cannot be, SeedsError or QueueError where a training failed.
     """
@@ -37,7 +38,8 @@ def seeds(asked: Sequence[str], numbers: Sequence[int]) -> None:
             for row in rows:
                 known = {current: trainings.here(row)} | found[row]
                 now[row] = {"asked": sorted(numbers), "current": current, "seeds": known}
-            merged = tables.merged(tables.read(), configs[rows[0]].dataset, identities, now)
+            before = {"rows": {}} if again else tables.read()
+            merged = tables.merged(before, configs[rows[0]].dataset, identities, now)
             tables.publish(merged, names)
             return merged
 

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from r2plus1d.results.intervals import wilson
 from r2plus1d.results.markdown import into_document, markdown_table
 from r2plus1d.results.plots import save_figure, styled
 from r2plus1d.results.report import SPLITS
@@ -25,6 +26,7 @@ from r2plus1d.system.files import read_json, write_json, write_text
 
 SEEDS = Path("metrics/seeds.json")
 TABLE, PICTURE = SEEDS.with_suffix(".md"), SEEDS.with_suffix(".png")
+DIGITS = 8
 NAME = "seeds"  # of the markers in docs/results.md
 FIGURES = ("top1", "mean_class_accuracy", "single_clip_top1", "weights")
 Found = dict[str, Any]
@@ -120,7 +122,18 @@ def table(found: Found, names: Mapping[str, str]) -> str:
         cells.append([names[row], spread_text(found, row) or f"{top1['mean']:.2f} (1)", *numbers, *by_seed])
     columns = ("row", "top-1", "least", "most", "mean class", "single clip", *(f"seed {seed}" for seed in seeds))
     videos = f"{found['videos']} {SPLITS[found['split']].lower()} videos of `{found['dataset']}`"
-    lines = [f"Measured on the {videos}.", "", markdown_table(columns, cells), "", _told()]
+    made = [
+        [names[row], *(entry["seeds"].get(str(seed), {}).get("weights", "")[:DIGITS] for seed in seeds)]
+        for row, entry in found["rows"].items()
+    ]
+    weights = markdown_table(("weights of", *(f"seed {seed}" for seed in seeds)), made)
+    widest = wilson(found["videos"] // 2, found["videos"])
+    told = (
+        f"{_told()} The 95% interval of each figure for the videos alone is at most "
+        f"{(widest.high - widest.low) / 2:.1f} points to each side."
+    )
+    lines = [f"Measured on the {videos}.", "", markdown_table(columns, cells), "", told, "", weights, ""]
+    lines.append(f"The first {DIGITS} digits of the MD5 of each `model.safetensors`, as `dvc.lock` has it.")
     gone = {names[row]: missing(found, row) for row in found["rows"]}
     lost = [f"{name} with seed {', '.join(map(str, numbers))}" for name, numbers in gone.items() if numbers]
     return "\n".join(lines + (["", f"**Missing: {'; '.join(lost)}.**"] if lost else []))
@@ -143,13 +156,18 @@ def _told() -> str:
 
 @styled
 def figure(found: Found, names: Mapping[str, str]) -> Figure:
-    """A point for the top-1 of each seed and a line for their mean, by row."""
+    """A point for the top-1 of each seed, with its 95% interval for the videos alone, and a line for their mean, by
+    row."""
     drawn = Figure((8, 3.6), layout="constrained")
     axes = drawn.subplots()
     for place, entry in enumerate(found["rows"].values()):
         values = [one["top1"] for one in entry["seeds"].values()]
         across = place + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
-        axes.plot(across, values, "o", color="C0", markersize=5, label="" if place else "one seed")
+        ends = [wilson(round(value * found["videos"] / 100), found["videos"]) for value in values]
+        axes.vlines(across, *zip(*ends, strict=True), color="C0", alpha=0.3, linewidth=1)
+        axes.plot(
+            across, values, "o", color="C0", markersize=5, label="" if place else "one seed, with its 95% interval"
+        )
         mean = entry["top1"]["mean"]
         axes.hlines(mean, place - 0.3, place + 0.3, color="black", label="" if place else "mean")
         axes.annotate(f"{mean:.1f}", (place + 0.32, mean), va="center", fontsize=8)

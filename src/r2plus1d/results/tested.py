@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pydantic import ValidationError
 from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import files, strict_yaml
 from r2plus1d.config.resolve import resolve
-from r2plus1d.config.schema import CUSTOM, BenchmarkedRow
+from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results.figures import TEXTS
 from r2plus1d.results.summary import short_names
 from r2plus1d.system import paths
@@ -94,11 +95,27 @@ class Tested:
         return self.manifest[0].parent.name
 
     @functools.cached_property
-    def config(self) -> BenchmarkedRow:
-        """By params.yaml of the workspace or the commit."""
+    def config(self) -> TestedRow:
+        """With which the row was tested: in the workspace as it lies in configs/, at a commit by its params.yaml.
+
+        Raises CompareError for one that is not that of dvc.lock: the figures are then of another one.
+        """
+        path = paths.row_config(self.row, "test")
+        text = self._resolved(path) if self.commit else self.read(path)
+        if hashlib.md5(text.encode()).hexdigest() != self._locked.get(path.as_posix()):
+            raise CompareError(
+                f"{self.name}: the row was tested with another {path} than {self.place} has, so nothing says what was "
+                f"measured: {paths.PARAMS} has changed, or it names a file of weights; {self._way_out()}"
+            )
         try:
-            rows = resolve(strict_yaml.load(self.read(paths.PARAMS)), _checkpoints()).rows
-            return {config.row: config for config in rows}[self.row]
+            return TestedRow.model_validate_json(text)
+        except ValidationError as error:
+            raise CompareError(f"{self.name}: {path} is damaged ({one_line(error, 200)}); {self._way_out()}") from error
+
+    def _resolved(self, path: Path) -> str:
+        try:
+            resolved = resolve(strict_yaml.load(self.read(paths.PARAMS)), _checkpoints())
+            return files.dump(resolved.files()[path.relative_to(paths.CONFIGS).as_posix()])
         except (ConfigError, YAMLError, KeyError, TypeError) as error:
             raise CompareError(
                 f"{self.name}: {paths.PARAMS} in {self.place} cannot be used or has no such row: {one_line(error)}; "
