@@ -10,6 +10,7 @@ import yaml
 
 from r2plus1d.config import files, resolve, schema
 from r2plus1d.config.schema import CUSTOM
+from r2plus1d.results.seeds import SEEDS
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.files import write_text
@@ -187,7 +188,7 @@ def refs(project: Project) -> str:
 
 
 def written(project: Project) -> dict[str, bytes]:
-    names = (paths.SEEDS, paths.SEEDS.with_suffix(".md"), paths.SEEDS.with_suffix(".png"), paths.RESULTS)
+    names = (SEEDS, SEEDS.with_suffix(".md"), SEEDS.with_suffix(".png"), paths.RESULTS)
     return {str(name): (project.folder / name).read_bytes() for name in names}
 
 
@@ -210,7 +211,7 @@ def test_seeds_go_on_after_a_kill_and_do_nothing_the_second_time(own):
     said, _ = own.start(*command).communicate(timeout=600)
     assert "| custom | " in said, said
     assert "queued as" not in said
-    found = json.loads((own.folder / paths.SEEDS).read_text())["rows"][CUSTOM]
+    found = json.loads((own.folder / SEEDS).read_text())["rows"][CUSTOM]
     assert list(found["seeds"]) == ["0", "1"]
     assert found["seeds"]["0"]["weights"] != found["seeds"]["1"]["weights"]
     assert hashlib.md5((own.folder / paths.weights(CUSTOM)).read_bytes()).hexdigest() == found["seeds"]["0"]["weights"]
