@@ -196,7 +196,7 @@ def test_videos_in_train_val_and_test_are_measured_on_test_and_sampled_by_time(t
     project = with_weights(tmp_path, params)
     done = r2plus1d(project, "finetune", str(mine), "--init", str(tmp_path / "theirs.pth"))
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "% on 9 test videos; " in done.stdout
+    assert ") on 9 test videos; in brackets the 95% interval" in done.stdout
     coverage = json.loads((project.folder / paths.COVERAGE).read_text())
     assert [coverage[split]["readable"] for split in ("train", "val", "test")] == [9, 8, 9]
     suspected = read_table(project.folder / paths.suspected("folder"))
