@@ -318,7 +318,7 @@ def test_folder_with_too_few_classes_is_refused(folder, tmp_path, keep, words):
     assert words in str(error.value)
 
 
-def test_experiment_in_a_folder_of_its_own_says_how_it_finds_what_git_does_not_track(tmp_path, monkeypatch):
+def test_experiment_in_a_folder_of_its_own_says_how_it_finds_untracked_videos(tmp_path, monkeypatch):
     """As `dvc exp run --temp` and `--queue` work: my_videos has its readme alone there."""
     for place in ("standalone/tmp1", "tmp2"):
         here = tmp_path / ".dvc/tmp/exps" / place

@@ -143,7 +143,7 @@ def test_two_rows_that_cannot_be_told_apart_are_not(small, capsys):
     assert said.endswith("Two trainings of one row differ too: `r2plus1d seeds`.\n")
 
 
-def test_interval_without_0_does_not_tell_two_rows_apart_where_the_exact_test_does_not(small, capsys):
+def test_exact_test_decides_where_the_interval_leaves_out_0(small, capsys):
     """5 of B alone among 10: p = 2 of 2^5 = 0.0625; 6 and 1 of 12, mean 5/12, variance 7/12 - 25/144 = 59/144, standard
     error sqrt(59/12)/12 = 0.18478: 41.67 -+ 36.22."""
     for row, right in zip((ROW, "custom"), rights(3, 0, 5, 2), strict=True):

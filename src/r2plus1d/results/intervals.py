@@ -42,6 +42,12 @@ def wilson_of_share(share: float, videos: int) -> Interval:
     return Interval(100 * max(0.0, float(low)), 100 * min(1.0, float(high)))
 
 
+def widest(videos: int) -> float:
+    """How far the interval of a share of so many videos reaches to each side, in points, where it is widest."""
+    low, high = wilson(videos // 2, videos)
+    return (high - low) / 2
+
+
 def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Interval:
     """Of the mean over the classes of the share of their videos that are right: percentile bootstrap over videos.
 

@@ -8,7 +8,7 @@ import pandas as pd
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.results import figures
 from r2plus1d.results.figures import Measured, RowFigures
-from r2plus1d.results.intervals import LEVEL, wilson
+from r2plus1d.results.intervals import LEVEL, widest
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.errors import redacted
 from r2plus1d.system.paths import suspected, weights
@@ -47,10 +47,9 @@ def published_table(published: dict) -> str:
         links += [f"[{short} {kind}]: {row[kind]}" for kind in FILES]
         names.append(f"`{short}` is `{name}`")
     videos = published["videos"]
-    low, high = wilson(videos // 2, videos)
     head = (
         f"Published: Kinetics-400, {videos:,} validation videos, so the 95% interval for the videos alone is at most "
-        f"{(high - low) / 2:.1f} points to each side. Source: {published['source']}."
+        f"{widest(videos):.1f} points to each side. Source: {published['source']}."
     )
     told = f"Rows in full: {', '.join(names)}. `video/s` in brackets: frames x crops of a video."
     return "\n".join([head, "", markdown_table(COLUMNS, rows), "", told, "", *links])

@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from r2plus1d.results.intervals import wilson
+from r2plus1d.results.figures import share
+from r2plus1d.results.intervals import widest
 from r2plus1d.results.markdown import into_document, markdown_table
 from r2plus1d.results.plots import save_figure, styled
 from r2plus1d.results.report import SPLITS
@@ -127,10 +128,9 @@ def table(found: Found, names: Mapping[str, str]) -> str:
         for row, entry in found["rows"].items()
     ]
     weights = markdown_table(("weights of", *(f"seed {seed}" for seed in seeds)), made)
-    widest = wilson(found["videos"] // 2, found["videos"])
     told = (
         f"{_told()} The 95% interval of each figure for the videos alone is at most "
-        f"{(widest.high - widest.low) / 2:.1f} points to each side."
+        f"{widest(found['videos']):.1f} points to each side."
     )
     lines = [f"Measured on the {videos}.", "", markdown_table(columns, cells), "", told, "", weights, ""]
     lines.append(f"The first {DIGITS} digits of the MD5 of each `model.safetensors`, as `dvc.lock` has it.")
@@ -163,7 +163,7 @@ def figure(found: Found, names: Mapping[str, str]) -> Figure:
     for place, entry in enumerate(found["rows"].values()):
         values = [one["top1"] for one in entry["seeds"].values()]
         across = place + (np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1))
-        ends = [wilson(round(value * found["videos"] / 100), found["videos"]) for value in values]
+        ends = [share(value, found["videos"]).interval for value in values]
         axes.vlines(across, *zip(*ends, strict=True), color="C0", alpha=0.3, linewidth=1)
         axes.plot(
             across, values, "o", color="C0", markersize=5, label="" if place else "one seed, with its 95% interval"
