@@ -10,20 +10,19 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from r2plus1d.config.schema import Runtime
 from r2plus1d.results.markdown import into_document
 from r2plus1d.system import arithmetic, paths
+from r2plus1d.system.arithmetic import Arithmetic
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import write_json, write_text
-from r2plus1d.system.stage import run
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-ARITHMETICS = {"pinned": "pinned", "own": "the processor's own"}
 ROUNDS, REPEATS = 5, 5  # on a GPU, after one round to warm up
 
 
@@ -55,44 +54,38 @@ def publish(name: str, data: Any, text: str, caption: str | None = None) -> None
 # ---- Times on the CPU, each figure from a process of its own ----
 
 
-def start(doc: str, main: Callable[[bool], None], measure: Callable[..., dict]) -> None:
-    """A benchmark's command line: `main`, given whether at full size too, or what `call` asks of its process."""
-    parser = command_line(doc)
-    parser.add_argument("--full", action="store_true", help="at full size too")
-    parser.add_argument("--one", nargs=2, metavar=("ARITHMETIC", "TASK"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if not arguments.one:
-        run(lambda: main(arguments.full))
+def answer(measure: Callable[..., dict]) -> None:
+    """Does and prints what `call` asks of a process of its own, and ends it; returns where this is none."""
+    if "--one" not in sys.argv:
         return
-    own, task = arguments.one
-    if own == "pinned":
+    task = json.loads(sys.argv[-1])
+    if task["arithmetic"] == "exact":
         arithmetic.pin()  # before the first operation
-    print(json.dumps(measure(**json.loads(task))))
+    print(json.dumps(measure(**task)))
+    sys.exit()
 
 
-def turns(task: dict, variants: Sequence[str], rounds: int, script: str) -> dict:
-    """What `script` measures of the task with each variant in each arithmetic: medians over the rounds, by arithmetic
-    and variant; and the machine."""
-    found: dict[str, dict[str, list[dict]]] = {own: {variant: [] for variant in variants} for own in ARITHMETICS}
-    for _ in range(rounds):
-        for own, variant in itertools.product(ARITHMETICS, variants):
-            found[own][variant].append(call({"variant": variant, **task}, own, script))
-    first = found["pinned"][variants[0]][0]
-    keys = [key for key in first if key != "machine"]
-    medians = {
-        own: {v: {key: statistics.median(r[key] for r in done) for key in keys} for v, done in by_variant.items()}
-        for own, by_variant in found.items()
-    }
-    return {"machine": first["machine"]} | medians
+def turns(task: dict, ways: Iterable[tuple[str, str]], rounds: int, script: str) -> dict[str, dict]:
+    """What `script` measures of the task, by `ways`, each an arithmetic and a variant: medians over the rounds."""
+    found: dict[str, list[dict]] = {f"{kind} {variant}": [] for kind, variant in ways}
+    for _, (way, done) in itertools.product(range(rounds), found.items()):
+        kind, variant = way.split(" ")
+        done.append(call({"arithmetic": kind, "variant": variant, **task}, script))
+    return {way: median(done) for way, done in found.items()}
 
 
-def call(task: dict, own: str, script: str) -> dict:
-    """What `script --one` prints of the task, in a process and an arithmetic of its own."""
-    command = [sys.executable, script, "--one", own, json.dumps(task)]
+def median(done: Sequence[dict]) -> dict:
+    """Of the seconds and the memory; the rest is that of the first."""
+    return done[0] | {key: statistics.median(one[key] for one in done) for key in ("seconds", "memory_mib")}
+
+
+def call(task: dict, script: str) -> dict:
+    """What `measure` of the script returns of the task, in a process of its own."""
+    command = [sys.executable, script, "--one", json.dumps(task)]
     done = subprocess.run(command, env=unpinned(), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise BenchmarkError(f"{task} ended with status {done.returncode}; memory may be short")
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def unpinned() -> dict[str, str]:
@@ -103,15 +96,16 @@ def unpinned() -> dict[str, str]:
 # ---- Times on an NVIDIA GPU ----
 
 
-def gpu():
-    """The device, in the pipeline's settings. Raises BenchmarkError where there is none."""
+def gpu(arithmetic: Arithmetic = "half", lowered: bool = True):
+    """The device, in the pipeline's settings for it, by default those of the networks for GPUs. Raises BenchmarkError
+    where there is none."""
     import torch  # noqa: PLC0415
 
     from r2plus1d.system.device import prepare  # noqa: PLC0415
 
     if not torch.cuda.is_available():
         raise BenchmarkError("this measures an NVIDIA GPU, and torch finds none here")
-    return prepare(Runtime(device="cuda", gpus=1, threads=None, lowered=True))
+    return prepare(Runtime(device="cuda", gpus=1, threads=None, lowered=lowered or "auto", arithmetic=arithmetic))
 
 
 def settled(device):

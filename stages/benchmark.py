@@ -4,7 +4,7 @@ import sys
 
 from r2plus1d.config.schema import BenchmarkedRow
 from r2plus1d.model import checkpoint
-from r2plus1d.system import paths
+from r2plus1d.system import arithmetic, paths
 from r2plus1d.system.files import write_json
 from r2plus1d.system.stage import run
 from r2plus1d.zoo import benchmark, records
@@ -13,6 +13,7 @@ from r2plus1d.zoo.rows import Row, open_row
 
 def main(name: str) -> None:
     row = open_row(name, BenchmarkedRow)
+    arithmetic.choose(row.config.inference)  # on the CPU a process has one
     if not records.gives_back("benchmark", row):
         measure(row)
 

@@ -8,7 +8,7 @@ import sys
 
 from r2plus1d.config import files
 from r2plus1d.config.schema import FeaturesConfig, RowConfig
-from r2plus1d.system import paths
+from r2plus1d.system import arithmetic, paths
 from r2plus1d.system.files import write_text
 from r2plus1d.system.stage import run
 
@@ -26,6 +26,7 @@ def compute(config: RowConfig) -> None:
     from r2plus1d.zoo import features, records  # noqa: PLC0415 (load torch, for rows that have something to compute)
     from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
 
+    arithmetic.choose(config.runtime.arithmetic)
     row = of_config(config, "features")
     if records.gives_back("features", row):
         return

@@ -10,7 +10,7 @@ import pandas as pd
 
 from r2plus1d.config import files
 from r2plus1d.config.schema import OneFrameConfig, TestedRow
-from r2plus1d.system import paths
+from r2plus1d.system import arithmetic, paths
 from r2plus1d.system.files import write_text
 from r2plus1d.system.stage import run
 
@@ -32,6 +32,7 @@ def compute(config: TestedRow) -> None:
     from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
     from r2plus1d.zoo.training import Training  # noqa: PLC0415
 
+    arithmetic.choose(config.runtime.arithmetic)
     row = of_config(config, "one_frame")
     if records.gives_back("one_frame", row):
         return

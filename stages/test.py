@@ -7,7 +7,7 @@ from safetensors.torch import save
 
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.model import checkpoint
-from r2plus1d.system import paths, processes
+from r2plus1d.system import arithmetic, paths, processes
 from r2plus1d.system.files import sha256, write_bytes, write_json, write_text
 from r2plus1d.system.stage import run
 from r2plus1d.zoo import accuracy, evaluation, mistakes, records
@@ -16,6 +16,7 @@ from r2plus1d.zoo.rows import Row, open_row
 
 def main(name: str) -> None:
     row = open_row(name, TestedRow)
+    arithmetic.choose(row.config.runtime.arithmetic)
     if records.gives_back("test", row):
         return
     processes.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])

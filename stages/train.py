@@ -8,7 +8,7 @@ import sys
 
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.model import checkpoint
-from r2plus1d.system import paths, processes
+from r2plus1d.system import arithmetic, paths, processes
 from r2plus1d.system.errors import redacted
 from r2plus1d.system.stage import run
 from r2plus1d.zoo import features, live, records
@@ -20,6 +20,7 @@ from r2plus1d.zoo.weights import finished_network
 
 def main(name: str) -> None:
     row = open_row(name, RowConfig)
+    arithmetic.choose(row.config.runtime.arithmetic)
     if records.gives_back("train", row):
         live.clear(name)
         return

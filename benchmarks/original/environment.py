@@ -7,13 +7,13 @@ mmaction/models/localizers/drn and cannot be imported; 1.1.0 runs, but knows non
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import BenchmarkError, unpinned
+from benchmarks.environments import made, run_quietly
 
 HERE = Path(__file__).resolve().parent
 THEIRS = HERE / "theirs"  # the scripts that run in this environment
@@ -37,33 +37,11 @@ def ask(parser: argparse.ArgumentParser) -> None:
 
 def ready(options: argparse.Namespace) -> Path:
     """The environment's python, after installing the pinned packages where they are not there yet."""
-    folder, python = options.environment.absolute(), options.python
-    noted, interpreter = folder / "ready", folder / "bin" / "python"
-    if noted.is_file() and noted.read_text() == PACKAGES + ORIGINAL:
-        return interpreter
-    if folder.exists() and any(folder.iterdir()) and not (folder / "install.log").is_file():
-        raise BenchmarkError(f"{folder} holds something else than the original; choose another --environment")
+    python = options.python
     if run_quietly([python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"], subprocess.DEVNULL):
         raise BenchmarkError(f"the original runs on Python 3.11, and {python} is not one; give one with --python")
-    print(f"installing the original into {folder}: about 6 GB, some minutes", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    install = [interpreter, "-m", "pip", "install", "--retries", "2", "--disable-pip-version-check"]
-    steps = (
-        [python, "-m", "venv", folder],
-        [*install, *PACKAGES.split()],
-        [*install, "--no-deps", "--no-build-isolation", *ORIGINAL.split()],
-    )
-    with open(folder / "install.log", "w") as log:
-        if any(run_quietly(step, log) for step in steps):
-            raise BenchmarkError(f"the original could not be installed; is there a network? What pip says: {log.name}")
-    noted.write_text(PACKAGES + ORIGINAL)
-    return interpreter
-
-
-def run_quietly(command: list, output) -> int:
-    """The exit status; what the command says goes to `output`."""
-    return subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    parts = PACKAGES.split(), ["--no-deps", "--no-build-isolation", *ORIGINAL.split()]
+    return made(options.environment, python, "the original", "6 GB", *parts)
 
 
 def their_variables() -> dict[str, str]:

@@ -401,7 +401,7 @@ def main() -> None:
         folder = Path(name)
         inputs = gather(options.videos or generated(folder), folder, short_sides)
         # The extraction left one thread.
-        device.prepare(schema.Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
+        device.prepare(schema.Runtime(device="cpu", gpus=1, threads=cores(), lowered=True, arithmetic="exact"))
         found = {}
         for row in rows:
             print(row.row, flush=True)

@@ -133,7 +133,7 @@ def measure(use: str, source: str, clip: tuple[int, int], inputs: Inputs, python
 def ours(job: dict) -> dict:
     """Seconds of each video, in this process: up to the batch of uint8 that the device gets, or `normalise`d here."""
     os.sched_setaffinity(0, {job["core"]})
-    device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))  # as the stages do
+    device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True, arithmetic="exact"))  # as the stages do
     samples = parse((Path(job["folder"]) / "frames.txt").read_text(), "frames.txt")
     row = published_rows(None)[1][0]
     length, interval = job["clip"]
@@ -168,7 +168,7 @@ def ours(job: dict) -> dict:
 def feeding(cells: list[dict]) -> list[dict]:
     """The cores that read as many clips as a GPU trains on: of each of its measured clips and input."""
     measured = (read_json(GPU) or {}).get("figures", [])
-    rates = {tuple(entry["clip"]): entry["fast"]["clips_per_second"] for entry in measured}
+    rates = {tuple(entry["clip"]): entry["lowered"]["clips_per_second"] for entry in measured}
     return [
         {
             "input": cell["input"],

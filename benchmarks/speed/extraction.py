@@ -111,7 +111,7 @@ def version(program: str) -> str:
 def ours(videos: list[str], out: str, core: int) -> dict:
     """In this process and the one that decodes, once to warm up and once timed; and their peak memory in MiB."""
     os.sched_setaffinity(0, {core})
-    device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True))
+    device.prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True, arithmetic="exact"))
     folder, names = Path(out, "videos"), [Path(name).name for name in videos]
     folder.mkdir()
     for name, path in zip(names, videos, strict=True):

@@ -1,11 +1,13 @@
-"""A training step on an NVIDIA GPU against the plain one: milliseconds, peak memory, and 200 steps' loss.
+"""A training step on an NVIDIA GPU against the plain one: milliseconds, peak memory, and 120 steps' loss.
 
-    python benchmarks/speed/gpu_training.py     # some minutes
+    python benchmarks/speed/gpu_training.py                # five minutes
+    python benchmarks/speed/gpu_training.py --no-curves    # one; the losses stay those of the results that are there
 
 A step is forward, backward, clipping and SGD, from clips on the GPU, at full size and the rows' videos per GPU:
-`plain` in float32 as the original computes it, with cuDNN free to choose; `fast` by `model.cuda.training`, likewise
-free; `deterministic` the same in the pipeline's settings. Then the loss over 200 steps on views of 96 generated
-videos, plain, plain with another order of the videos (the noise), and deterministic.
+`plain` in float32 as the original computes it, with cuDNN free to choose; `exact`, `native` and `half` the plain
+network as `runtime.arithmetic` has it computed; `lowered` by `model.cuda.training`, in the pipeline's settings, and
+`free` the same with cuDNN free to choose. Then the loss over 120 steps on views of 96 generated
+videos, plain, plain with another order of the videos (the noise), and lowered.
 
 Writes benchmarks/results/gpu_training.json, .md and .png, and the table in docs/results.md; ends with an error where
 the loss is further from the plain one's than 1.5 times that noise.
@@ -15,6 +17,7 @@ import copy
 import itertools
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -27,26 +30,32 @@ from benchmarks.common import RESULTS, BenchmarkError, command_line, gpu, millis
 from r2plus1d.clips.sampling import train_indices
 from r2plus1d.datasets import motion
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.system.files import replacing
+from r2plus1d.system.files import read_json, replacing
 from r2plus1d.system.pool import spread
 from r2plus1d.system.stage import run
 from r2plus1d.video import views
 
 PICTURE = RESULTS / "gpu_training.png"
+KINDS = "plain", "exact", "native", "half", "lowered", "free"
 CLIPS = ((8, 8, 8), (32, 2, 6))  # frames, interval, videos of a step
 PIXELS, SHORT_SIDE = 224, 256
-CURVE, SMOOTH = 200, 20  # steps; steps of the moving average
+CURVE, SMOOTH = 120, 20  # steps; steps of the moving average
 EACH = 8  # videos of a class
 NOISE = 1.5  # times the noise's own distance is still noise
 LR, MOMENTUM, DECAY, NORM = 0.01, 0.9, 1e-4, 40.0
 
 
 def main() -> None:
-    command_line(__doc__).parse_args()
+    parser = command_line(__doc__)
+    parser.add_argument("--no-curves", action="store_true", help="measure the times alone")
+    alone = parser.parse_args().no_curves
+    before = read_json(RESULTS / "gpu_training.json") if alone else None
     figures = [measure(*clip) for clip in CLIPS]
-    videos = list(spread(video, list(itertools.product(range(len(motion.CLASSES)), range(EACH))), None))
-    for entry, clip in zip(figures, CLIPS, strict=True):
-        entry["curves"] = curves(videos, *clip)
+    videos = (
+        [] if alone else list(spread(video, list(itertools.product(range(len(motion.CLASSES)), range(EACH))), None))
+    )
+    for number, (entry, clip) in enumerate(zip(figures, CLIPS, strict=True)):
+        entry["curves"] = before["figures"][number]["curves"] if before else curves(videos, *clip)
     print(table(figures))
     plot(figures)
     publish("gpu_training", {"figures": figures}, table(figures), f"Loss over {CURVE} steps")
@@ -64,11 +73,12 @@ def measure(frames: int, interval: int, batch: int) -> dict:
     clips = torch.randint(0, 256, (batch, frames, PIXELS, PIXELS, 3), dtype=torch.uint8, device=cuda)
     labels = torch.randint(0, 400, (batch,), device=cuda)
     result = {"clip": [frames, interval], "batch": batch, "machine": describe(cuda)}
-    for name in ("plain", "fast", "deterministic"):
+    for name in KINDS:
         update = updates(name, settled(cuda))
         reset_peak_memory(cuda)
         update(clips, labels)
         ms = milliseconds(lambda update=update: update(clips, labels))
+        print(f"{batch} of {frames}x{interval}, {name}: {ms:.1f} ms", flush=True)
         result[name] = {"ms": ms, "clips_per_second": round(1000 * batch / ms, 1), "memory_mib": peak_memory_mib(cuda)}
         del update
         torch.cuda.empty_cache()
@@ -82,12 +92,15 @@ def updates(name: str, model):
     from r2plus1d.model.lowered import for_training  # noqa: PLC0415
     from r2plus1d.zoo import update  # noqa: PLC0415
 
-    deterministic = name == "deterministic"
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, not deterministic
+    lowered = name in ("lowered", "free")
+    arithmetic = "half" if lowered else "exact" if name == "plain" else name
+    gpu(arithmetic, lowered)
+    if name in ("plain", "free"):
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     model = model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
-    network = for_training(model, next(model.parameters()).device, name != "plain")
+    network = for_training(model, next(model.parameters()).device, lowered, arithmetic)
     update = update.updates(network, optimizer, NORM)
     return lambda clips, labels: update([(clips, labels)], len(labels))
 
@@ -101,10 +114,11 @@ def video(place: tuple[int, int]) -> tuple[np.ndarray, int]:
 
 
 def batches(videos: list, frames: int, interval: int, batch: int, seed: int) -> Iterator:
+    """Clips and labels of each step, cut by threads while the steps before are computed."""
     import torch  # noqa: PLC0415
 
-    rng = np.random.default_rng(seed)
-    for _ in range(CURVE):
+    def drawn(step: int) -> tuple:
+        rng = np.random.default_rng([seed, step])
         clips, labels = [], []
         for index in rng.choice(len(videos), batch, replace=False):
             content, label = videos[index]
@@ -113,7 +127,10 @@ def batches(videos: list, frames: int, interval: int, batch: int, seed: int) -> 
             clip = views.resize(np.ascontiguousarray(views.crop(chosen, box)), (PIXELS, PIXELS))
             clips.append(torch.from_numpy(np.ascontiguousarray(clip)))
             labels.append(label)
-        yield torch.stack(clips), torch.tensor(labels)
+        return torch.stack(clips), torch.tensor(labels)
+
+    with ThreadPoolExecutor() as threads:
+        yield from threads.map(drawn, range(CURVE))
 
 
 def curves(videos: list, frames: int, interval: int, batch: int) -> dict[str, list[float]]:
@@ -123,7 +140,7 @@ def curves(videos: list, frames: int, interval: int, batch: int) -> dict[str, li
     for name, kind, seed in (
         ("plain", "plain", 0),
         ("plain, another order", "plain", 1),
-        ("lowered", "deterministic", 0),
+        ("lowered", "lowered", 0),
     ):
         update = updates(kind, copy.deepcopy(start))
         steps = batches(videos, frames, interval, batch, seed)
@@ -141,29 +158,25 @@ def distance(entry: dict, name: str) -> float:
 
 
 def table(figures: list[dict]) -> str:
-    columns = (
-        "clips of a step", "plain (ms)", "fast (ms)", "deterministic (ms)", "fast", "deterministic", "clips/s",
-        "memory (MiB)", "loss differs by", "noise",
-    )  # fmt: skip
-    kinds = "plain", "fast", "deterministic"
+    columns = "clips of a step", "network", "ms a step", "clips/s", "times plain", "memory (MiB)"
     rows = []
     for entry in figures:
-        ms = [entry[kind]["ms"] for kind in kinds]
-        rows.append(
-            [
-                f"{entry['batch']} of {'x'.join(map(str, entry['clip']))}",
-                *(f"{value:.1f}" for value in ms),
-                *(f"{ms[0] / value:.2f}x" for value in ms[1:]),
-                *(" / ".join(str(entry[kind][key]) for kind in kinds) for key in ("clips_per_second", "memory_mib")),
-                *(f"{distance(entry, name):.3f}" for name in ("lowered", "plain, another order")),
-            ]
-        )
+        clips = f"{entry['batch']} of {'x'.join(map(str, entry['clip']))}"
+        for kind, one in ((kind, entry[kind]) for kind in KINDS if kind in entry):
+            times = f"{entry['plain']['ms'] / one['ms']:.2f}x"
+            cells = f"{one['ms']:.1f}", str(one["clips_per_second"]), times, str(one["memory_mib"])
+            rows.append([clips, kind, *cells])
     machine = figures[0]["machine"]
-    note = f"{PIXELS} x {PIXELS}; {machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}. The loss's "
-    note += (
-        f"difference: of the moving means over {SMOOTH} of {CURVE} steps, from plain; the noise is plain training's "
+    own, noise = (
+        " and ".join(f"{distance(entry, name):.3f}" for entry in figures)
+        for name in ("lowered", "plain, another order")
     )
-    return f"{markdown_table(columns, rows)}\n\n{note}with another order of the videos."
+    note = (
+        f"{PIXELS} x {PIXELS}; {machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}. The loss of "
+        f"`lowered` differs by {own} from the plain one's, that of plain training with another order of the videos by "
+        f"{noise}: mean distances of the moving means over {SMOOTH} of {CURVE} steps."
+    )
+    return f"{markdown_table(columns, rows)}\n\n{note}"
 
 
 def plot(figures: list[dict]) -> None:

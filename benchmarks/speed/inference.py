@@ -1,54 +1,103 @@
-"""Inference against the plain network: seconds a video, peak memory, and what it does to the scores.
+"""Inference on the CPU: seconds a video, peak memory, what it does to the scores; plain, ours, and other programs.
 
     python benchmarks/speed/inference.py          # a network and videos of the default dataset's size: some minutes
-    python benchmarks/speed/inference.py --full   # at full size too, of the middle crop: half an hour
+    python benchmarks/speed/inference.py --full   # at full size too: an hour
 
 Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
 the network as it is trained; `lowered` the one that `lowered.for_inference` makes of it, given every view by itself;
-`shared` the same, given the video's distinct frames, as the pipeline does. Each of them in the pinned arithmetic of the
-pipeline, and in the processor's own. Then the views of all validation videos, by the trained rows that are there.
+`shared` the same, given the video's distinct frames, as the pipeline does; `compiled` the plain one by torch.compile.
+Each in the arithmetics of params.yaml, `half` where the processor has bfloat16. ONNX Runtime and OpenVINO compute the
+network as `r2plus1d export` writes it, given every view by itself, on as many threads, from an environment that is made
+at the first run. Then the views of all validation videos, and of real clips where a folder of them is given, by the
+trained rows that are there: in `exact`, and in `half`, which torch computes, if slowly, on any processor.
 
 Writes benchmarks/results/inference.json and .md, and the table in docs/results.md.
 """
 
+import argparse
 import itertools
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import ARITHMETICS, publish, start, turns
+from benchmarks.common import answer, call, command_line, median, publish
+from benchmarks.speed import peers
 from r2plus1d.config.schema import Runtime, TestedRow
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths
+from r2plus1d.system.arithmetic import has_bfloat16
 from r2plus1d.system.machine import cores
+from r2plus1d.system.stage import run
 
-VARIANTS = "plain", "lowered", "shared"
+WAYS = {  # arithmetic and variant
+    "exact": ("plain", "lowered", "shared"),
+    "native": ("plain", "compiled", "lowered", "shared"),
+    "half": ("lowered", "shared"),
+}
+AGAINST = {"exact": (), "native": ("ONNX Runtime", "OpenVINO float32"), "half": ("OpenVINO default",)}
 FRAMES = 300  # of the video, ten seconds as in Kinetics
-FULL, SCALED = (34, 64, 256, 340, 1), (10, 8, 64, 86, 3)  # depth, width, height and width of the frames, crops
-CLIPS = ((8, 8), (32, 2))
+SCALED, FULL = (10, 8, 64, 86), (34, 64, 256, 340)  # depth, width, height and width of the frames
+TASKS = [{"size": SCALED, "clip": clip, "crops": 3} for clip in ((8, 8), (32, 2))]
+FULL_TASKS = [{"size": FULL, "clip": clip, "crops": crops} for clip, crops in (((8, 8), 1), ((8, 8), 3), ((32, 2), 1))]
 ROUNDS = {SCALED: 3, FULL: 2}
 WARM_UP, TIMED = 2, 2  # in each process: the memory of the first two times is new to it
 
 
-def main(full: bool) -> None:
-    figures = {"timings": [], "scores": []}
-    for size, clip in itertools.product((SCALED, FULL) if full else (SCALED,), CLIPS):
-        task = {"size": size, "clip": clip}
-        figures["timings"].append(task | turns(task, VARIANTS, ROUNDS[size], __file__))
+def main() -> None:
+    parser = command_line(__doc__)
+    peers.ask(parser)
+    parser.add_argument("--full", action="store_true", help="at full size too")
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips, for the trained rows to look at too")
+    parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
+    parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
+    options = parser.parse_args()
+    python = peers.ready(options, sys.executable)
+    figures: dict = {"timings": [], "scores": []}
+    for task in TASKS + (FULL_TASKS if options.full else []):
+        figures["timings"].append(task | {"ways": compared(task, options, python)})
         print(table(figures), flush=True)
     # Not before: a process's peak memory counts from that of the one which started it.
-    figures["scores"] = [agreement(name) for name in trained_rows()]
+    videos = str(options.videos.absolute()) if options.videos else None
+    for name, kind, folder in itertools.product(
+        trained_rows(), ("exact", "half"), (None, *([videos] if videos else []))
+    ):
+        figures["scores"].append(call({"arithmetic": kind, "row": name, "videos": folder}, __file__))
     publish("inference", figures, table(figures))
 
 
-def measure(variant: str, size: list[int], clip: list[int]) -> dict:
-    """Of this process: a video's ten clips of each crop; and how far two clips' logits are from the plain network's, by
-    these' standard deviation."""
+def compared(task: dict, options: argparse.Namespace, python: str) -> dict[str, dict]:
+    """The figures of all ways, in turns; of the scores how far they are from the plain network's."""
+    kinds = [kind for kind in WAYS if kind != "half" or has_bfloat16()]
+    ours = [f"{kind} {variant}" for kind in kinds for variant in WAYS[kind]]
+    ways = [way for way in (*ours, *itertools.chain(*(AGAINST[kind] for kind in kinds))) if way not in options.without]
+    found: dict[str, list[dict]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        exported = call({"arithmetic": "exact", "variant": "export", "folder": folder, **task}, __file__)
+        for _, way in itertools.product(range(options.rounds or ROUNDS[task["size"]]), ways):
+            if way in peers.PEERS:
+                found[way].append(peers.measured(python, way, Path(folder), cores()))
+            else:
+                kind, variant = way.split(" ")
+                found[way].append(call({"arithmetic": kind, "variant": variant, **task}, __file__))
+            print(f"{way}: {found[way][-1]['seconds']:.4g} s", flush=True)
+    figures = {way: median(done) for way, done in found.items()}
+    for one in figures.values():
+        one["difference"] = float(np.abs(np.subtract(one.pop("scores"), exported["scores"])).max())
+    return figures
+
+
+def measure(
+    arithmetic: str, variant: str, size: list[int], clip: list[int], crops: int, folder: str | None = None
+) -> dict:
+    """Of this process: the seconds of a video's ten clips of each crop, and the averaged scores; or, of `export`, these
+    of the plain network, with model.onnx and clips.npy in the folder."""
     import torch  # noqa: PLC0415 (not in the process that starts this one)
 
     from r2plus1d.clips.sampling import test_indices  # noqa: PLC0415
@@ -56,37 +105,42 @@ def measure(variant: str, size: list[int], clip: list[int]) -> dict:
     from r2plus1d.model.network import build  # noqa: PLC0415
     from r2plus1d.system.device import describe, peak_memory_mib, prepare, seed_everything  # noqa: PLC0415
     from r2plus1d.video.views import three_crop_boxes, to_input  # noqa: PLC0415
+    from r2plus1d.zoo.export import export  # noqa: PLC0415
 
-    depth, width, h, w, count = size
-    cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=True))
-
-    def network() -> torch.nn.Module:
-        seed_everything(0)
-        return build(depth=depth, width=width).eval()
-
-    model = network() if variant == "plain" else for_inference(network(), cpu)
+    depth, width, h, w = size
+    cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered=True, arithmetic=arithmetic))
+    seed_everything(0)
+    model = build(depth=depth, width=width).eval()
     distinct, places = np.unique(test_indices(FRAMES, *clip, 10), return_inverse=True)
     video = torch.randint(0, 256, (len(distinct), h, w, 3), dtype=torch.uint8)
-    crops = torch.cat([video[:, y0:y1, x0:x1] for x0, y0, x1, y1 in three_crop_boxes(h, w, h)[-count:]])
-    indices = torch.cat([torch.from_numpy(places.reshape(10, -1)) + crop * len(distinct) for crop in range(count)])
-    views = None if variant == "shared" else crops[indices]
+    frames = torch.cat([video[:, y0:y1, x0:x1] for x0, y0, x1, y1 in three_crop_boxes(h, w, h)[-crops:]])
+    indices = torch.cat([torch.from_numpy(places.reshape(10, -1)) + crop * len(distinct) for crop in range(crops)])
+    views = None if variant == "shared" else frames[indices]
+    if variant in ("lowered", "shared"):
+        network = for_inference(model, cpu, True, arithmetic)
+    else:
+        network = torch.compile(model) if variant == "compiled" else model
 
     @torch.inference_mode()
-    def forward(clips: slice) -> torch.Tensor:
-        if views is None:
-            return model.from_frames(crops, indices[clips])
-        return model(to_input(views[clips], cpu))
+    def forward() -> torch.Tensor:
+        return network.from_frames(frames, indices) if views is None else network(to_input(views, cpu))
 
-    every, two, seconds = slice(None), slice(2), []
+    if folder is not None:
+        export(model, "onnx", Path(folder, "model.onnx"), views[:2].numpy())
+        np.save(Path(folder, "clips.npy"), views.numpy())
+        with torch.inference_mode():  # few at a time, for memory
+            return {"scores": torch.cat([model(to_input(v, cpu)) for v in views.split(2)]).softmax(1).mean(0).tolist()}
+    seconds = []
     for _ in range(WARM_UP + TIMED):
         began = time.perf_counter()
-        forward(every)
+        logits = forward()
         seconds.append(time.perf_counter() - began)
-    timed = statistics.median(seconds[WARM_UP:])
-    result = {"seconds": timed, "memory_mib": peak_memory_mib(cpu), "machine": describe(cpu)}
-    with torch.inference_mode():
-        plain = network()(to_input(crops[indices[two]], cpu))
-    return result | {"difference": ((forward(two) - plain).abs().max() / plain.std()).item()}
+    return {
+        "seconds": statistics.median(seconds[WARM_UP:]),
+        "memory_mib": peak_memory_mib(cpu),
+        "machine": describe(cpu),
+        "scores": logits.softmax(1).mean(0).tolist(),
+    }
 
 
 def trained_rows() -> list[str]:
@@ -95,57 +149,100 @@ def trained_rows() -> list[str]:
     return [name for name in names if paths.weights(name).is_file()]
 
 
-def agreement(name: str) -> dict:
-    """The trained network's views of all validation videos, plain and as the pipeline computes them."""
-    from r2plus1d.clips.items import TestVideos  # noqa: PLC0415
+def agreement(row: str, arithmetic: str | None = None, videos: str | None = None) -> dict:
+    """The trained network's views of all validation videos, or of those in a folder, by the plain network and as the
+    pipeline computes them, in the row's arithmetic or another."""
     from r2plus1d.model import checkpoint  # noqa: PLC0415
     from r2plus1d.model.lowered import Plain, for_inference  # noqa: PLC0415
     from r2plus1d.system.device import prepare  # noqa: PLC0415
-    from r2plus1d.system.progress import progress  # noqa: PLC0415
     from r2plus1d.zoo import accuracy, evaluation  # noqa: PLC0415
     from r2plus1d.zoo.rows import open_row  # noqa: PLC0415
 
-    row = open_row(name, TestedRow)
-    device = prepare(row.config.runtime)
-    model = checkpoint.restore(paths.weights(name))
-    models = Plain(model).to(device), for_inference(model, device, row.config.runtime.lowered)
-    videos = TestVideos(row.config, row.splits["val"], row.reader)
+    opened = open_row(row, TestedRow)
+    runtime, average = opened.config.runtime, opened.config.test.average_clips
+    device = prepare(runtime)
+    model = checkpoint.restore(paths.weights(row))
+    kind = arithmetic or runtime.arithmetic
+    lowered = runtime.lowered if device.type == "cuda" or kind != "half" or has_bfloat16() else False
+    models = Plain(model, model.family).to(device), for_inference(model, device, lowered, kind)
     same, differences = [], []
-    for number in progress(range(len(videos)), len(videos), f"comparing {name}", "videos"):
-        video = videos[number]
-        inputs = video.crops(row.config), video.places(row.config), device
-        plain, fast = (evaluation.logits(network, *inputs).cpu().numpy() for network in models)
+    for inputs in shown(opened, model, videos):
+        plain, fast = (evaluation.logits(network, *inputs, device).cpu().numpy() for network in models)
         same.append(plain.argmax(1) == fast.argmax(1))
-        averaged = [accuracy.average_views(stack, row.config.test.average_clips) for stack in (plain, fast)]
+        averaged = [accuracy.average_views(stack, average) for stack in (plain, fast)]
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
-    return {"row": name, "views": int(np.size(same)), "same_top1": int(np.sum(same)), "score": max(differences)}
+    counts = {"views": int(np.size(np.concatenate(same))), "same_top1": int(np.concatenate(same).sum())}
+    return {"row": row, "arithmetic": kind, "real": videos is not None, **counts, "score": max(differences)}
+
+
+def shown(row, model, videos: str | None) -> Iterator[tuple]:
+    """Of each video its crops and the places of their frames in the views, as a network takes them."""
+    import torch  # noqa: PLC0415
+
+    from r2plus1d.clips.items import TestVideos  # noqa: PLC0415
+    from r2plus1d.system.progress import progress  # noqa: PLC0415
+    from r2plus1d.zoo.prediction import Looker, find_videos  # noqa: PLC0415
+
+    if videos is None:
+        items = TestVideos(row.config, row.splits["val"], row.reader)
+        for number in progress(range(len(items)), len(items), f"comparing {row.config.row}", "videos"):
+            video = items[number]
+            yield video.crops(row.config), video.places(row.config)
+        return
+    looker, files = Looker(model, torch.device("cpu")), find_videos([Path(videos)])
+    for file in progress(files, len(files), f"comparing {row.config.row} on clips", "videos"):
+        views = torch.from_numpy(looker.views(file))
+        yield views.flatten(0, 1), torch.arange(views.shape[0] * views.shape[1]).view(views.shape[:2])
 
 
 def table(figures: dict) -> str:
-    columns = ["network", "views", "arithmetic", *(f"{v} (s)" for v in VARIANTS), "lowered", "shared", "memory (MiB)"]
+    columns = "network", "views", "by", "seconds", "times exact plain", "times the other program", "memory (MiB)"
     rows = []
     for entry in figures["timings"]:
-        depth, width, h, _, count = entry["size"]
-        frames, interval = entry["clip"]
-        for own, label in ARITHMETICS.items():
-            seconds = [entry[own][variant]["seconds"] for variant in VARIANTS]
-            memory = " / ".join(str(round(entry[own][variant]["memory_mib"])) for variant in VARIANTS)
-            ratios = [f"{seconds[0] / other:.2f}x" for other in seconds[1:]]
-            head = [f"{depth} layers, width {width}", f"{10 * count} of {frames}x{interval}, {h} x {h}", label]
-            rows.append([*head, *(f"{s:.3g}" for s in seconds), *ratios, memory])
-    machine = figures["timings"][0]["machine"]
-    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of 3 turns, 2 at full size; "
-    text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}."
-    timings = itertools.product(figures["timings"], ARITHMETICS, VARIANTS)
-    difference = max(entry[own][variant]["difference"] for entry, own, variant in timings)
-    text += f" Logits differ from the plain network's by {difference:.1e} of their standard deviation at most."
-    if scores := figures["scores"]:
-        views, same = (sum(score[key] for score in scores) for key in ("views", "same_top1"))
-        largest = max(score["score"] for score in scores)
-        text += f" Trained rows, all validation videos: {same} of {views} views with the same top-1 as the plain "
-        text += f"network; averaged scores differ by {largest:.1e} at most."
+        (depth, width, h, _), (frames, interval), ways = entry["size"], entry["clip"], entry["ways"]
+        head = f"{depth} layers, width {width}", f"{10 * entry['crops']} of {frames}x{interval}, {h} x {h}"
+        base = ways.get("exact plain")
+        for way, one in ways.items():
+            kind = way.split(" ")[0]
+            others = [ways[peer]["seconds"] for peer in AGAINST.get(kind, ()) if peer in ways]
+            cells = [
+                f"{one['seconds']:.3g}",
+                f"{base['seconds'] / one['seconds']:.2f}x" if base else "",
+                f"{min(others) / one['seconds']:.2f}x" if others else "",
+                str(round(one["memory_mib"])),
+            ]
+            rows.append([*head, way, *cells])
+    first = figures["timings"][0]["ways"]
+    machine = next(one["machine"] for one in first.values() if "machine" in one)
+    versions = [f"{way.removesuffix(' default')} {one['version']}" for way, one in first.items() if "version" in one]
+    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of some turns. "
+    text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}; {'; '.join(versions)}. "
+    text += "The other program: of the same precision, the faster one. "
+    kept = [one for entry in figures["timings"] for way, one in entry["ways"].items() if not way.startswith("half")]
+    text += (
+        f"Averaged scores of float32 differ from the plain network's by {max(o['difference'] for o in kept):.1e} at "
+    )
+    text += "most."
+    for kind, real in itertools.product(("exact", "half"), (False, True)):
+        scores = [one for one in figures["scores"] if (one["arithmetic"], one["real"]) == (kind, real)]
+        if scores:
+            text += f" {agreed(scores, kind, real)}"
     return text
 
 
+def agreed(scores: list[dict], kind: str, real: bool) -> str:
+    views, same = (sum(score[key] for score in scores) for key in ("views", "same_top1"))
+    largest, on = max(score["score"] for score in scores), "real clips" if real else "all validation videos"
+    return (
+        f"Trained rows, {on}, {kind}: {same} of {views} views ({100 * same / views:.2f}%) with the plain network's "
+        f"top-1; averaged scores differ by {largest:.1e} at most."
+    )
+
+
+def asked(**task) -> dict:
+    return agreement(**task) if "row" in task else measure(**task)
+
+
 if __name__ == "__main__":
-    start(__doc__, main, measure)
+    answer(asked)
+    run(main)

@@ -131,6 +131,13 @@ def _add_looking(command: argparse.ArgumentParser, out: str) -> None:
     )
     command.add_argument("--clips", type=_positive(int), metavar="N", help="of a video or window (default: the row's)")
     command.add_argument("--crops", type=int, choices=(1, 3), help="of a clip (default: the row's)")
+    command.add_argument(
+        "--arithmetic",
+        choices=("exact", "native", "half"),
+        default="exact",
+        help="exact: the same figures on every x86-64 processor with AVX2; native: the processor's or GPU's own; half: "
+        "in half precision, where the hardware has it (default: %(default)s)",
+    )
     command.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER", help="(default: %(default)s)")
 
 
@@ -167,12 +174,15 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _looking(arguments: argparse.Namespace) -> tuple:
     """(the videos, the network, and what looks at videos with it)"""
-    import torch
-
+    from r2plus1d.config.schema import Runtime
     from r2plus1d.model.checkpoint import CheckpointError
+    from r2plus1d.system import arithmetic
+    from r2plus1d.system.device import prepare
     from r2plus1d.zoo import prediction, weights
 
     _folder(arguments.out)
+    kind = arguments.arithmetic
+    arithmetic.choose(kind)
     if arguments.stride is not None and arguments.window is None:
         raise ConfigError("--stride goes with --window")
     videos = prediction.find_videos(arguments.videos)
@@ -182,8 +192,8 @@ def _looking(arguments: argparse.Namespace) -> tuple:
         way_out = "" if arguments.weights else "; or give --weights, such as --weights torchvision"
         raise ConfigError(f"{error}{way_out}") from error
     view = prediction.with_views(network.view, arguments.clips, arguments.crops)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return videos, network, prediction.Looker(network, device, view)
+    device = prepare(Runtime(device="auto", gpus=1, threads=None, lowered="auto", arithmetic=kind))
+    return videos, network, prediction.Looker(network, device, view, kind)
 
 
 def _add_features(commands: argparse._SubParsersAction) -> None:

@@ -384,5 +384,51 @@ def test_runtime_and_scale_that_nobody_gives_are_any_machine_and_full_size(param
         params = changed(params, section, dict.fromkeys(params[section]))
         del params["datasets"]["motion"][section]
     for row in rows(params).values():
-        assert row.runtime == schema.Runtime(device="auto", gpus=1, threads=None, lowered="auto")
+        assert row.runtime == schema.Runtime(device="auto", gpus=1, threads=None, lowered="auto", arithmetic="native")
         assert row.scale == schema.Scale(resolution=1.0, width=1.0, depth=None)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"), [("motion", "exact"), ("folder", "native"), ("kinetics400", "native")]
+)
+def test_motion_is_computed_exactly_and_other_datasets_in_the_hardware_s_own_arithmetic(params, dataset, expected):
+    for row in rows(changed(params, "dataset", dataset)).values():
+        assert (row.runtime.arithmetic, row.inference) == (expected, expected)
+    last = rows(changed(changed(params, "dataset", dataset), "runtime.arithmetic", "half"))
+    assert {(row.runtime.arithmetic, row.inference) for row in last.values()} == {("half", "half")}
+
+
+def test_another_arithmetic_of_the_test_trains_nothing_anew(params):
+    before = resolve.resolve(params).files()
+    after = resolve.resolve(changed(params, "runtime.inference", "half")).files()
+    stages = {name.split("/")[-1] for name in before if before[name] != after[name]}
+    assert stages == {"test.json", "benchmark.json"}
+    tested, timed = after["custom/test.json"], after["custom/benchmark.json"]
+    assert (tested.runtime.arithmetic, timed.runtime.arithmetic, timed.inference) == ("half", "exact", "half")
+
+
+@pytest.mark.parametrize("key", ["runtime.arithmetic", "runtime.inference", "datasets.motion.runtime.inference"])
+def test_arithmetic_that_is_none_is_named_with_those_there_are(params, key):
+    with pytest.raises(resolve.ConfigError, match=rf"{re.escape(key)} is 'fast': input should be 'exact', 'native' or"):
+        resolve.resolve(changed(params, key, "fast"))
+
+
+def test_frames_of_weights_that_are_only_tested_are_made_on_the_fly(params):
+    params = changed(params, "model.checkpoint", "https://host/w.pth")
+    found = resolve.resolve(params)
+    storage = {row.row: row.clip.storage for row in found.rows}
+    assert storage.pop(schema.CUSTOM) == "on_the_fly"
+    assert set(storage.values()) == {"packed"}
+    assert found.files()["custom/extract_frames.json"].input == "video", "frames would be packed"
+    assert rows(changed(params, "model.storage", "packed"))[schema.CUSTOM].clip.storage == "packed"
+
+
+def test_frames_on_the_fly_are_refused_where_none_are_made(params):
+    given = changed(changed(params, "model.input", "video"), "model.storage", "on_the_fly")
+    with pytest.raises(resolve.ConfigError, match=r"model\.storage is on_the_fly, and this row reads videos: leave it"):
+        resolve.resolve(given)
+    given = changed(changed(params, "model.storage", "on_the_fly"), "dataset", "lists")
+    for key, value in (("path", "frames"), ("source.val", "val.txt"), ("source.content", "frames")):
+        given = changed(given, f"datasets.lists.{key}", value)
+    with pytest.raises(resolve.ConfigError, match=r"storage is on_the_fly, and the frames are there already"):
+        resolve.resolve(given)

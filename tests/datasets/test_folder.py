@@ -1,5 +1,6 @@
 """A user's own folder of videos: splits, exclusions, and errors that say what to do."""
 
+import errno
 import hashlib
 import os
 import runpy
@@ -15,6 +16,7 @@ from r2plus1d.config import resolve
 from r2plus1d.config.files import dump
 from r2plus1d.config.schema import DataConfig, FolderSource, Machine, MotionSource
 from r2plus1d.datasets import annotations, dispatch, manifest, motion
+from r2plus1d.datasets import folder as folder_dataset
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.system import errors, files, paths
 from tests.support.project import ROOT, Project, tiny_params
@@ -367,3 +369,20 @@ def test_scan_of_another_dataset_is_empty_whatever_is_in_the_user_s_folder(folde
     )
     for path in (None, str(folder)):
         assert scanned(DataConfig(dataset="motion", source=source, path=path)) == []
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_videos_are_copied_whole_whether_the_file_system_shares_blocks_or_not(tmp_path, monkeypatch, shared):
+    (tmp_path / "video.mp4").write_bytes(b"content")
+
+    def ioctl(target, request, source):
+        if not shared:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        assert request == folder_dataset.SHARE_BLOCKS
+        os.write(target.fileno(), os.pread(source, 100, 0))  # what such a file system does
+
+    monkeypatch.setattr(folder_dataset.fcntl, "ioctl", ioctl)
+    folder_dataset._copy(tmp_path / "video.mp4", tmp_path / "copy.mp4")
+    assert (tmp_path / "copy.mp4").read_bytes() == b"content"
+    (tmp_path / "copy.mp4").write_bytes(b"other")
+    assert (tmp_path / "video.mp4").read_bytes() == b"content"

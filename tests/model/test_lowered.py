@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from r2plus1d.model import lowered
-from r2plus1d.model.lowered import Lowered, Plain, for_inference, for_training
+from r2plus1d.model.lowered import Fast, Lowered, Plain, for_inference, for_training
 from r2plus1d.model.network import CONVS, OuterNorm, build
+from r2plus1d.system.device import computed
 from r2plus1d.video.views import to_input
 from tests.support.networks import trained_a_little
 
@@ -65,3 +66,79 @@ def test_switch_leaves_the_network_plain():
     model, cpu = build(depth=10, num_classes=5, width=4), torch.device("cpu")
     assert for_training(model, cpu, lowered=False) is model
     assert isinstance(for_inference(model, cpu, lowered=False), Plain)
+
+
+# ---- Half precision, whose logic on GPUs is that of the CPU's autocast ----
+
+
+def test_half_by_autocast_has_nearly_the_plain_logits_in_float32():
+    model = trained_a_little(depth=18, num_classes=5, width=8)
+    frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
+    fast = for_inference(model, CPU, lowered=False, arithmetic="half")
+    assert isinstance(fast, Plain)
+    assert isinstance(fast.model, Fast)
+    with torch.inference_mode():
+        plain, half = model(to_input(frames[places], CPU)), fast.from_frames(frames, places)
+        assert half.dtype == torch.float32
+        assert 0 < (half - plain).abs().max() < 0.05 * plain.std(), "as near as bfloat16 comes, and not float32"
+        torch.testing.assert_close(fast(to_input(frames[places], CPU)), half, rtol=0, atol=0)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
+
+
+def test_half_training_by_autocast_keeps_weights_statistics_and_logits_in_float32():
+    torch.manual_seed(0)
+    plain = build(depth=10, num_classes=5, width=4, dropout=0.0).train()
+    model = copy.deepcopy(plain)
+    fast = for_training(model, CPU, lowered=False, arithmetic="half")
+    clips, labels = torch.randn(4, 3, 8, 32, 32), torch.randint(5, (4,))
+    for network in (plain, fast):
+        logits = network(clips)
+        assert logits.dtype == torch.float32
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+    for ours, theirs in zip(fast.parameters(), model.parameters(), strict=True):
+        assert ours is theirs, "the optimizer would train other parameters"
+        assert ours.grad.dtype == ours.dtype == torch.float32
+        assert ours.is_contiguous(), "a file of weights would hold them in another order"
+    ours, reference = (torch.cat([p.grad.flatten() for p in network.parameters()]) for network in (model, plain))
+    assert torch.cosine_similarity(ours, reference, dim=0) > 0.8  # through batch norms of so few values
+    ours, reference = (network.cls_head.fc_cls.weight.grad for network in (model, plain))
+    assert 0 < (ours - reference).norm() < 0.15 * reference.norm()
+    for ours, reference in zip(model.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=0.05, atol=0.01)
+
+
+def test_native_and_exact_are_the_same_networks_on_a_cpu():
+    """On a GPU native has its channels last in memory, and the same weights."""
+    model = build(depth=10, num_classes=5, width=4)
+    assert for_training(model, CPU, lowered=False, arithmetic="native") is model
+    assert {type(for_inference(model, CPU, arithmetic=kind)) for kind in ("exact", "native")} == {Lowered}
+    clips = torch.randn(2, 3, 8, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(Fast(model.eval())(clips), model(clips), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("conv", CONVS)
+def test_half_on_a_processor_with_bfloat16_has_nearly_the_plain_logits(conv):
+    if computed("half", CPU) != "half":
+        pytest.skip("this processor has no bfloat16, or is pinned to AVX2")
+    model = trained_a_little(depth=18, num_classes=5, width=8, conv=conv)
+    frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
+    fast = for_inference(model, CPU, arithmetic="half")
+    with torch.inference_mode():
+        plain = model(to_input(frames[places], CPU))
+        for half in (fast.from_frames(frames, places), fast(to_input(frames[places], CPU))):
+            assert half.dtype == torch.float32
+            assert 0 < (half - plain).abs().max() < 0.05 * plain.std()
+
+
+def test_weights_in_the_order_that_onednn_wants_give_the_same_logits(monkeypatch):
+    """As half has them; here in float32, which every processor can compute."""
+    model, clips = trained_a_little(depth=18, num_classes=5, width=8), torch.randn(3, 3, 8, 48, 40)
+    plain, fast = for_inference(model, CPU), for_inference(model, CPU)
+    monkeypatch.setattr(lowered, "REORDERED", (torch.float32,))
+    with torch.inference_mode():
+        for some in (clips, clips[:1], torch.randn(2, 3, 8, 40, 40), clips):
+            torch.testing.assert_close(fast(some), model(some), rtol=1e-4, atol=1e-5)
+    monkeypatch.undo()
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(clips), fast(clips), rtol=1e-5, atol=1e-6)

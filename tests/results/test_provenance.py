@@ -159,7 +159,7 @@ def test_show_of_what_is_no_row_or_model_says_so(recorded, spoil, target, words)
 
 
 def test_machine_that_makes_other_bytes_is_told_from_the_same(recorded, monkeypatch):
-    record, here = read_record(), Runtime(device="cpu", gpus=1, threads=2, lowered="auto")
+    record, here = read_record(), Runtime(device="cpu", gpus=1, threads=2, lowered="auto", arithmetic="exact")
     assert records.differences(record, here) == []
     record["libraries"] |= {"torch": "1.0", "python": "3.0"}
     record["machine"] |= {"cpu_kernels": "DEFAULT", "threads": 99}

@@ -11,9 +11,10 @@ import torch
 from r2plus1d.clips import loader
 from r2plus1d.config.schema import Runtime
 from r2plus1d.system import arithmetic, device, pool
+from r2plus1d.system.errors import ConfigError
 from tests.support.project import ROOT
 
-CPU = Runtime(device="cpu", gpus=1, threads=2, lowered=True)
+CPU = Runtime(device="cpu", gpus=1, threads=2, lowered=True, arithmetic="exact")
 PINS = tuple(arithmetic.PINNED)
 ON_AVX2 = pytest.mark.skipif(not arithmetic.has_avx2(), reason="this machine's processor has no AVX2")
 
@@ -138,3 +139,85 @@ def test_machine_with_other_kernels_is_told_so_once(monkeypatch, capsys):
     assert said.startswith("note: torch computes with DEFAULT kernels on this ")
     assert len(said.splitlines()) == 1
     device._say_where_arithmetic_is_another.cache_clear()
+
+
+CHOSEN = """
+import os, sys
+from r2plus1d.system import arithmetic, stage
+
+def main():
+    arithmetic.choose(os.environ["KIND"])
+    import torch
+    print(sorted(key for key in arithmetic.PINNED if key in os.environ), torch.backends.cpu.get_cpu_capability())
+
+if __name__ == "__main__":
+    stage.run(main)
+"""
+
+
+@pytest.mark.parametrize("kind", ["exact", "native", "half"])
+def test_native_and_half_free_the_processor_s_own_kernels(tmp_path, kind):
+    """And nothing else: another number of threads than torch waits for would stop a training."""
+    (tmp_path / "stage.py").write_text(CHOSEN)
+    done = python(str(tmp_path / "stage.py"), KIND=kind)
+    own = python("-c", "import torch; print(torch.backends.cpu.get_cpu_capability())").stdout.strip()
+    kept = sorted(arithmetic.PINNED if kind == "exact" else arithmetic.PINNED.keys() - arithmetic.KERNELS.keys())
+    exact = "AVX2" if arithmetic.has_avx2() else own
+    assert done.stdout == f"{kept} {exact if kind == 'exact' else own}\n", done.stderr
+
+
+def test_processor_with_bfloat16_is_told_from_one_without(tmp_path):
+    for name, flags in (("amx", "fpu avx2 amx_bf16"), ("avx", "avx512f avx512_bf16"), ("old", "avx2 avx512f")):
+        (tmp_path / name).write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    found = {name: arithmetic.has_bfloat16(str(tmp_path / name)) for name in ("amx", "avx", "old", "missing")}
+    assert found == {"amx": True, "avx": True, "old": False, "missing": False}
+
+
+def test_half_is_computed_as_native_where_it_cannot_be_and_says_so_once(monkeypatch, capsys):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(device, "has_bfloat16", lambda: False)
+    device._say_that_half_is_native.cache_clear()
+    assert [device.computed("half", cpu) for _ in range(2)] == ["native"] * 2
+    assert capsys.readouterr().err == "note: this processor has no bfloat16, so `half` is computed as `native`\n"
+    for kind in ("exact", "native"):
+        assert device.computed(kind, cpu) == kind
+
+
+def test_trainings_on_a_cpu_are_never_computed_in_half(monkeypatch):
+    monkeypatch.setattr(device, "has_bfloat16", lambda: True)
+    assert device.computed("half", torch.device("cpu"), training=True) == "native"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert device.computed("half", torch.device("cuda"), training=True) == "half"
+
+
+@pytest.fixture
+def flags():
+    """Puts back what `prepare` sets of torch."""
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.get_deterministic_debug_mode()
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    yield
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[:2]
+    torch.set_deterministic_debug_mode(before[2])
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+@pytest.mark.parametrize(
+    ("kind", "lowered", "free"),
+    [("exact", "auto", False), ("native", "auto", True), ("half", "auto", True), ("half", True, False)],
+)
+def test_gpu_is_free_to_choose_kernels_unless_its_results_must_repeat(monkeypatch, flags, kind, lowered, free):
+    """The networks for GPUs were measured with deterministic kernels, and lose next to nothing by them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    runtime = CPU.model_copy(update={"device": "cuda", "arithmetic": kind, "lowered": lowered})
+    assert device.prepare(runtime).type == "cuda"
+    cudnn = torch.backends.cudnn
+    assert (cudnn.benchmark, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (free,) * 3
+    assert cudnn.deterministic is not free
+    assert torch.get_deterministic_debug_mode() == (0 if free else 2)
+
+
+def test_networks_for_gpus_are_refused_in_an_arithmetic_that_is_not_theirs(monkeypatch, flags):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    runtime = CPU.model_copy(update={"device": "cuda", "lowered": True})
+    with pytest.raises(ConfigError, match=r"lowered is true, and runtime\.arithmetic is 'exact': .* take half as well"):
+        device.prepare(runtime)

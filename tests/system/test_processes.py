@@ -13,7 +13,7 @@ from r2plus1d.system import pool, processes
 
 
 def runtime(gpus: int, device: str = "cpu") -> schema.Runtime:
-    return schema.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered=True)
+    return schema.Runtime(device=device, gpus=gpus, threads=torch.get_num_threads(), lowered="auto", arithmetic="exact")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Every kind of file that people have, frame by frame against the ffmpeg program: same frames, same pixels."""
 
+import functools
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from r2plus1d.video import extraction, shards
 from r2plus1d.video.decoding import VideoError, decode
+from r2plus1d.video.groups import Listed, Machines
 from r2plus1d.video.reading import VideoReader
 from tests.support.joined import join
 
@@ -82,6 +85,7 @@ DEEP = {
     "hevc_10.mkv": "-i {src} -c:v libx265 -x265-params log-level=error -pix_fmt yuv420p10le",
 }
 FIELDS = ("fields.mp4", "fields.mpg")  # their colours are interpolated within each field, as `interl=1` has it
+SIDE = 24
 SHUFFLED = np.random.default_rng(0)
 
 
@@ -126,6 +130,25 @@ def test_frames_and_pixels_are_those_of_ffmpeg(zoo, name):
     for _ in range(3):  # the same frames, by decoding no more than they need
         few = np.sort(SHUFFLED.choice(len(found), min(3, len(found)), replace=False))
         assert np.array_equal(VideoReader(zoo).read(name, few, len(found)), found[few])
+
+
+@pytest.fixture(scope="module")
+def packed(zoo, tmp_path_factory) -> tuple[dict[str, int], Path]:
+    """(numbers of frames, the folder of packed frames) of all files, at a short side of SIDE."""
+    folder = tmp_path_factory.mktemp("packed")
+    counts = {name: len(list(decode(made(zoo, name)))) for name in MADE | DEEP}
+    listed = [Listed(name) for name in counts]
+    extraction.extract(zoo, listed, counts, SIDE, folder / "work", folder / "frames", Machines(0))
+    return counts, folder / "frames"
+
+
+@pytest.mark.parametrize("name", MADE | DEEP)
+def test_frames_on_the_fly_have_the_pixels_of_packed_ones(zoo, packed, name):
+    counts, folder = packed
+    reader = VideoReader(zoo, functools.partial(extraction.packed, short_side=SIDE))
+    count, stored = counts[name], shards.FrameReader(folder)
+    for wanted in (np.arange(count), np.arange(count)[::-7], np.zeros(3, np.int64)):
+        assert np.array_equal(reader.read(name, wanted, count), stored.read(name, wanted, count))
 
 
 MANDELBROT = "-f lavfi -i mandelbrot=size=64x48:rate=30 -t 1.2 -c:v libx264 -pix_fmt yuv420p -g 9"

@@ -8,18 +8,29 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
-from r2plus1d.config.schema import CUSTOM
+from r2plus1d.clips import items
+from r2plus1d.config import schema
+from r2plus1d.config.files import read_row
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
-from r2plus1d.system import errors
+from r2plus1d.system import errors, paths
 from r2plus1d.system.files import sha256
 from r2plus1d.video import extraction, groups, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
+from r2plus1d.video.reading import VideoReader
+from r2plus1d.zoo.rows import of_config, open_row
 from tests.support.project import VIDEO_ROW, content
 
 SAME_SIDE = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p"  # as `custom`
+ROWS = (
+    schema.CUSTOM,
+    SAME_SIDE,
+    VIDEO_ROW,
+    *(f"r2plus1d_r34_{name}" for name in ("8x8x1_180e_kinetics400_rgb_256p", "32x2x1_180e_kinetics400_rgb")),
+)
 
 
 @pytest.fixture
@@ -198,7 +209,7 @@ def test_missing_frames_give_an_error_with_the_way_out(tmp_path, clip_path):
 
 
 def test_row_of_the_same_short_side_takes_the_frames_over(project):
-    first, second = (project.folder / "data/motion/frames" / row for row in (CUSTOM, SAME_SIDE))
+    first, second = (project.folder / "data/motion/frames" / row for row in (schema.CUSTOM, SAME_SIDE))
     assert "the frames of custom have the same short side: 40" in project.must("extract_frames", SAME_SIDE)
     assert content(second) == content(first)
     assert all((second / name).samefile(first / name) for name in content(first))
@@ -207,8 +218,23 @@ def test_row_of_the_same_short_side_takes_the_frames_over(project):
     shutil.rmtree(second)
     assert "have the same short side" not in project.must("extract_frames", SAME_SIDE), "no row has them now"
     assert content(second) == taken
-    assert "the frames of r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p have" in project.must("extract_frames", CUSTOM)
+    assert "the frames of r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p have" in project.must(
+        "extract_frames", schema.CUSTOM
+    )
     assert content(first) == taken
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_row_tested_on_the_fly_gets_the_views_of_packed_frames(prepared, monkeypatch, name):
+    monkeypatch.chdir(prepared.folder)
+    packed = open_row(schema.CUSTOM, schema.TestedRow)  # whose frames are there
+    row = read_row(paths.CONFIGS, name, schema.TestedRow)
+    same = {"input": "frames", "short_side": packed.config.clip.short_side, "storage": "on_the_fly"}
+    config = row.model_copy(update={"row": schema.CUSTOM, "clip": row.clip.model_copy(update=same)})
+    readers = packed.reader, of_config(config, "test").reader
+    assert [type(reader) for reader in readers] == [shards.FrameReader, VideoReader]
+    views = [items.TestVideos(config, packed.splits["val"], reader)[3].views(config) for reader in readers]
+    assert torch.equal(*views)
 
 
 def test_row_that_reads_videos_has_no_frames_packed(prepared):

@@ -7,7 +7,10 @@ from r2plus1d.zoo import records
 
 
 def test_number_of_threads_counts_as_another_place_where_the_parameters_set_none():
-    runtime, before = Runtime(device="cpu", gpus=1, threads=None, lowered="auto"), torch.get_num_threads()
+    runtime, before = (
+        Runtime(device="cpu", gpus=1, threads=None, lowered="auto", arithmetic="exact"),
+        torch.get_num_threads(),
+    )
     here = records._deciding(runtime)
     torch.set_num_threads(before + 1)
     try:

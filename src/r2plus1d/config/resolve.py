@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from r2plus1d.config.files import machine
-from r2plus1d.config.layers import both, layer, merge, scaled
+from r2plus1d.config.layers import Layer, both, layer, merge, scaled
 from r2plus1d.config.messages import check_keys, check_mapping, check_name, nearest, short
 from r2plus1d.config.origins import is_path
 from r2plus1d.config.rows import FULL_SIZE, WEIGHTS, Rows
@@ -34,6 +34,7 @@ from r2plus1d.config.schema import (
     OneFrameConfig,
     RowConfig,
     Runtime,
+    RuntimeSection,
     Scale,
     Section,
     TestedRow,
@@ -44,7 +45,7 @@ from r2plus1d.system.paths import in_experiment
 
 SECTIONS = {  # what a dataset may say of each; the section of that name has the last word
     "scale": list(Scale.model_fields),
-    "runtime": ["device", "threads"],  # the others are never null there
+    "runtime": ["device", "threads", "arithmetic", "inference"],  # the others are never null there
     "train": list(TrainConfig.model_fields),
     "benchmark": list(BenchmarkConfig.model_fields),
     "baselines": list(Baselines.model_fields),
@@ -78,13 +79,15 @@ class Resolved:
         found: dict[str, Section] = {"data.json": self.data}
         for row in self.rows:
             values = row.model_dump()
-            frames = values | {"input": row.clip.input, "short_side": row.clip.short_side}
+            packed = row.clip.input == "frames" and row.clip.storage == "packed"
+            frames = values | {"input": "frames" if packed else "video", "short_side": row.clip.short_side}
+            tested = values | {"runtime": values["runtime"] | {"arithmetic": row.inference}}
             found[f"{row.row}/features.json"] = _features(row)
             found[f"{row.row}/one_frame.json"] = _one_frame(row, self.baselines)
             for section, stage in ROW_FILES.items():
                 if section in (FeaturesConfig, OneFrameConfig):
                     continue
-                known = frames if section is FramesConfig else values
+                known = frames if section is FramesConfig else tested if section is TestedRow else values
                 part = section.model_validate({key: known[key] for key in section.model_fields})
                 found[f"{row.row}/{stage}.json"] = part
             # The table's accuracy is by `test`; its speed by the benchmark's own number of views of the same size.
@@ -126,9 +129,10 @@ def resolve(
     limit = merge(Limit, [("limit", params["limit"])])
     sources = {name: _source(f"datasets.{name}", entry, limit) for name, entry in params["datasets"].items()}
     dataset, source = params["datasets"][chosen], sources[chosen]
-    runtime = merge(Runtime, [layer(ANY_MACHINE), *both(params, "runtime")], nullable=("threads",))
+    runtime = merge(RuntimeSection, _with_inference(both(params, "runtime")), nullable=("threads",))
     shared: dict[str, Any] = {"dataset": chosen, "seed": seed, **_in_place(chosen, source, dataset.get("path"))}
-    shared["runtime"] = runtime
+    shared["runtime"] = Runtime.model_validate(runtime.model_dump(exclude={"inference"}))
+    shared["inference"] = runtime.inference
     rows = Rows(params, shared, published, files)
     if isinstance(source, MotionSource):
         scale = merge(Scale, [layer(FULL_SIZE), *both(params, "scale")], nullable=("depth",))
@@ -200,7 +204,17 @@ def _one_frame(row: BenchmarkedRow, baselines: Baselines) -> OneFrameConfig:
     return OneFrameConfig(row=row.row, dataset=row.dataset, of=TestedRow(**values))
 
 
-ANY_MACHINE = {"device": "auto", "gpus": 1, "lowered": "auto"}
+ANY_MACHINE = {"device": "auto", "gpus": 1, "lowered": "auto", "arithmetic": "native"}
+
+
+def _with_inference(said: list[Layer]) -> list[Layer]:
+    """Tests compute as trainings do, where nothing else is said."""
+    last = dict(ANY_MACHINE)
+    for _, values in said:
+        if isinstance(values, Mapping):
+            last |= {key: value for key, value in values.items() if value is not None}
+    inference = {} if "inference" in last else {"inference": last["arithmetic"]}
+    return [layer(ANY_MACHINE), *said, ("runtime", inference)]
 
 
 def _in_place(name: str, source: Section, path: str | None) -> dict[str, str | float | None]:

@@ -23,7 +23,7 @@ from r2plus1d.system.errors import ConfigError
 
 SPAN = 64  # frames that a clip of any row covers, which fixes the interval where none is given
 WEIGHTS = ("init", "checkpoint")
-AUTO = "auto"
+AUTO, ON_THE_FLY = "auto", "on_the_fly"
 FULL_SIZE = {"resolution": 1.0, "width": 1.0}
 
 
@@ -47,7 +47,7 @@ class Rows(dict[str, BenchmarkedRow]):
         where = "model" if name == CUSTOM else f"zoo.{name}"
         own = params["model"] if name == CUSTOM else params["zoo"][name]
         check_mapping(where, own)
-        optional = (*ModelConfig.model_fields, "frame_rate", *WEIGHTS)
+        optional = (*ModelConfig.model_fields, "frame_rate", "storage", *WEIGHTS)
         optional += () if name == CUSTOM else ("videos_per_gpu",)
         check_keys(where, own, (*ClipConfig.model_fields, *optional), optional=() if name == CUSTOM else optional)
         model = merge(ModelConfig, [("recipe.model", params["recipe"]["model"]), (where, only(own, ModelConfig))])
@@ -61,6 +61,7 @@ class Rows(dict[str, BenchmarkedRow]):
             clip["frame_interval"] = family["frame_interval"] or max(1, SPAN // clip["frames"])
         if clip.get("frame_rate") is None:
             clip["frame_rate"] = family["frame_rate"] or "all"
+        clip["storage"] = self._storage(where, clip, "checkpoint" in given)
         unscaled = merge(ClipConfig, [(where, clip)])
         scale = self._scale(origin)
 
@@ -97,6 +98,15 @@ class Rows(dict[str, BenchmarkedRow]):
             test=self._views(name, merge(TestConfig, layers["test"]), train, scale),
             benchmark=merge(BenchmarkConfig, layers["benchmark"]),
         )
+
+    def _storage(self, where: str, clip: Mapping, tested: bool) -> str:
+        """Weights that are only tested pass over each video a few times, which is no reason to keep all its frames."""
+        videos = clip["input"] == "frames" and self.shared["loose_frames"] is None
+        said = clip.get("storage")
+        if said == ON_THE_FLY and not videos:
+            what = "this row reads videos" if self.shared["loose_frames"] is None else "the frames are there already"
+            raise ConfigError(f"{where}.storage is {ON_THE_FLY}, and {what}: leave it null")
+        return said if said is not None else ON_THE_FLY if tested and videos else "packed"
 
     def _origin(self, where: str, own: Mapping, model: ModelConfig, clip: Mapping) -> dict[str, Origin]:
         """Of `init` and `checkpoint`, the one that the row gives."""

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from r2plus1d.system.arithmetic import Arithmetic
+
 # Far beyond anything that is meant, and small enough that what follows from them is an error of their own.
 MOST_PIXELS, MOST = 8192, 1_000_000
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -42,6 +44,7 @@ class ClipConfig(Section):
     frames: Frames
     frame_interval: Frames
     frame_rate: Positive | Literal["all"]  # frames a second that the interval counts; all: every frame of the video
+    storage: Literal["packed", "on_the_fly"]  # of `frames`: all on disk, or those of a clip made when it is read
 
 
 class TrainConfig(Section):
@@ -133,6 +136,13 @@ class Runtime(Section):
     gpus: Count  # processes, over all machines; on the CPU too
     threads: Count | None
     lowered: Literal["auto", True, False]  # the network rewritten to run faster, or the plain one
+    arithmetic: Arithmetic
+
+
+class RuntimeSection(Runtime):
+    """As params.yaml has it, for all stages of a row."""
+
+    inference: Arithmetic  # of tests and benchmarks
 
 
 class Machine(Section):
@@ -250,7 +260,7 @@ class FramesConfig(Section):
 
     row: str
     dataset: str
-    input: Literal["frames", "video"]
+    input: Literal["frames", "video"]  # video: nothing is packed
     short_side: Annotated[int, Field(ge=1)]  # pixels after scaling
     in_place: str | None
     loose_frames: str | None
@@ -307,8 +317,9 @@ class OneFrameConfig(Section):
 
 
 class BenchmarkedRow(TestedRow):
-    """What the benchmark of one row needs; its `test` holds the views that are timed."""
+    """What the benchmark of one row needs; its `test` holds the views that are timed. The whole of a row, too."""
 
+    inference: Arithmetic  # `runtime` has the training's
     benchmark: BenchmarkConfig
 
 

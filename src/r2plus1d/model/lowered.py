@@ -15,12 +15,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from r2plus1d.model import winograd
 from r2plus1d.model.families import FAMILIES, MMACTION, Family
 from r2plus1d.model.network import Block, Conv2plus1d, ConvNorm, Recognizer
+from r2plus1d.system.arithmetic import Arithmetic
 from r2plus1d.video.views import to_input
 
 if TYPE_CHECKING:
     from r2plus1d.model.cuda.inference import Inference
 
 PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
+PIXELS_AT_ONCE_HALF = 2**24  # all 30 views of 8 x 256 x 256: on two cores with AMX the faster, the larger
+REORDERED = (torch.bfloat16,)  # types of weights that oneDNN gets in its own order
 
 Where = bool | Literal["auto"]
 
@@ -38,47 +41,77 @@ class MakesSteps(Protocol):
     def steps(self, optimizer: torch.optim.SGD, max_norm: float) -> Callable[[Tensor, Tensor], dict]: ...
 
 
-def for_inference(model: Recognizer, device: torch.device, lowered: Where = "auto") -> "Plain | Lowered | Inference":
-    """A copy for inference on `device`, whose methods `forward` and `from_frames` give the plain network's logits.
+def for_inference(
+    model: Recognizer, device: torch.device, lowered: Where = "auto", arithmetic: Arithmetic = "exact"
+) -> "Plain | Lowered | Inference":
+    """A copy for inference on `device`, whose methods `forward` and `from_frames` give the plain network's logits, in
+    float32.
 
     `lowered` (runtime.lowered): "auto" rewrites the network where that was measured to be faster and safe, on the CPU
-    where torch has oneDNN; true on NVIDIA GPUs too; false nowhere.
+    where torch has oneDNN; true on NVIDIA GPUs too, in `half`; false nowhere. `arithmetic`, as `device.computed` gives
+    it: `half` computes in bfloat16 on a CPU and in float16 on a GPU; the others in float32, `native` on a GPU with the
+    channels last in memory.
     """
-    where, own = _where(model, device, lowered), copy.deepcopy(model).eval()
+    where, own = _where(model, device, lowered, arithmetic), copy.deepcopy(model).eval()
     if where == "cuda":
         from r2plus1d.model.cuda import inference  # noqa: PLC0415 (Triton, not there everywhere)
 
         return inference.Inference(own).to(device)
-    return Lowered(own).to(device) if where == "cpu" else Plain(own).to(device)
+    if where == "cpu":
+        return Lowered(own, torch.bfloat16 if arithmetic == "half" else torch.float32).to(device)
+    return Plain(_plain(own, device, arithmetic, torch.float16).to(device), own.family)
 
 
-def for_training(model: Recognizer, device: torch.device, lowered: Where = "auto") -> nn.Module:
+def for_training(
+    model: Recognizer, device: torch.device, lowered: Where = "auto", arithmetic: Arithmetic = "exact"
+) -> nn.Module:
     """What to train on `device` in one process: a module with the model's own parameters and buffers, so that state,
     checkpoints and optimizer are those of the plain network; that itself where it is not rewritten.
 
-    `lowered`: as for inference.
+    `lowered`, `arithmetic`: as for inference; `half` is for GPUs alone, in bfloat16, whose range the gradients need.
     """
-    where = _where(model, device, lowered)
+    where = _where(model, device, lowered, arithmetic)
     if where == "cuda":
         from r2plus1d.model.cuda.training import Training  # noqa: PLC0415 (Triton, not there everywhere)
 
         return Training(model)
-    return Trained(model) if where == "cpu" else model
+    return Trained(model) if where == "cpu" else _plain(model, device, arithmetic, torch.bfloat16)
 
 
-def _where(model: Recognizer, device: torch.device, lowered: Where) -> str | None:
+def _plain(model: Recognizer, device: torch.device, arithmetic: Arithmetic, half: torch.dtype) -> nn.Module:
+    if arithmetic == "half":
+        return Fast(model, half if device.type == "cuda" else torch.bfloat16)
+    return Fast(model) if arithmetic == "native" and device.type == "cuda" else model
+
+
+def _where(model: Recognizer, device: torch.device, lowered: Where, arithmetic: Arithmetic) -> str | None:
     if lowered and device.type == "cpu" and torch.backends.mkldnn.is_available():
         return "cpu"
     # The networks for GPUs are made for MMAction's convolutions, all split into a spatial and a temporal one.
     split = all(isinstance(m.conv, Conv2plus1d) for m in model.modules() if isinstance(m, ConvNorm))
     split = split and model.family == FAMILIES[MMACTION]
-    return "cuda" if lowered is True and device.type == "cuda" and torch.version.hip is None and split else None
+    split = split and arithmetic == "half" and torch.version.hip is None
+    return "cuda" if lowered is True and device.type == "cuda" and split else None
+
+
+class Fast(nn.Module):
+    """The plain network as GPUs compute it fastest: its channels last in memory, and under autocast where a `dtype` is
+    given: convolutions and activations are of that, weights, statistics and logits stay in float32."""
+
+    def __init__(self, model: Recognizer, dtype: torch.dtype | None = None):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, x_NCTHW: Tensor) -> Tensor:
+        x = x_NCTHW.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(x.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+            return self.model(x).float()
 
 
 class Plain(nn.Module):
-    def __init__(self, model: Recognizer):
+    def __init__(self, model: nn.Module, family: Family = FAMILIES[MMACTION]):
         super().__init__()
-        self.model = model
+        self.model, self.family = model, family
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         return self.model(x_NCTHW)
@@ -86,7 +119,7 @@ class Plain(nn.Module):
     def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
         """Logits [N, K] of clips that share frames: clip n is the frames `indices_NT[n]` of uint8 `x_FHWC`, which lie
         on the device, the indices on the CPU."""
-        return self.model(_normalised(x_FHWC, self.model.family)[indices_NT].transpose(1, 2))
+        return self.model(_normalised(x_FHWC, self.family)[indices_NT].transpose(1, 2))
 
 
 def _normalised(x_FHWC: Tensor, family: Family) -> Tensor:
@@ -96,27 +129,30 @@ def _normalised(x_FHWC: Tensor, family: Family) -> Tensor:
 
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
-    inside, and wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips share, the
-    stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
+    inside, and in float32 wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips
+    share, the stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
+
+    In bfloat16, weights and activations are of that, the means before the last layer and what it gives of float32.
     """
 
-    def __init__(self, model: Recognizer):
+    def __init__(self, model: Recognizer, dtype: torch.dtype = torch.float32):
         super().__init__()
         backbone = model.backbone
-        self.family = model.family
-        self.stem = _convolutions(backbone.conv1)
-        self.blocks = nn.ModuleList(map(_LoweredBlock, backbone.blocks))
+        self.family, self.dtype = model.family, dtype
+        self.stem = _convolutions(backbone.conv1, dtype)
+        self.blocks = nn.ModuleList(_LoweredBlock(block, dtype) for block in backbone.blocks)
         self.last = model.cls_head.fc_cls
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        parts = x_NCTHW.permute(0, 2, 3, 4, 1).tensor_split(_parts(len(x_NCTHW), x_NCTHW[0, 0].numel()))
+        clips = x_NCTHW.permute(0, 2, 3, 4, 1).to(self.dtype)
+        parts = clips.tensor_split(self._parts(len(clips), x_NCTHW[0, 0].numel()))
         return torch.cat([self._rest(_all(self.stem, part)) for part in parts])
 
     def from_frames(self, x_FHWC: Tensor, indices_NT: Tensor) -> Tensor:
         """As `Plain` does."""
         clips, t = indices_NT.shape
-        parts = indices_NT.tensor_split(_parts(clips, t * x_FHWC[0, :, :, 0].numel()))
-        x, stem = _normalised(x_FHWC, self.family).permute(0, 2, 3, 1), self.stem
+        parts = indices_NT.tensor_split(self._parts(clips, t * x_FHWC[0, :, :, 0].numel()))
+        x, stem = _normalised(x_FHWC, self.family).permute(0, 2, 3, 1).to(self.dtype), self.stem
         if stem[0].axes == "space":
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
         return torch.cat([self._rest(_all(stem, x[part])) for part in parts])
@@ -129,19 +165,19 @@ class Lowered(nn.Module):
             x = pooled.unflatten(0, x.shape[:2])
         for block in self.blocks:
             x = block(x)
-        return self.last(x.mean((1, 2, 3)))
+        return self.last(x.mean((1, 2, 3), dtype=torch.float32))
 
-
-def _parts(clips: int, pixels: int) -> int:
-    """Into how many parts to divide so many clips of so many pixels each."""
-    return -(-clips // max(1, PIXELS_AT_ONCE // pixels))
+    def _parts(self, clips: int, pixels: int) -> int:
+        """Into how many parts to divide so many clips of so many pixels each."""
+        at_once = PIXELS_AT_ONCE if self.dtype == torch.float32 else PIXELS_AT_ONCE_HALF
+        return -(-clips // max(1, at_once // pixels))
 
 
 class _LoweredBlock(nn.Module):
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, dtype: torch.dtype):
         super().__init__()
-        self.convolutions = nn.ModuleList(c for part in block.parts for c in _convolutions(part))
-        self.downsample = None if block.downsample is None else _convolutions(block.downsample)
+        self.convolutions = nn.ModuleList(c for part in block.parts for c in _convolutions(part, dtype))
+        self.downsample = None if block.downsample is None else _convolutions(block.downsample, dtype)
 
     def forward(self, x_NTHWC: Tensor) -> Tensor:
         shortcut = x_NTHWC if self.downsample is None else _all(self.downsample, x_NTHWC, relu=False)
@@ -151,23 +187,25 @@ class _LoweredBlock(nn.Module):
 class _Convolution(nn.Module):
     """[N, T, H, W, C] -> [N, T', H', W', C']; over one axis or the plane, whichever its kernel spans, or over all.
 
-    oneDNN's fused convolution adds the bias, another tensor, and cuts off below 0.
+    oneDNN's fused convolution adds the bias and another tensor, which it overwrites with the result, and cuts off below
+    0.
     """
 
-    def __init__(self, conv: nn.Conv3d):
+    def __init__(self, conv: nn.Conv3d, dtype: torch.dtype):
         super().__init__()
         geometry = list(zip(conv.kernel_size, conv.stride, conv.padding, strict=True))
         in_time, in_space = geometry[0] != (1, 1, 0), geometry[1:] != [(1, 1, 0)] * 2
         self.axes = "all" if in_time and in_space else "time" if in_time else "space"
         kept = {"all": [0, 1, 2], "time": [0, 1], "space": [1, 2]}[self.axes]
         _, self.stride, self.padding = zip(*(geometry[axis] for axis in kept), strict=True)
-        weight = conv.weight.detach()
+        weight = conv.weight.detach().to(dtype)
         weight = {"all": weight, "time": weight[..., 0], "space": weight[:, :, 0]}[self.axes]
         last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
         self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
         assert conv.bias is not None  # it has the batch norm's
-        self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+        self.bias = nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
         self.winograd: winograd.Winograd | None = None  # made where it is needed, since it takes memory
+        self.reordered: tuple[tuple, Tensor] | None = None  # for a shape of clips, the weight as oneDNN wants it
 
     def forward(self, x_NTHWC: Tensor, relu: bool, residual_NTHWC: Tensor | None = None) -> Tensor:
         n, t, h, w, _ = x_NTHWC.shape
@@ -175,17 +213,30 @@ class _Convolution(nn.Module):
             self.winograd = self.winograd or winograd.Winograd(self.weight, self.bias)
             return self.winograd(x_NTHWC.flatten(0, 1)).unflatten(0, (n, t))
         x, residual = self._planes(x_NTHWC), None if residual_NTHWC is None else self._planes(residual_NTHWC)
-        options = self.weight, self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
+        options = self._weight(x), self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
         if residual is None:
             y = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
         else:
-            y = torch.ops.mkldnn._convolution_pointwise.binary(x, residual, *options, "add", 1.0, "relu", [], None)
+            y = torch.ops.mkldnn._convolution_pointwise_.binary(residual, x, *options, "add", 1.0, "relu", [], None)
         y = y.movedim(1, -1)
         if self.axes == "all":
             return y
         return y.unflatten(0, (n, t)) if self.axes == "space" else y.unflatten(2, (h, w))
 
+    def _weight(self, x: Tensor) -> Tensor:
+        """In bfloat16 reordered once, for the clips met last; else oneDNN does it at every call, which float32 with its
+        longer products hardly feels."""
+        if self.weight.dtype not in REORDERED:
+            return self.weight
+        if self.reordered is None or self.reordered[0] != x.shape[1:]:
+            options = self.padding, self.stride, (1,) * len(self.stride), 1, list(x.shape)
+            found = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *options)
+            self.reordered = x.shape[1:], found
+        return self.reordered[1]
+
     def _in_tiles(self, frames: int, h: int, w: int) -> bool:
+        if self.weight.dtype != torch.float32:
+            return False
         return self.stride == self.padding == (1, 1) and winograd.wins(self.weight.shape, frames, h, w)
 
     def _planes(self, x_NTHWC: Tensor) -> Tensor:
@@ -195,13 +246,13 @@ class _Convolution(nn.Module):
         return x_NTHWC.movedim(-1, 1)
 
 
-def _convolutions(block: ConvNorm) -> nn.ModuleList:
+def _convolutions(block: ConvNorm, dtype: torch.dtype) -> nn.ModuleList:
     """A convolution and its batch norm, or the two of each that it is split into."""
     if not isinstance(block.conv, Conv2plus1d):
-        return nn.ModuleList([_Convolution(fuse_conv_bn_eval(block.conv, block.bn))])
+        return nn.ModuleList([_Convolution(fuse_conv_bn_eval(block.conv, block.bn), dtype)])
     split = block.conv
     folded = fuse_conv_bn_eval(split.conv_s, split.bn_s), fuse_conv_bn_eval(split.conv_t, block.bn)
-    return nn.ModuleList(map(_Convolution, folded))
+    return nn.ModuleList(_Convolution(conv, dtype) for conv in folded)
 
 
 def _all(

@@ -242,8 +242,9 @@ def scale_text(config: RowConfig) -> str:
 
 def device_text(row: RowFigures) -> str:
     threads = f", {row.machine['threads']} threads" if not _on_gpu(row) else ""
-    half = ", half precision" if _on_gpu(row) and row.config.runtime.lowered is True else ""
-    return f"{row.machine['device']}{threads}{half}, torch {row.machine['torch']}"
+    networks = ", by the networks for GPUs" if _on_gpu(row) and row.config.runtime.lowered is True else ""
+    arithmetic = f"{row.machine['arithmetic']} arithmetic{networks}"
+    return f"{row.machine['device']}{threads}, {arithmetic}, torch {row.machine['torch']}"
 
 
 def chance_text(classes: pd.DataFrame, coverage: dict) -> str:

@@ -1,4 +1,4 @@
-"""The variables that pin the arithmetic, for the pipeline's own processes and none else.
+"""The processor's arithmetic: the variables that pin it, for the pipeline's own processes and none else.
 
 With them a CPU training gives the same bytes on any x86-64 machine with AVX2; without them the kernels differ from one
 processor model to the next. torch, oneDNN and MKL read theirs at their first operation, so they may be set after
@@ -7,27 +7,51 @@ processor model to the next. torch, oneDNN and MKL read theirs at their first op
 
 import os
 import sys
+from typing import Literal
 
-PINNED = {
+Arithmetic = Literal["exact", "native", "half"]  # what each is: docs/arithmetic.md
+
+KERNELS = {  # the same on any x86-64 processor with AVX2, instead of the processor's own
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
+}
+PINNED = KERNELS | {
     "OMP_DYNAMIC": "false",  # true: OpenMP may start fewer threads than torch waits for, and a training stands still
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is repeatable only with a fixed workspace
 }
 THREAD_LIMIT = "OMP_THREAD_LIMIT"  # below torch's number of threads, a training stands still for the same reason
 
 
-def has_avx2(cpuinfo: str = "/proc/cpuinfo") -> bool:
+CPUINFO = "/proc/cpuinfo"
+
+
+def has_avx2(cpuinfo: str = CPUINFO) -> bool:
+    return "avx2" in _flags(cpuinfo)
+
+
+def has_bfloat16(cpuinfo: str = CPUINFO) -> bool:
+    """Whether the processor multiplies bfloat16 itself, by AMX or AVX-512."""
+    return not _flags(cpuinfo).isdisjoint({"amx_bf16", "avx512_bf16"})
+
+
+def _flags(cpuinfo: str) -> set[str]:
     try:
         with open(cpuinfo, encoding="utf-8") as lines:
-            return any(line.startswith("flags") and "avx2" in line.split() for line in lines)
+            return next((set(line.split()) for line in lines if line.startswith("flags")), set())
     except OSError:
-        return False
+        return set()
 
 
 if not has_avx2():
     del PINNED["ATEN_CPU_CAPABILITY"]  # torch would run into instructions that are not there
+
+
+def choose(arithmetic: Arithmetic) -> None:
+    """`exact` leaves this process, which `pin` has pinned, as it is; `native` and `half` take the processor's own
+    kernels. Before the first operation."""
+    for key in KERNELS if arithmetic != "exact" else ():
+        os.environ.pop(key, None)
 
 
 def pin() -> None:

@@ -5,11 +5,12 @@ import functools
 import platform
 import resource
 import sys
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
+from r2plus1d.system.arithmetic import Arithmetic, has_bfloat16
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.machine import processor
 
@@ -26,28 +27,39 @@ class Runtime(Protocol):
     def gpus(self) -> int: ...
     @property
     def threads(self) -> int | None: ...
+    @property
+    def lowered(self) -> bool | Literal["auto"]: ...
+    @property
+    def arithmetic(self) -> Arithmetic: ...
 
 
 def prepare(runtime: Runtime) -> torch.device:
-    """Fixes threads and kernels, so that the same inputs give the same bytes, and returns the device.
+    """Fixes threads and kernels, so that the same inputs give the same bytes on the same machine, and returns the
+    device. On CUDA that is promised of `exact` alone: the others leave the choice of kernels to cuDNN, which times
+    them, and take TF32.
 
     The processor's kernels are fixed by `arithmetic.pin`, at the start of a stage. Raises ConfigError for `cuda` where
-    torch sees no CUDA device.
+    torch sees no CUDA device, and for the networks for GPUs in another arithmetic than theirs.
     """
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("runtime.device is 'cuda', but torch finds no CUDA device; use cpu or auto")
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
+    use_cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
+    free = use_cuda and runtime.arithmetic != "exact" and runtime.lowered is not True
     # As use_deterministic_algorithms(True), which imports a second's worth of the compiler first.
-    torch.set_deterministic_debug_mode("error")
+    torch.set_deterministic_debug_mode("default" if free else "error")
     # A tenth of a step's time, and no kernel reads such memory. (Of a module, mypy does not see the property.)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_freed_memory()
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    use_cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
-    if not use_cuda:
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = not free, free
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = free
+    if use_cuda and runtime.lowered is True and runtime.arithmetic != "half":
+        raise ConfigError(
+            f"runtime.lowered is true, and runtime.arithmetic is {runtime.arithmetic!r}: the networks for GPUs compute "
+            "in half precision, so take half as well, or lowered: auto"
+        )
+    if not use_cuda and runtime.arithmetic == "exact":
         _say_where_arithmetic_is_another()
     return torch.device("cuda" if use_cuda else "cpu")
 
@@ -61,6 +73,26 @@ def _say_where_arithmetic_is_another() -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def computed(arithmetic: Arithmetic, device: torch.device, training: bool = False) -> Arithmetic:
+    """What is computed in, where `arithmetic` is asked for: `native` instead of `half` in trainings on a CPU, whose
+    gradients can be wrong there (docs/arithmetic.md), and where the hardware has no bfloat16, which it then says."""
+    if arithmetic != "half" or (device.type == "cpu" and training):
+        return "native" if arithmetic == "half" else arithmetic
+    if device.type == "cpu":
+        able = has_bfloat16() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:
+        able = not training or torch.cuda.is_bf16_supported(including_emulation=False)
+    if not able:
+        _say_that_half_is_native(device.type)
+    return "half" if able else "native"
+
+
+@functools.cache
+def _say_that_half_is_native(kind: str) -> None:
+    name = "processor" if kind == "cpu" else "GPU"
+    print(f"note: this {name} has no bfloat16, so `half` is computed as `native`", file=sys.stderr, flush=True)
 
 
 def cpu_kernels() -> str:

@@ -1,7 +1,7 @@
 """Frames straight from video files, decoding no more than they need: with `decoding` all that knows PyAV."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -12,28 +12,30 @@ from av.video.reformatter import VideoReformatter
 from r2plus1d.video.decoding import Shown, VideoError, decode, facing_of, opened, turned_size, upright
 from r2plus1d.video.stack import Stack
 
+Change = Callable[[np.ndarray], np.ndarray]  # of a frame
 MOST_BYTES = 2**26  # of a file whose packets are kept in memory, 64 MiB: a clip of 10 s takes 1 to 10
 
 
 class VideoReader:
     """Frames straight from the video files under a folder, the counterpart of `shards.FrameReader`.
 
-    Decodes in this process, whose threads share the work: for videos that extraction has decoded whole before.
+    Decodes in this process, whose threads share the work: for videos that were decoded whole before.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, change: Change | None = None):
+        self.folder, self.change = folder, change
 
     def read(self, path: str, indices: np.ndarray, count: int = 0) -> np.ndarray:
-        """uint8 [len(indices), H, W, 3]; decodes once, and what must be of a video of `count` frames (0: unknown).
+        """uint8 [len(indices), H, W, 3], what `change` makes of each; decodes once, and what must be of a video of
+        `count` frames (0: unknown).
 
         Raises VideoError, with the path, for a video that cannot be read or is too short.
         """
         wanted, places = np.unique(indices, return_inverse=True)
         try:
-            frames = _decode_some(self.folder / path, wanted, count)
+            frames = _decode_some(self.folder / path, wanted, count, self.change)
             if frames is None:
-                frames = _decode_through(self.folder / path, wanted)
+                frames = _decode_through(self.folder / path, wanted, self.change)
         except VideoError as error:
             raise VideoError(f"{self.folder / path}: {error}, though it could be read before") from error
         if len(frames) < len(wanted):
@@ -42,18 +44,23 @@ class VideoReader:
         return frames if np.array_equal(indices, wanted) else frames[places]
 
 
-def _decode_through(path: Path, wanted: np.ndarray) -> np.ndarray:
+def _decode_through(path: Path, wanted: np.ndarray, change: Change | None = None) -> np.ndarray:
     """Those frames, of ascending numbers, from the start to the last; fewer where the video ends before."""
     last, stack = int(wanted[-1]), Stack(len(wanted))
     for number, image in enumerate(decode(path, set(wanted.tolist()))):
         if image is not None:
-            stack.place(*image.shape[:2])[:] = image
+            _place(stack, image, change)
         if number == last:
             break
     return stack.given
 
 
-def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | None:
+def _place(stack: Stack, image: np.ndarray, change: Change | None) -> None:
+    changed = image if change is None else change(image)
+    stack.place(*changed.shape[:2])[:] = changed
+
+
+def _decode_some(path: Path, wanted: np.ndarray, count: int, change: Change | None = None) -> np.ndarray | None:
     """The same pixels as `_decode_through`, from those groups of pictures alone that hold a wanted frame, up to its
     last one, without what is neither wanted nor referred to. None where that would not be exact.
 
@@ -74,7 +81,7 @@ def _decode_some(path: Path, wanted: np.ndarray, count: int) -> np.ndarray | Non
                     return None
                 shown = {times[place] for place in places}
                 for image in _decode_group(stream.codec_context, packets[starts[group] : places.max() + 1], shown):
-                    stack.place(*image.shape[:2])[:] = image
+                    _place(stack, image, change)
             return stack.given
     except (_OtherwiseError, av.FFmpegError, IndexError, OSError, ValueError):  # what `decode` then says
         return None

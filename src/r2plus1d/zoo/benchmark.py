@@ -20,7 +20,7 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.cost import cost
 from r2plus1d.model.lowered import TakesFrames, for_inference, for_training
 from r2plus1d.model.network import Recognizer
-from r2plus1d.system.device import describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
+from r2plus1d.system.device import computed, describe, peak_memory_mib, prepare, reset_peak_memory, synchronize
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo.evaluation import logits
@@ -33,12 +33,15 @@ def benchmark(
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
     device = prepare(config.runtime)
     memory = training_memory(config, model, splits["train"] or splits["val"], reader, device)
-    fast = for_inference(model, device, config.runtime.lowered)
+    prepare(config.runtime.model_copy(update={"arithmetic": config.inference}))
+    arithmetic = computed(config.inference, device)
+    fast = for_inference(model, device, config.runtime.lowered, arithmetic)
     rate, videos = inference_rate(config, fast, splits["val"], reader, device)
     costs = cost(model, config.clip.frames, config.test.crop, config.test.crop)
     figures = {"videos_per_second": float(f"{rate:.4g}"), "memory_mib": memory} | dataclasses.asdict(costs)
     frames, crops = config.clip.frames * config.test.clips, config.test.crops
-    return figures, describe(device) | {"videos": videos, "frames": f"{frames}x{crops}"}
+    measured_on = describe(device) | {"arithmetic": arithmetic, "videos": videos, "frames": f"{frames}x{crops}"}
+    return figures, measured_on
 
 
 def training_memory(
@@ -49,7 +52,8 @@ def training_memory(
     freeze(model, config)
     set_training(model, config)
     optimizer = optimizer_for(model, config)
-    network = for_training(model, device, lowered(config, device))
+    arithmetic = computed(config.runtime.arithmetic, device, training=True)
+    network = for_training(model, device, lowered(config, device), arithmetic)
     update = updates(network, optimizer, config.train.max_grad_norm, model.family)
     schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
     batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))

@@ -17,7 +17,7 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.lowered import TakesFrames, for_inference
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system import processes
-from r2plus1d.system.device import prepare
+from r2plus1d.system.device import computed, prepare
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo import accuracy
@@ -43,7 +43,8 @@ def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Re
     frame is repeated, with how many `classes` those clips are taken for.
     """
     device = prepare(config.runtime)
-    network = for_inference(model, device, config.runtime.lowered)
+    arithmetic = computed(config.runtime.arithmetic, device)
+    network = for_inference(model, device, config.runtime.lowered, arithmetic)
     own = processes.share(samples)
     videos = reading(loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single))
     if processes.first():

@@ -24,7 +24,7 @@ from r2plus1d.config.schema import RowConfig
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.model.network import Recognizer
-from r2plus1d.system.device import prepare
+from r2plus1d.system.device import computed, prepare
 from r2plus1d.system.errors import UserError, redacted
 from r2plus1d.system.files import write_bytes
 from r2plus1d.system.progress import progress, saved
@@ -69,7 +69,8 @@ def features(
     network = starting_network(config, classes, lambda text: print(text, flush=True)).eval()
     bare = copy.deepcopy(network)
     bare.cls_head.fc_cls = nn.Identity()  # type: ignore[assignment]
-    fast = for_inference(bare, device, config.runtime.lowered)
+    arithmetic = computed(config.runtime.arithmetic, device)
+    fast = for_inference(bare, device, config.runtime.lowered, arithmetic)
     views = {"train": config.train.views, "val": 1}
     parts = {
         (split, first): work / f"{split}_{first:07}.safetensors"

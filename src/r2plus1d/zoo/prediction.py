@@ -22,6 +22,8 @@ from r2plus1d.datasets.manifest import VIDEO_SUFFIXES
 from r2plus1d.model.families import View
 from r2plus1d.model.lowered import TakesFrames, for_inference
 from r2plus1d.model.network import Recognizer
+from r2plus1d.system.arithmetic import Arithmetic
+from r2plus1d.system.device import computed
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.progress import progress
 from r2plus1d.video import sandbox, views
@@ -106,10 +108,12 @@ def find_videos(places: Sequence[Path]) -> list[Path]:
 class Looker:
     """A network made ready to look at videos; `device` as torch names it."""
 
-    def __init__(self, network: Recognizer, device: torch.device, view: View | None = None):
+    def __init__(
+        self, network: Recognizer, device: torch.device, view: View | None = None, arithmetic: Arithmetic = "exact"
+    ):
         self.view = view or network.view
-        self.device = device
-        self._plain, self._network = network, for_inference(network, device)
+        self.device, self.arithmetic = device, computed(arithmetic, device)
+        self._plain, self._network = network, for_inference(network, device, arithmetic=self.arithmetic)
 
     def measure(self, video: Path) -> Measured:
         """With progress, where that takes long. Raises VideoError."""
@@ -159,7 +163,7 @@ class Looker:
     def _without_last_layer(self) -> TakesFrames:
         bare = copy.deepcopy(self._plain)
         bare.cls_head.fc_cls = nn.Identity()  # type: ignore[assignment]
-        return for_inference(bare, self.device)
+        return for_inference(bare, self.device, arithmetic=self.arithmetic)
 
     def views(self, video: Path) -> np.ndarray:
         """uint8 [crops * clips, T, crop, crop, 3]: what the network is shown of a whole video. Raises VideoError."""

@@ -39,7 +39,8 @@ def recorded(stage: str) -> Callable:
             def facts() -> dict:
                 device = None if taken else machine(prepare(row.config.runtime))
                 started = {"started_from": row.config.init and redacted(row.config.init)} if stage in MAKING else {}
-                return {"seed": row.config.seed, "weights_of": taken, **started, "machine": device}
+                told = {"arithmetic": row.config.runtime.arithmetic}
+                return {"seed": row.config.seed, "weights_of": taken, **started, **told, "machine": device}
 
             with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](row.config), facts):
                 return work(row)
@@ -82,10 +83,12 @@ def machine(device: torch.device) -> dict[str, str | int | None]:
 
 
 def _deciding(runtime: Runtime) -> dict:
-    """What of a machine decides the bytes: the GPU, or the kernels and the number of threads on the CPU."""
+    """What of a machine decides the bytes: the GPU, or the kernels and the number of threads on the CPU, and in its own
+    arithmetic the processor."""
     now = machine(prepare(runtime))
-    own = ("device",) if now["type"] == "cuda" else ("cpu_kernels", "threads")
-    return {key: now[key] for key in ("type", "cuda", *own)}
+    own = ("cpu_kernels", "threads") if now["type"] == "cpu" else ()
+    processor = ("device",) if now["type"] == "cuda" or runtime.arithmetic != "exact" else ()
+    return {key: now[key] for key in ("type", "cuda", *processor, *own)}
 
 
 def differences(record: dict, runtime: Runtime) -> list[str]:
@@ -94,6 +97,8 @@ def differences(record: dict, runtime: Runtime) -> list[str]:
     found = [f"{n} {here.get(n)} here, {v} there" for n, v in there.items() if n != "python" and here.get(n) != v]
     if (then := record["machine"]) is None:
         return found
+    if runtime.arithmetic != "exact" and (name := describe(torch.device("cpu"))["device"]) != then["device"]:
+        found.append(f"computed in the {runtime.arithmetic} arithmetic of {then['device']}, and here is {name}")
     if (kernels := cpu_kernels()) != then["cpu_kernels"]:
         found.append(f"torch's {kernels} kernels on this processor, {then['cpu_kernels']} there")
     if "cuda" in (then["type"], runtime.device) or (runtime.device == "auto" and torch.cuda.is_available()):

@@ -1,5 +1,6 @@
 """What the per-row stages share: one row's configuration and data, opened from disk."""
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -12,6 +13,7 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.files import digest
+from r2plus1d.video.extraction import packed
 from r2plus1d.video.loose import LooseFrameReader
 from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
@@ -94,9 +96,11 @@ def _with_rates(config: RowConfig, splits: dict[str, list[Sample]]) -> dict[str,
 
 def _reader(config: RowConfig) -> Reader:
     if config.clip.input == "frames":
-        if config.loose_frames is None:
+        if config.loose_frames is not None:
+            return LooseFrameReader(paths.videos(config), config.loose_frames)
+        if config.clip.storage == "packed":
             return FrameReader(paths.frames(config.dataset, config.row))
-        return LooseFrameReader(paths.videos(config), config.loose_frames)
+        return VideoReader(paths.videos(config), functools.partial(packed, short_side=config.clip.short_side))
     if config.loose_frames:
         section = "model" if config.row == CUSTOM else f"zoo.{config.row}"
         raise ConfigError(

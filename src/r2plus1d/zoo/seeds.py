@@ -71,7 +71,8 @@ def refuse(configs: Iterable[TestedRow]) -> None:
     for config in configs:
         if config.checkpoint is not None:
             raise ConfigError(f"row {config.row} tests finished weights, so no seed changes it; give --rows without it")
-        reads = config.clip.input == "video" or config.loose_frames is not None
+        packed = config.clip.input == "frames" and config.clip.storage == "packed"
+        reads = not packed or config.loose_frames is not None
         if reads and config.in_place is not None and not Path(config.in_place).is_absolute():
             _elsewhere(f"datasets.{config.dataset}.path", config.in_place)
 

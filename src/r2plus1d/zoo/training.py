@@ -21,7 +21,7 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.lowered import for_inference, for_training
 from r2plus1d.model.network import Recognizer, build
 from r2plus1d.system import processes
-from r2plus1d.system.device import peak_memory_mib, prepare, seed_everything, synchronize
+from r2plus1d.system.device import computed, peak_memory_mib, prepare, seed_everything, synchronize
 from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import write_bytes
 from r2plus1d.system.progress import progress, saved
@@ -120,12 +120,13 @@ class Training:
 
     def _network(self) -> torch.nn.Module:
         """What computes the steps, with the weights of `model`."""
+        arithmetic = computed(self.config.runtime.arithmetic, self.device, training=True)
         if processes.processes() == 1:
-            return for_training(self.model, self.device, lowered(self.config, self.device))
-        side = self.config.train.crop  # plain: its outer batch norms are those of all processes
-        return processes.replicate(
-            self.model, torch.zeros(1, 3, self.config.clip.frames, side, side, device=self.device)
-        )
+            return for_training(self.model, self.device, lowered(self.config, self.device), arithmetic)
+        side = self.config.train.crop
+        # Not rewritten: its outer batch norms are those of all processes.
+        network = for_training(self.model, self.device, False, arithmetic)
+        return processes.replicate(network, torch.zeros(1, 3, self.config.clip.frames, side, side, device=self.device))
 
     def resume(self) -> None:
         """Goes back to where an earlier run was saved, if one was."""
@@ -247,7 +248,8 @@ class Training:
     def validate(self, epoch: int, iterations: int) -> None:
         """An entry of the log with the accuracies of the validation view."""
         processes.same_buffers(self.model)
-        fast = for_inference(self.model, self.device, self.config.runtime.lowered)
+        arithmetic = computed(self.config.runtime.arithmetic, self.device)
+        fast = for_inference(self.model, self.device, self.config.runtime.lowered, arithmetic)
         found = validate(self.config, fast, self.splits["val"], self.reader, self.device, self.workers)
         entry = {"mode": "val", "epoch": epoch + 1, "iter": len(self.splits["val"])}
         entry |= {"lr": learning_rate(self.config, epoch), **found}
