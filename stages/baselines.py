@@ -2,7 +2,7 @@
 
 import sys
 
-from r2plus1d.clips.lists import SPLITS, read_samples
+from r2plus1d.clips.lists import SPLITS, measured, read_samples
 from r2plus1d.config import files
 from r2plus1d.system import kept, paths, records
 from r2plus1d.system.files import write_text
@@ -23,7 +23,7 @@ def main() -> None:
         reader = LooseFrameReader(videos, data.loose_frames) if data.loose_frames else VideoReader(videos)
         classes = paths.labels(data.dataset).read_text(encoding="utf-8").splitlines()
         workers = files.machine(files.read_params(paths.PARAMS)).readers
-        table = baselines(splits["train"], splits["test"] or splits["val"], reader, classes, workers)
+        table = baselines(splits["train"], splits[measured(splits)], reader, classes, workers)
         write_text(paths.BASELINES, table.to_csv(index=False, lineterminator="\n"))
     for kind in KINDS if len(table) else ():
         print(f"{kind}: top-1 {100 * (table[kind] == table['actual']).mean():.2f}")

@@ -13,8 +13,7 @@ from r2plus1d.config.schema import OneFrameConfig, TestedRow
 from r2plus1d.system import arithmetic, paths
 from r2plus1d.system.files import write_text
 from r2plus1d.system.stage import run
-
-COLUMNS = ("path", "actual", "predicted", "probability", "rank")
+from r2plus1d.zoo import accuracy
 
 
 def main(name: str) -> None:
@@ -22,13 +21,13 @@ def main(name: str) -> None:
     if config.of is not None:
         compute(config.of)
         return
-    save(name, pd.DataFrame(columns=COLUMNS))
+    save(name, pd.DataFrame(columns=accuracy.PREDICTIONS))
     print(f"{name} is not trained with one frame a clip: baselines.one_frame in params.yaml says of which rows")
 
 
 def compute(config: TestedRow) -> None:
     from r2plus1d.system import processes  # noqa: PLC0415 (load torch, for rows that have something to compute)
-    from r2plus1d.zoo import accuracy, evaluation, features, records  # noqa: PLC0415
+    from r2plus1d.zoo import evaluation, features, records  # noqa: PLC0415
     from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
     from r2plus1d.zoo.training import Training  # noqa: PLC0415
 
@@ -50,10 +49,10 @@ def compute(config: TestedRow) -> None:
             model, _ = features.train_last_layer(config, found, splits, row.classes, say)
         else:
             model, _ = Training(config, splits, row.reader, row.classes, work, row.workers, say).run()
-        split = "test" if splits["test"] else "val"
-        result = evaluation.test(config, model, splits[split], row.reader, row.workers)
+        samples = splits[row.measured]
+        result = evaluation.test(config, model, samples, row.reader, row.workers)
         if processes.first():
-            videos = [sample.path for sample in splits[split]]
+            videos = [sample.path for sample in samples]
             mode = config.test.average_clips
             save(config.row, accuracy.predictions(videos, result.scores, result.labels, row.classes, mode))
             shutil.rmtree(work, ignore_errors=True)

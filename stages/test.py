@@ -25,7 +25,7 @@ def main(name: str) -> None:
 @records.recorded("test")
 def test(row: Row) -> None:
     name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
-    split = "test" if row.splits["test"] else "val"
+    split = row.measured
     result = evaluation.test(row.config, model, row.splits[split], row.reader, row.workers)
     if not processes.first():
         return

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +22,11 @@ def read_samples(folder: Path, dataset: str, split: str) -> list[Sample]:
         raise ListError(f"{path} is missing; run `dvc repro build_lists`")
     text = read_text(path)
     return parse(text, str(path)) if text else []
+
+
+def measured(splits: Mapping[str, Sequence[Sample]]) -> str:
+    """The split that the tables measure on: test where there is one, else val."""
+    return "test" if splits["test"] else "val"
 
 
 def read_rates(folder: Path) -> dict[str, float]:

@@ -17,7 +17,7 @@ from r2plus1d.config.resolve import resolve
 from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results.figures import TEXTS
 from r2plus1d.results.summary import short_names
-from r2plus1d.system import paths
+from r2plus1d.system import dvc_queue, paths
 from r2plus1d.system.errors import ConfigError, UserError, one_line
 from r2plus1d.system.files import must_read_json
 from r2plus1d.system.git import GitError, git
@@ -163,13 +163,8 @@ def _checkpoints() -> dict[str, str]:
 
 
 def _commit(rev: str, rows: Mapping[str, str]) -> str:
-    """Of a DVC experiment by its name, or a git revision. Raises CompareError.
-
-    An experiment is the git reference refs/exps/<2 digits of the commit it began at>/<the other 38>/<name>; source:
-    dvc.repo.experiments.refs, which takes a second to import.
-    """
-    lines = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps/*/*/*").splitlines()
-    found = {commit for commit, _, ref in (line.partition(" ") for line in lines) if ref.split("/", 4)[4] == rev}
+    """Of a DVC experiment by its name, or a git revision. Raises CompareError."""
+    found = {commit for name, commit in dvc_queue.commits() if name == rev}
     if len(found) > 1:
         commits = ", ".join(sorted(commit[:10] for commit in found))
         raise CompareError(f"{rev}: {len(found)} experiments have this name; give the commit of one: {commits}")

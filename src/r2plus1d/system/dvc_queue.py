@@ -25,9 +25,18 @@ class QueueError(UserError):
 
 def experiments() -> dict[str, str]:
     """The commit by the name of each experiment that ended well, whatever commit it started from."""
+    return dict(commits())
+
+
+def commits() -> list[tuple[str, str]]:
+    """(name, commit) of all experiments; several may have one name, where they started from other commits.
+
+    An experiment is the git reference refs/exps/<2 digits of the commit it began at>/<the other 38>/<name>; source:
+    dvc.repo.experiments.refs, which takes a second to import.
+    """
     lines = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
     pairs = (line.split(" ", 1) for line in lines)
-    return {match[1]: commit for commit, ref in pairs if (match := REF.fullmatch(ref))}
+    return [(match[1], commit) for commit, ref in pairs if (match := REF.fullmatch(ref))]
 
 
 def states() -> tuple[dict[str, str], int]:

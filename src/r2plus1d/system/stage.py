@@ -19,20 +19,6 @@ from r2plus1d.system.files import held
 from r2plus1d.system.pool import end_with
 from r2plus1d.system.progress import reached
 
-STAGES = (  # in the order of dvc.yaml
-    "resolve",
-    "scan",
-    "download",
-    "probe",
-    "extract_frames",
-    "build_lists",
-    "features",
-    "train",
-    "test",
-    "benchmark",
-    "card",
-    "report",
-)
 TORCHRUN = "R2PLUS1D_TORCHRUN"  # environment variable: torchrun's arguments, where several machines work together
 ALONE = "R2PLUS1D_ALONE"  # environment variable: of the process that holds the stage's lock, for those that it starts
 

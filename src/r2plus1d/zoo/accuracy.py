@@ -12,6 +12,7 @@ import pandas as pd
 from r2plus1d.system.errors import UserError
 
 CONFUSIONS = 3  # of a class, that are named
+PREDICTIONS = ("path", "actual", "predicted", "probability", "rank")  # columns of `predictions`
 Mode = Literal["prob", "score"]
 
 
@@ -93,15 +94,14 @@ def predictions(
     shares = scores if mode == "prob" else _softmax(scores)
     order = np.argsort(scores, axis=1, kind="stable")[:, ::-1]
     best = order[:, 0]
-    return pd.DataFrame(
-        {
-            "path": list(paths),
-            "actual": [classes[label] for label in labels],
-            "predicted": [classes[label] for label in best],
-            "probability": [round(float(p), 4) for p in shares[np.arange(len(best)), best]],
-            "rank": (order == labels[:, None]).argmax(axis=1) + 1,
-        }
+    columns = (
+        list(paths),
+        [classes[label] for label in labels],
+        [classes[label] for label in best],
+        [round(float(p), 4) for p in shares[np.arange(len(best)), best]],
+        (order == labels[:, None]).argmax(axis=1) + 1,
     )
+    return pd.DataFrame(dict(zip(PREDICTIONS, columns, strict=True)))
 
 
 def per_class(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from r2plus1d.clips.items import Reader
-from r2plus1d.clips.lists import SPLITS, read_rates, read_samples
+from r2plus1d.clips.lists import SPLITS, measured, read_rates, read_samples
 from r2plus1d.config.files import machine, read_params, read_row
 from r2plus1d.config.schema import CUSTOM, ROW_FILES, Machine, RowConfig
 from r2plus1d.datasets.annotations import Sample
@@ -34,6 +34,11 @@ class Row(Generic[C]):
     def workers(self) -> int | None:
         """Processes that read clips; None: one a core."""
         return self.machine.readers
+
+    @property
+    def measured(self) -> str:
+        """The split that the tables measure on."""
+        return measured(self.splits)
 
     def key(self) -> str:
         """Differs whenever the configuration or the data differ."""
