@@ -4,8 +4,8 @@
     python benchmarks/speed/gpu_full_size.py --small     # on the CPU, tiny, writing nothing: whether the script works
 
 Runs the stages in a temporary copy of the project, on the default dataset at full resolution, for the 8x8 (256p) and
-the 32x2 row at `scale` 1 with `runtime.lowered: true`: the networks for GPUs in training and test, clips from packed
-frames as ever. Then all test views once more by the plain network with the same weights.
+the 32x2 row at `scale` 1 with `runtime.lowered: true` in half precision: the networks for GPUs in training and test,
+clips from packed frames as ever. Then all test views once more by the plain network with the same weights.
 
 Writes benchmarks/results/gpu_full_size.json and .md, and the table in docs/results.md; ends with an error where fewer
 than 99.5% of the views have the plain network's top-1, or an averaged score is not within 1e-3 of its.
@@ -76,7 +76,7 @@ def prepare(copy: Path, epochs: int, small: bool) -> None:
     motion = params["datasets"]["motion"]
     motion["scale"] = {"resolution": 1.0, "width": 1.0, "depth": None}
     motion["runtime"] = {}
-    params["runtime"] |= {"device": "cuda", "threads": None, "lowered": True}
+    params["runtime"] |= {"device": "cuda", "threads": None, "lowered": True, "arithmetic": "half"}
     motion["train"] |= {"videos_per_gpu": None, "epochs": epochs, "lr": params["recipe"]["train"]["lr"]}
     motion["benchmark"] |= {"warmup_videos": 5, "videos": 100}
     if small:

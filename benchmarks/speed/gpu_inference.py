@@ -1,6 +1,6 @@
 """Inference on an NVIDIA GPU against the plain network: milliseconds a video, peak memory, what it does to the scores.
 
-    python benchmarks/speed/gpu_inference.py     # three minutes
+    python benchmarks/speed/gpu_inference.py     # some minutes
 
 One video's 30 views of 256 x 256 from 300 frames, frames on the GPU, by the full-size network with random weights:
 `plain` in float32 as the original computes it, with cuDNN free to choose, its normalisation not counted; `exact`,

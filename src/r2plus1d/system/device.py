@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from r2plus1d.system import waiting
 from r2plus1d.system.arithmetic import Arithmetic, has_bfloat16
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.machine import processor
@@ -59,6 +60,8 @@ def prepare(runtime: Runtime) -> torch.device:
             f"runtime.lowered is true, and runtime.arithmetic is {runtime.arithmetic!r}: the networks for GPUs compute "
             "in half precision, so take half as well, or lowered: auto"
         )
+    if not use_cuda:
+        waiting.watch(torch.get_num_threads())
     if not use_cuda and runtime.arithmetic == "exact":
         _say_where_arithmetic_is_another()
     return torch.device("cuda" if use_cuda else "cpu")
