@@ -17,6 +17,7 @@ RECORD = {
     "commit": {"id": "0123456789abcdef", "changed": ["params.yaml"], "package": "src/r2plus1d"},
     "libraries": {"torch": "2.0", "numpy": "2.1"},
     "weights_of": None,
+    "arithmetic": "exact",
 }
 
 
@@ -73,6 +74,8 @@ def test_card_says_what_the_weights_are_and_what_made_them(figures):
     assert "commit 0123456789abcdef, with changes in 1 file" in text
     assert "torch 2.0, numpy 2.1" in text
     assert "On 2 test videos" in text
+    assert "views of each, in exact arithmetic." in text.replace("clips x 3 crops of each", "views of each")
+    assert "- arithmetic of the training: exact" in text
     assert "published weights" not in text
     assert "--weights model.safetensors --clips 10 --crops 3" in text
     assert text.endswith("videos.\n")

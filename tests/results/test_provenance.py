@@ -169,3 +169,16 @@ def test_machine_that_makes_other_bytes_is_told_from_the_same(recorded, monkeypa
     assert "DEFAULT there" in kernels_differ
     assert "99 there" in threads_differ
     assert "a CUDA device computes" in records.differences(record, cuda)[-1]
+
+
+def test_bytes_of_native_arithmetic_are_expected_of_the_same_processor_alone(recorded):
+    record, here = read_record(), Runtime(device="cpu", gpus=1, threads=2, lowered="auto", arithmetic="native")
+    assert records.differences(record, here) == []
+    record["machine"]["device"] = "CPU Other"
+    (differs,) = records.differences(record, here)
+    assert differs.startswith("computed in the native arithmetic of CPU Other, and here is CPU ")
+    assert records.differences(record, here.model_copy(update={"arithmetic": "exact"})) == []
+
+
+def test_show_names_the_arithmetic(recorded):
+    assert f"  arithmetic   {read_record()['arithmetic']}\n" in provenance.show(ROW)

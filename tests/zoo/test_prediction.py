@@ -26,6 +26,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.model.families import View
 from r2plus1d.model.lowered import for_inference
 from r2plus1d.results import predicted
+from r2plus1d.system.arithmetic import has_bfloat16
 from r2plus1d.video import extraction, views
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
@@ -344,3 +345,20 @@ def test_features_are_what_the_last_layer_takes(weights, network, videos, tmp_pa
     with torch.inference_mode():
         x = network.backbone(views.to_input(clips, CPU, network.family.mean, network.family.std))
     np.testing.assert_allclose(found[2], x.mean((0, 2, 3, 4)), rtol=0, atol=1e-4 * float(x.abs().max()))
+
+
+@pytest.mark.parametrize("kind", ["native", "half"])
+def test_other_arithmetic_gives_nearly_the_same_probabilities(weights, videos, tmp_path, kind):
+    """In kernels of the processor's own, in half precision where it has that, and else with a note."""
+    found = {}
+    for arithmetic in ("exact", kind):
+        out = tmp_path / arithmetic
+        file = videos / "below" / "é 1.mp4"
+        done = predict(file, "--weights", weights, "--arithmetic", arithmetic, "--out", out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found[arithmetic] = pd.read_csv(out / "predictions.csv").sort_values("class", ignore_index=True)
+    note = "this processor has no bfloat16, so `half` is computed as `native`"
+    assert (note in done.stderr) == (kind == "half" and not has_bfloat16())
+    assert found[kind]["class"].tolist() == found["exact"]["class"].tolist()
+    difference = (found[kind]["probability"] - found["exact"]["probability"]).abs().max()
+    assert difference < (1e-3 if kind == "native" else 2e-2)

@@ -68,6 +68,7 @@ def card(
         scale=report.scale_text(config),
         source=_source(config.init),
         weights_of=_source(config.checkpoint),
+        arithmetic=record.get("arithmetic"),
         commit=_code(record),
         libraries=report.versions_text(record) or "not known",
         record=paths.made_by(config.row, "train"),

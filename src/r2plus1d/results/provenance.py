@@ -67,6 +67,8 @@ def _lines(root: Path, record: dict) -> list[str]:
         facts["weights"] = f"not trained here: those of {record['weights_of']}"
     if started := record.get("started_from"):
         facts["started"] = f"from {started}"
+    if arithmetic := record.get("arithmetic"):
+        facts["arithmetic"] = arithmetic
     if machine := record["machine"]:
         facts["device"] = (
             f"{machine['device']}, {machine['threads']} threads, {machine['processes']} processes, "
