@@ -12,7 +12,8 @@ def made(folder: Path, python: str, name: str, size: str, *installs: Sequence[st
     """The python of an environment in `folder`, made by `python`, after `pip install` of each of `installs`, if these
     are not in it yet. Raises BenchmarkError."""
     folder = folder.absolute()
-    noted, interpreter, wanted = folder / "ready", folder / "bin" / "python", "".join(map(" ".join, installs))
+    noted, interpreter = folder / "ready", folder / "bin" / "python"
+    wanted = "".join(" ".join(word for word in install if not word.startswith("--")) for install in installs)
     if noted.is_file() and noted.read_text() == wanted:
         return interpreter
     if folder.exists() and any(folder.iterdir()) and not (folder / "install.log").is_file():

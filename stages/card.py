@@ -16,7 +16,8 @@ def main(name: str) -> None:
     classes, predictions = (read_table(paths.metrics(name, file)) for file in ("per_class.csv", "predictions.csv"))
     test, coverage = must_read_json(paths.metrics(name, "test.json")), must_read_json(paths.COVERAGE)
     record = records.of_output("train", name, paths.weights(name))
-    write_text(paths.card(name), card(config, test, predictions, classes, coverage, record))
+    tested = records.of_output("test", name, paths.metrics(name, "test.json"))
+    write_text(paths.card(name), card(config, test, predictions, classes, coverage, record, tested))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Videos -> packed JPEG frames of one row's short side: python stages/extract_frames.py ROW.
 
-A row that reads videos, or loose frames where they lie, needs none. Frames that another row has packed from the same
-videos at the same short side are taken over.
+A row that reads videos, or loose frames where they lie, or makes its frames on the fly, needs none. Frames that another
+row has packed from the same videos at the same short side are taken over.
 """
 
 import os

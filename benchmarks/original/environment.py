@@ -37,8 +37,10 @@ def ask(parser: argparse.ArgumentParser) -> None:
 
 def ready(options: argparse.Namespace) -> Path:
     """The environment's python, after installing the pinned packages where they are not there yet."""
-    python = options.python
-    if run_quietly([python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"], subprocess.DEVNULL):
+    python, there = options.python, (options.environment / "ready").is_file()
+    if not there and run_quietly(
+        [python, "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 11))"], subprocess.DEVNULL
+    ):
         raise BenchmarkError(f"the original runs on Python 3.11, and {python} is not one; give one with --python")
     parts = PACKAGES.split(), ["--no-deps", "--no-build-isolation", *ORIGINAL.split()]
     return made(options.environment, python, "the original", "6 GB", *parts)

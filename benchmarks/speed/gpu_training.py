@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--no-curves", action="store_true", help="measure the times alone")
     alone = parser.parse_args().no_curves
     before = read_json(RESULTS / "gpu_training.json") if alone else None
+    if alone and not before:
+        raise BenchmarkError("there are no losses from before: run without --no-curves")
     figures = [measure(*clip) for clip in CLIPS]
     videos = (
         [] if alone else list(spread(video, list(itertools.product(range(len(motion.CLASSES)), range(EACH))), None))

@@ -172,7 +172,9 @@ def agreement(row: str, arithmetic: str | None = None, videos: str | None = None
         averaged = [accuracy.average_views(stack, average) for stack in (plain, fast)]
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
     counts = {"views": int(np.size(np.concatenate(same))), "same_top1": int(np.concatenate(same).sum())}
-    return {"row": row, "arithmetic": kind, "real": videos is not None, **counts, "score": max(differences)}
+    autocast = kind == "half" and device.type == "cpu" and not lowered
+    facts = {"row": row, "arithmetic": kind, "autocast": autocast, "real": videos is not None}
+    return facts | counts | {"score": max(differences)}
 
 
 def shown(row, model, videos: str | None) -> Iterator[tuple]:
@@ -218,7 +220,13 @@ def table(figures: dict) -> str:
     text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of some turns. "
     text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}; {'; '.join(versions)}. "
     text += "The other program: of the same precision, the faster one. "
-    kept = [one for entry in figures["timings"] for way, one in entry["ways"].items() if not way.startswith("half")]
+    halved = AGAINST["half"]
+    kept = [
+        one
+        for entry in figures["timings"]
+        for way, one in entry["ways"].items()
+        if not way.startswith("half") and way not in halved
+    ]
     text += (
         f"Averaged scores of float32 differ from the plain network's by {max(o['difference'] for o in kept):.1e} at "
     )
@@ -233,8 +241,9 @@ def table(figures: dict) -> str:
 def agreed(scores: list[dict], kind: str, real: bool) -> str:
     views, same = (sum(score[key] for score in scores) for key in ("views", "same_top1"))
     largest, on = max(score["score"] for score in scores), "real clips" if real else "all validation videos"
+    by = " by autocast, for want of a processor with bfloat16" if scores[0].get("autocast") else ""
     return (
-        f"Trained rows, {on}, {kind}: {same} of {views} views ({100 * same / views:.2f}%) with the plain network's "
+        f"Trained rows, {on}, {kind}{by}: {same} of {views} views ({100 * same / views:.2f}%) with the plain network's "
         f"top-1; averaged scores differ by {largest:.1e} at most."
     )
 

@@ -14,6 +14,7 @@ from r2plus1d.model.network import build
 from r2plus1d.results import provenance
 from r2plus1d.system import arithmetic, code, paths
 from r2plus1d.system.files import sha256
+from r2plus1d.system.machine import processor
 from r2plus1d.system.records import commit
 from r2plus1d.zoo import records
 from r2plus1d.zoo.rows import open_row
@@ -175,9 +176,15 @@ def test_bytes_of_native_arithmetic_are_expected_of_the_same_processor_alone(rec
     record, here = read_record(), Runtime(device="cpu", gpus=1, threads=2, lowered="auto", arithmetic="native")
     assert records.differences(record, here) == []
     record["machine"]["device"] = "CPU Other"
+    assert records.differences(record, here) == [], "it was computed exactly"
+    record["arithmetic"] = "native"
+    record["machine"]["cpu_kernels"] = "AVX512"
     (differs,) = records.differences(record, here)
-    assert differs.startswith("computed in the native arithmetic of CPU Other, and here is CPU ")
-    assert records.differences(record, here.model_copy(update={"arithmetic": "exact"})) == []
+    assert differs.startswith("computed in the native arithmetic of CPU Other, and here is another: CPU ")
+    record["machine"]["device"] = processor()
+    assert records.differences(record, here) == [], "those are the processor's own, not those of this process"
+    record["machine"]["instructions"] = "avx2 amx_bf16"
+    assert len(records.differences(record, here)) == 1
 
 
 def test_show_names_the_arithmetic(recorded):

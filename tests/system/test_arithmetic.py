@@ -219,5 +219,7 @@ def test_gpu_is_free_to_choose_kernels_unless_its_results_must_repeat(monkeypatc
 def test_networks_for_gpus_are_refused_in_an_arithmetic_that_is_not_theirs(monkeypatch, flags):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     runtime = CPU.model_copy(update={"device": "cuda", "lowered": True})
-    with pytest.raises(ConfigError, match=r"lowered is true, and runtime\.arithmetic is 'exact': .* take half as well"):
+    with pytest.raises(
+        ConfigError, match=r"lowered is true, and runtime\.arithmetic or inference is 'exact': .* take half"
+    ):
         device.prepare(runtime)

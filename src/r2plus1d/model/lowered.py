@@ -49,8 +49,7 @@ def for_inference(
 
     `lowered` (runtime.lowered): "auto" rewrites the network where that was measured to be faster and safe, on the CPU
     where torch has oneDNN; true on NVIDIA GPUs too, in `half`; false nowhere. `arithmetic`, as `device.computed` gives
-    it: `half` computes in bfloat16 on a CPU and in float16 on a GPU; the others in float32, `native` on a GPU with the
-    channels last in memory.
+    it: `half` computes in bfloat16 on a CPU and in float16 on a GPU, the others in float32.
     """
     where, own = _where(model, device, lowered, arithmetic), copy.deepcopy(model).eval()
     if where == "cuda":
@@ -95,8 +94,8 @@ def _where(model: Recognizer, device: torch.device, lowered: Where, arithmetic: 
 
 
 class Fast(nn.Module):
-    """The plain network as GPUs compute it fastest: its channels last in memory, and under autocast where a `dtype` is
-    given: convolutions and activations are of that, weights, statistics and logits stay in float32."""
+    """The plain network for GPUs: the stem gets its channels last in memory, and where a `dtype` is given, convolutions
+    and activations are of that, by autocast. Weights, statistics, the head and its logits stay in float32."""
 
     def __init__(self, model: Recognizer, dtype: torch.dtype | None = None):
         super().__init__()
@@ -105,7 +104,8 @@ class Fast(nn.Module):
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         x = x_NCTHW.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(x.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
-            return self.model(x).float()
+            features = self.model.backbone(x)
+        return self.model.cls_head(features.float())
 
 
 class Plain(nn.Module):

@@ -28,12 +28,18 @@ CONVOLUTIONS = {"r2plus1d": "R(2+1)D", "r3d": "R3D", "r2d": "R2D", "f_r2d": "f-R
 
 
 def card(
-    config: TestedRow, test: dict, predictions: pd.DataFrame, table: pd.DataFrame, coverage: dict, record: dict
+    config: TestedRow,
+    test: dict,
+    predictions: pd.DataFrame,
+    table: pd.DataFrame,
+    coverage: dict,
+    record: dict,
+    tested: dict,
 ) -> str:
     """Markdown; same bytes for the same figures and record.
 
     `test`, `predictions` and `table` are test.json, predictions.csv and per_class.csv of metrics/rows/<row>/; `record`
-    is what made the weights, or empty. Raises OSError where the weights are missing.
+    is what made the weights, `tested` what made test.json, or empty. Raises OSError where the weights are missing.
     """
     file = paths.weights(config.row)
     template = Environment(
@@ -68,7 +74,8 @@ def card(
         scale=report.scale_text(config),
         source=_source(config.init),
         weights_of=_source(config.checkpoint),
-        arithmetic=record.get("arithmetic"),
+        trained_in=record.get("arithmetic"),
+        measured_in=tested.get("arithmetic"),
         commit=_code(record),
         libraries=report.versions_text(record) or "not known",
         record=paths.made_by(config.row, "train"),

@@ -9,6 +9,8 @@ import os
 import sys
 from typing import Literal
 
+from r2plus1d.system.machine import CPUINFO, flags
+
 Arithmetic = Literal["exact", "native", "half"]  # what each is: docs/arithmetic.md
 
 KERNELS = {  # the same on any x86-64 processor with AVX2, instead of the processor's own
@@ -23,24 +25,13 @@ PINNED = KERNELS | {
 THREAD_LIMIT = "OMP_THREAD_LIMIT"  # below torch's number of threads, a training stands still for the same reason
 
 
-CPUINFO = "/proc/cpuinfo"
-
-
 def has_avx2(cpuinfo: str = CPUINFO) -> bool:
-    return "avx2" in _flags(cpuinfo)
+    return "avx2" in flags(cpuinfo)
 
 
 def has_bfloat16(cpuinfo: str = CPUINFO) -> bool:
     """Whether the processor multiplies bfloat16 itself, by AMX or AVX-512."""
-    return not _flags(cpuinfo).isdisjoint({"amx_bf16", "avx512_bf16"})
-
-
-def _flags(cpuinfo: str) -> set[str]:
-    try:
-        with open(cpuinfo, encoding="utf-8") as lines:
-            return next((set(line.split()) for line in lines if line.startswith("flags")), set())
-    except OSError:
-        return set()
+    return not flags(cpuinfo).isdisjoint({"amx_bf16", "avx512_bf16"})
 
 
 if not has_avx2():

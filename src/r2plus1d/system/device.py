@@ -57,8 +57,8 @@ def prepare(runtime: Runtime) -> torch.device:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = free
     if use_cuda and runtime.lowered is True and runtime.arithmetic != "half":
         raise ConfigError(
-            f"runtime.lowered is true, and runtime.arithmetic is {runtime.arithmetic!r}: the networks for GPUs compute "
-            "in half precision, so take half as well, or lowered: auto"
+            f"runtime.lowered is true, and runtime.arithmetic or inference is {runtime.arithmetic!r}: the networks for "
+            "GPUs compute in half precision, so take half as well, or lowered: auto"
         )
     if not use_cuda:
         waiting.watch(torch.get_num_threads())

@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
+CPUINFO = "/proc/cpuinfo"
 
 
 def cores() -> int:
@@ -43,9 +44,24 @@ def _own_groups() -> list[Path]:
     return groups
 
 
+def flags(cpuinfo: str = CPUINFO) -> set[str]:
+    """What the processor can do, as Linux names it; empty where nothing tells."""
+    try:
+        with open(cpuinfo, encoding="utf-8") as lines:
+            return next((set(line.split()[2:]) for line in lines if line.startswith("flags")), set())
+    except OSError:
+        return set()
+
+
+def instructions() -> str:
+    """Those that arithmetic is made of: of two processors with one name, such as that of a virtual machine, it tells
+    apart those that compute by other kernels."""
+    return " ".join(sorted(flag for flag in flags() if flag.startswith(("avx", "amx", "fma", "sse"))))
+
+
 def processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
+        with open(CPUINFO, encoding="utf-8") as info:
             names = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
     except OSError:
         names = []

@@ -8,7 +8,6 @@ them, keeps some more threads, asleep. It changes no result: who waits how is no
 
 import contextlib
 import ctypes
-import functools
 import os
 import threading
 import time
@@ -18,36 +17,58 @@ PERIOD = 1.0  # seconds
 WANTED, FREE = 0.25, 0.1  # cores that others compute on, beyond those that this process leaves them
 
 
-@functools.cache
 def watch(threads: int) -> None:
-    """Starts the watcher, once a process, for work by so many threads; nothing where there is no libgomp."""
-    library = _libgomp()
-    if library is not None and Path("/proc/stat").is_file() and hasattr(os, "sched_getaffinity"):
-        watcher = _Watcher(library, threads)
-        threading.Thread(target=watcher.stay, name="waiting", daemon=True).start()
+    """Starts the watcher, once a process, for work by so many threads; nothing where there is no libgomp, or where
+    nothing tells what others compute."""
+    if _watchers:
+        _watchers[0].threads = threads
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if (library := _libgomp()) is not None:
+            _watchers.append(_Watcher(library, threads))
+            threading.Thread(target=_watchers[0].stay, name="waiting", daemon=True).start()
 
 
 class _Watcher:
     def __init__(self, library: ctypes.CDLL, threads: int):
-        self.library, self.cores = library, len(os.sched_getaffinity(0))
-        self.left = max(0, self.cores - threads)
+        self.library, self.threads, self.cores = library, threads, len(os.sched_getaffinity(0))
         self.crowd: _Crowd | None = None
         self.seconds = _seconds()
 
     def stay(self) -> None:
-        while True:
-            time.sleep(PERIOD)
-            self.look()
+        with contextlib.suppress(OSError, ValueError):  # where nothing tells any more
+            while True:
+                time.sleep(PERIOD)
+                self.look()
+        if self.crowd is not None:
+            self.crowd.leave()
 
     def look(self) -> None:
         now = _seconds()
         everything, own, passed = (new - old for new, old in zip(now, self.seconds, strict=True))
-        self.seconds, others = now, (everything - own) / passed - self.left
-        if self.crowd is None and others > WANTED:
+        self.seconds, others = now, (everything - own) / passed - max(0, self.cores - self.threads)
+        if self.crowd is None and others > WANTED and _room(self.cores + 1):
             self.crowd = _Crowd(self.library, self.cores + 1)
         elif self.crowd is not None and others < FREE:
             self.crowd.leave()
             self.crowd = None
+
+
+_watchers: list[_Watcher] = []
+
+
+def _room(count: int) -> bool:
+    """Whether so many threads more can be started: where not, libgomp ends the process."""
+    over, started = threading.Event(), []
+    try:
+        for _ in range(count):
+            started.append(threading.Thread(target=over.wait, daemon=True))
+            started[-1].start()
+    except RuntimeError:
+        return False
+    finally:
+        over.set()
+    return True
 
 
 class _Crowd:
@@ -72,8 +93,9 @@ class _Crowd:
 def _libgomp() -> ctypes.CDLL | None:
     """That of torch, which is loaded; None where there is none, or another OpenMP."""
     with contextlib.suppress(OSError, AttributeError), open("/proc/self/maps", encoding="utf-8") as maps:
-        loaded = dict.fromkeys(line.split()[-1] for line in maps if "libgomp" in line)
-        library = ctypes.CDLL(next((path for path in loaded if "torch" in path), next(iter(loaded), "none")))
+        loaded = [line.rstrip("\n").split(maxsplit=5)[-1] for line in maps if "libgomp" in line]
+        own = [path for path in loaded if "torch/lib/libgomp" in path] or loaded
+        library = ctypes.CDLL(own[0] if own else "none")
         library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         library.GOMP_parallel.restype = None
         return library

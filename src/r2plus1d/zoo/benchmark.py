@@ -31,9 +31,12 @@ def benchmark(
     config: BenchmarkedRow, model: Recognizer, splits: dict[str, list[Sample]], reader: Reader
 ) -> tuple[dict[str, float], dict[str, str | int | None]]:
     """(figures, what they were measured on). The cost is that of one clip as the test views show it."""
-    device = prepare(config.runtime)
+    timed = config.runtime.model_copy(update={"arithmetic": config.inference})
+    device = prepare(timed)
+    if device.type == "cuda":  # on the CPU a process has one arithmetic
+        prepare(config.runtime)
     memory = training_memory(config, model, splits["train"] or splits["val"], reader, device)
-    prepare(config.runtime.model_copy(update={"arithmetic": config.inference}))
+    prepare(timed)
     arithmetic = computed(config.inference, device)
     fast = for_inference(model, device, config.runtime.lowered, arithmetic)
     rate, videos = inference_rate(config, fast, splits["val"], reader, device)

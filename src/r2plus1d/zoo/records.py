@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 
 from r2plus1d.config.origins import is_path
-from r2plus1d.config.schema import RowConfig
+from r2plus1d.config.schema import BenchmarkedRow, RowConfig
 from r2plus1d.system import code, kept, paths, processes, records
-from r2plus1d.system.device import Runtime, cpu_kernels, describe, prepare
+from r2plus1d.system.device import Runtime, computed, cpu_kernels, describe, prepare
 from r2plus1d.system.errors import redacted
 from r2plus1d.system.files import digest
+from r2plus1d.system.machine import instructions
 from r2plus1d.zoo.rows import Row
 
 OUTPUTS: dict[str, Callable[[RowConfig], list[Path]]] = {
@@ -39,7 +40,7 @@ def recorded(stage: str) -> Callable:
             def facts() -> dict:
                 device = None if taken else machine(prepare(row.config.runtime))
                 started = {"started_from": row.config.init and redacted(row.config.init)} if stage in MAKING else {}
-                told = {"arithmetic": row.config.runtime.arithmetic}
+                told = {"arithmetic": None if taken else _computed(stage, row.config)}
                 return {"seed": row.config.seed, "weights_of": taken, **started, **told, "machine": device}
 
             with records.recorded(stage, name, inputs, lambda: OUTPUTS[stage](row.config), facts):
@@ -48,6 +49,12 @@ def recorded(stage: str) -> Callable:
         return with_record
 
     return decorate
+
+
+def _computed(stage: str, config: RowConfig) -> str:
+    """The arithmetic that the stage computed in."""
+    asked = config.inference if isinstance(config, BenchmarkedRow) else config.runtime.arithmetic
+    return computed(asked, prepare(config.runtime), training=stage in ("train", "one_frame"))
 
 
 def unfinished(row: Row, what: str = "") -> Path:
@@ -79,16 +86,18 @@ def gives_back(stage: str, row: Row) -> bool:
 def machine(device: torch.device) -> dict[str, str | int | None]:
     described = describe(device)
     kept_facts = {key: described[key] for key in ("device", "threads", "cuda")}
-    return kept_facts | {"type": device.type, "cpu_kernels": cpu_kernels(), "processes": processes.processes()}
+    kernels = {"cpu_kernels": cpu_kernels(), "instructions": instructions()}
+    return kept_facts | {"type": device.type, **kernels, "processes": processes.processes()}
 
 
 def _deciding(runtime: Runtime) -> dict:
     """What of a machine decides the bytes: the GPU, or the kernels and the number of threads on the CPU, and in its own
     arithmetic the processor."""
     now = machine(prepare(runtime))
-    own = ("cpu_kernels", "threads") if now["type"] == "cpu" else ()
-    processor = ("device",) if now["type"] == "cuda" or runtime.arithmetic != "exact" else ()
-    return {key: now[key] for key in ("type", "cuda", *processor, *own)}
+    own = ["device"] if now["type"] == "cuda" else ["cpu_kernels", "threads"]
+    if now["type"] == "cpu" and runtime.arithmetic != "exact":
+        own += ["device", "instructions"]
+    return {key: now[key] for key in ("type", "cuda", *own)}
 
 
 def differences(record: dict, runtime: Runtime) -> list[str]:
@@ -97,9 +106,11 @@ def differences(record: dict, runtime: Runtime) -> list[str]:
     found = [f"{n} {here.get(n)} here, {v} there" for n, v in there.items() if n != "python" and here.get(n) != v]
     if (then := record["machine"]) is None:
         return found
-    if runtime.arithmetic != "exact" and (name := describe(torch.device("cpu"))["device"]) != then["device"]:
-        found.append(f"computed in the {runtime.arithmetic} arithmetic of {then['device']}, and here is {name}")
-    if (kernels := cpu_kernels()) != then["cpu_kernels"]:
+    if then["type"] == "cpu" and (kind := record.get("arithmetic", "exact")) != "exact":
+        here_is = describe(torch.device("cpu"))["device"]
+        if (here_is, instructions()) != (then["device"], then.get("instructions")):
+            found.append(f"computed in the {kind} arithmetic of {then['device']}, and here is another: {here_is}")
+    elif (kernels := cpu_kernels()) != then["cpu_kernels"]:
         found.append(f"torch's {kernels} kernels on this processor, {then['cpu_kernels']} there")
     if "cuda" in (then["type"], runtime.device) or (runtime.device == "auto" and torch.cuda.is_available()):
         found.append("a CUDA device computes, where it is not shown that bytes repeat")
