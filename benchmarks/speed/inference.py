@@ -55,6 +55,8 @@ def main() -> None:
     peers.ask(parser)
     parser.add_argument("--full", action="store_true", help="at full size too")
     parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips, for the trained rows to look at too")
+    help_ = "of each row, whose scores are compared, one of every so many (default: all)"
+    parser.add_argument("--score-videos", type=int, metavar="N", help=help_)
     parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
     options = parser.parse_args()
@@ -68,7 +70,8 @@ def main() -> None:
     for name, kind, folder in itertools.product(
         trained_rows(), ("exact", "half"), (None, *([videos] if videos else []))
     ):
-        figures["scores"].append(call({"arithmetic": kind, "row": name, "videos": folder}, __file__))
+        task = {"arithmetic": kind, "row": name, "videos": folder, "most": options.score_videos}
+        figures["scores"].append(call(task, __file__))
     publish("inference", figures, table(figures))
 
 
@@ -149,9 +152,9 @@ def trained_rows() -> list[str]:
     return [name for name in names if paths.weights(name).is_file()]
 
 
-def agreement(row: str, arithmetic: str | None = None, videos: str | None = None) -> dict:
-    """The trained network's views of all validation videos, or of those in a folder, by the plain network and as the
-    pipeline computes them, in the row's arithmetic or another."""
+def agreement(row: str, arithmetic: str | None = None, videos: str | None = None, most: int | None = None) -> dict:
+    """The trained network's views of the validation videos, or of those in a folder, by the plain network and as the
+    pipeline computes them, in the row's arithmetic or another; of `most` videos, evenly spread."""
     from r2plus1d.model import checkpoint  # noqa: PLC0415
     from r2plus1d.model.lowered import Plain, for_inference  # noqa: PLC0415
     from r2plus1d.system.device import prepare  # noqa: PLC0415
@@ -166,18 +169,19 @@ def agreement(row: str, arithmetic: str | None = None, videos: str | None = None
     lowered = runtime.lowered if device.type == "cuda" or kind != "half" or has_bfloat16() else False
     models = Plain(model, model.family).to(device), for_inference(model, device, lowered, kind)
     same, differences = [], []
-    for inputs in shown(opened, model, videos):
+    for inputs in shown(opened, model, videos, most):
         plain, fast = (evaluation.logits(network, *inputs, device).cpu().numpy() for network in models)
         same.append(plain.argmax(1) == fast.argmax(1))
         averaged = [accuracy.average_views(stack, average) for stack in (plain, fast)]
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
-    counts = {"views": int(np.size(np.concatenate(same))), "same_top1": int(np.concatenate(same).sum())}
+    views = np.concatenate(same)
+    counts = {"videos": len(same), "views": views.size, "same_top1": int(views.sum())}
     autocast = kind == "half" and device.type == "cpu" and not lowered
     facts = {"row": row, "arithmetic": kind, "autocast": autocast, "real": videos is not None}
     return facts | counts | {"score": max(differences)}
 
 
-def shown(row, model, videos: str | None) -> Iterator[tuple]:
+def shown(row, model, videos: str | None, most: int | None) -> Iterator[tuple]:
     """Of each video its crops and the places of their frames in the views, as a network takes them."""
     import torch  # noqa: PLC0415
 
@@ -187,11 +191,13 @@ def shown(row, model, videos: str | None) -> Iterator[tuple]:
 
     if videos is None:
         items = TestVideos(row.config, row.splits["val"], row.reader)
-        for number in progress(range(len(items)), len(items), f"comparing {row.config.row}", "videos"):
+        numbers = range(len(items))[:: max(1, len(items) // (most or len(items)))]
+        for number in progress(numbers, len(numbers), f"comparing {row.config.row}", "videos"):
             video = items[number]
             yield video.crops(row.config), video.places(row.config)
         return
     looker, files = Looker(model, torch.device("cpu")), find_videos([Path(videos)])
+    files = files[:: max(1, len(files) // (most or len(files)))]
     for file in progress(files, len(files), f"comparing {row.config.row} on clips", "videos"):
         views = torch.from_numpy(looker.views(file))
         yield views.flatten(0, 1), torch.arange(views.shape[0] * views.shape[1]).view(views.shape[:2])
@@ -239,12 +245,12 @@ def table(figures: dict) -> str:
 
 
 def agreed(scores: list[dict], kind: str, real: bool) -> str:
-    views, same = (sum(score[key] for score in scores) for key in ("views", "same_top1"))
-    largest, on = max(score["score"] for score in scores), "real clips" if real else "all validation videos"
+    views, same, videos = (sum(score[key] for score in scores) for key in ("views", "same_top1", "videos"))
+    largest, on = max(score["score"] for score in scores), "real clips" if real else "validation videos"
     by = " by autocast, for want of a processor with bfloat16" if scores[0].get("autocast") else ""
     return (
-        f"Trained rows, {on}, {kind}{by}: {same} of {views} views ({100 * same / views:.2f}%) with the plain network's "
-        f"top-1; averaged scores differ by {largest:.1e} at most."
+        f"Trained rows, {videos} {on}, {kind}{by}: {same} of {views} views ({100 * same / views:.2f}%) with the plain "
+        f"network's top-1; averaged scores differ by {largest:.1e} at most."
     )
 
 
