@@ -10,7 +10,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +65,21 @@ def answer(measure: Callable[..., dict]) -> None:
     sys.exit()
 
 
-def turns(task: dict, ways: Iterable[tuple[str, str]], rounds: int, script: str) -> dict[str, dict]:
-    """What `script` measures of the task, by `ways`, each an arithmetic and a variant: medians over the rounds."""
-    found: dict[str, list[dict]] = {f"{kind} {variant}": [] for kind, variant in ways}
-    for _, (way, done) in itertools.product(range(rounds), found.items()):
-        kind, variant = way.split(" ")
-        done.append(call({"arithmetic": kind, "variant": variant, **task}, script))
-    return {way: median(done) for way, done in found.items()}
+def turns(ways: Sequence[str], measured: Callable[[str], dict], rounds: int) -> dict[str, dict]:
+    """What is measured in each way, one after the other in every round: medians of the seconds and the memory, and the
+    rest of the first."""
+    found: dict[str, list[dict]] = {way: [] for way in ways}
+    for _, way in itertools.product(range(rounds), ways):
+        found[way].append(measured(way))
+        print(f"{way}: {found[way][-1]['seconds']:.4g} s", flush=True)
+    keys = "seconds", "memory_mib"
+    return {way: done[0] | {k: statistics.median(one[k] for one in done) for k in keys} for way, done in found.items()}
 
 
-def median(done: Sequence[dict]) -> dict:
-    """Of the seconds and the memory; the rest is that of the first."""
-    return done[0] | {key: statistics.median(one[key] for one in done) for key in ("seconds", "memory_mib")}
+def ours(way: str, task: dict, script: str) -> dict:
+    """What the script measures of the task in a way, such as `exact plain`: an arithmetic and a variant."""
+    kind, variant = way.split(" ")
+    return call({"arithmetic": kind, "variant": variant, **task}, script)
 
 
 def call(task: dict, script: str) -> dict:

@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import answer, call, command_line, median, publish
+from benchmarks.common import answer, call, command_line, ours, publish, turns
 from benchmarks.speed import peers
 from r2plus1d.config.schema import Runtime, TestedRow
 from r2plus1d.results.markdown import markdown_table
@@ -78,19 +78,17 @@ def main() -> None:
 def compared(task: dict, options: argparse.Namespace, python: str) -> dict[str, dict]:
     """The figures of all ways, in turns; of the scores how far they are from the plain network's."""
     kinds = [kind for kind in WAYS if kind != "half" or has_bfloat16()]
-    ours = [f"{kind} {variant}" for kind in kinds for variant in WAYS[kind]]
-    ways = [way for way in (*ours, *itertools.chain(*(AGAINST[kind] for kind in kinds))) if way not in options.without]
-    found: dict[str, list[dict]] = {way: [] for way in ways}
+    own = [f"{kind} {variant}" for kind in kinds for variant in WAYS[kind]]
+    ways = [way for way in (*own, *itertools.chain(*(AGAINST[kind] for kind in kinds))) if way not in options.without]
     with tempfile.TemporaryDirectory() as folder:
-        exported = call({"arithmetic": "exact", "variant": "export", "folder": folder, **task}, __file__)
-        for _, way in itertools.product(range(options.rounds or ROUNDS[task["size"]]), ways):
+        exported = ours("exact export", task | {"folder": folder}, __file__)
+
+        def measured(way: str) -> dict:
             if way in peers.PEERS:
-                found[way].append(peers.measured(python, way, Path(folder), cores()))
-            else:
-                kind, variant = way.split(" ")
-                found[way].append(call({"arithmetic": kind, "variant": variant, **task}, __file__))
-            print(f"{way}: {found[way][-1]['seconds']:.4g} s", flush=True)
-    figures = {way: median(done) for way, done in found.items()}
+                return peers.measured(python, way, Path(folder), cores())
+            return ours(way, task, __file__)
+
+        figures = turns(ways, measured, options.rounds or ROUNDS[task["size"]])
     for one in figures.values():
         one["difference"] = float(np.abs(np.subtract(one.pop("scores"), exported["scores"])).max())
     return figures

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import answer, command_line, publish, turns
+from benchmarks.common import answer, command_line, ours, publish, turns
 from r2plus1d.config.schema import Runtime
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.machine import cores
@@ -34,9 +34,12 @@ FULL = ((34, 64, 8, 8, 224, 1, 2),)
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--full", action="store_true", help="at full size too")
-    ways = list(itertools.product(ARITHMETICS, VARIANTS))
+    ways = [f"{kind} {variant}" for kind, variant in itertools.product(ARITHMETICS, VARIANTS)]
     sizes = (*SCALED, *(FULL if parser.parse_args().full else ()))
-    figures = [{"size": size, "ways": turns({"size": size}, ways, ROUNDS, __file__)} for size in sizes]
+    figures = [
+        {"size": size, "ways": turns(ways, lambda way, size=size: ours(way, {"size": size}, __file__), ROUNDS)}
+        for size in sizes
+    ]
     print(table(figures))
     publish("training_cpu", figures, table(figures))
 
