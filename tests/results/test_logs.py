@@ -15,6 +15,7 @@ from r2plus1d.results import logs
 from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import evaluation
 from r2plus1d.zoo.log import Log
+from tests.support import warm
 from tests.support.project import ROOT
 
 HEADER = {
@@ -270,8 +271,7 @@ def test_axis_of_the_plot_says_whether_it_is_epochs_or_a_share(read, tmp_path, m
 
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return warm.run([*map(str, arguments)], cwd, environment, timeout=120)
 
 
 def test_command_prints_the_table_draws_the_curves_and_fails_in_words(read, tmp_path):
@@ -298,6 +298,8 @@ def test_command_prints_the_table_draws_the_curves_and_fails_in_words(read, tmp_
     assert (tmp_path / "train.log.json").read_bytes() == log
 
 
-def test_help_comes_without_heavy_modules(tmp_path):
+def test_help_comes_without_heavy_modules():
     code = "import sys, r2plus1d.__main__; print({'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules))"
-    assert run("-c", code, cwd=tmp_path).stdout == "set()\n"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout == "set()\n"

@@ -7,16 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
+from tests.support import warm
 from tests.support.project import ROOT, Project
 
 
 def dvc(project, *arguments: str, **environment: str) -> str:
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     environment |= {"PYTHONPATH": str(project.folder / "src")}
-    command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(
-        command, cwd=project.folder, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
+    done = warm.run(["-m", "dvc", *arguments], project.folder, os.environ | environment, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -30,10 +30,7 @@ def git(project, *arguments: str) -> str:
 def r2plus1d(project, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """A command of the package, run from the project's own code."""
     environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), **environment}
-    command = [sys.executable, "-m", "r2plus1d", *arguments]
-    return subprocess.run(
-        command, cwd=project.folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    return warm.run(["-m", "r2plus1d", *arguments], project.folder, environment, timeout=240)
 
 
 def commit_all(project, message: str = "all") -> None:
@@ -42,14 +39,20 @@ def commit_all(project, message: str = "all") -> None:
 
 
 def make_with_dvc(project: Project) -> None:
-    """The project as a git clone in which `dvc repro` has made all outputs; code and outputs are a commit each."""
+    """The project as a git clone whose outputs DVC holds as if `dvc repro` had made them; code and outputs are a commit
+    each."""
     (project.folder / ".dvc").mkdir()
     for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, project.folder / name)
     shutil.rmtree(project.folder / "metrics" / "rows")  # of other parameters
     git(project, "init", "--quiet")
     commit_all(project, "code")
-    dvc(project, "repro")
+    stages = yaml.safe_load((project.folder / "dvc.yaml").read_text())["stages"]
+    rows = yaml.safe_load((project.folder / "params.yaml").read_text())["zoo"]
+    for stage, described in stages.items():
+        for row in rows if "foreach" in described else [None]:
+            project.must(stage, *([] if row is None else [row]))
+    dvc(project, "commit", "--force")
     commit_all(project, "outputs")
 
 

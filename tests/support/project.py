@@ -13,6 +13,7 @@ import yaml
 from r2plus1d.config import files
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.system.files import sha256
+from tests.support import warm
 
 ROOT = Path(__file__).parents[2]
 VIDEO_ROW = "r2plus1d_r34_video_8x8x1_180e_kinetics400_rgb"
@@ -127,15 +128,8 @@ class Project:
 
     def run(self, stage: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         """Without network; OFFLINE="but-this-machine" leaves it servers on this machine."""
-        return subprocess.run(
-            [sys.executable, f"stages/{stage}.py", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": f"{self.folder / 'src'}:{OFFLINE}", **environment},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        environment = {**os.environ, "PYTHONPATH": f"{self.folder / 'src'}:{OFFLINE}", **environment}
+        return warm.run([f"stages/{stage}.py", *arguments], self.folder, environment, timeout=240)
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """A stage or another command of Python, in a session of its own, as a terminal starts it."""

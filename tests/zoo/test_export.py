@@ -1,7 +1,7 @@
 """Exports: files that other programs run, which say what the network says."""
 
 import json
-import subprocess
+import os
 import sys
 
 import numpy as np
@@ -16,6 +16,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.model.families import View
 from r2plus1d.video import views
 from r2plus1d.zoo import export
+from tests.support import warm
 from tests.support.networks import tiny_network
 
 VIEW = View(frames=4, frame_interval=2, resize=36, crop=32, clips=3, crops=1, frame_rate=15.0)
@@ -108,8 +109,7 @@ def test_command_exports_a_model_file_and_says_how_far_it_is_from_the_network(ne
     script = "import sys; from r2plus1d.cli import main; sys.argv[0] = 'r2plus1d'; main()"
 
     def ran(*more):
-        command = [sys.executable, "-c", script, *map(str, [*words, *more])]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return warm.run(["-c", script, *map(str, [*words, *more])], tmp_path, os.environ, timeout=120)
 
     without = ran()
     assert without.returncode == 1

@@ -34,6 +34,7 @@ from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views
+from tests.support import warm
 from tests.support.networks import tiny_network
 from tests.support.project import ROOT
 
@@ -191,9 +192,9 @@ def command(*words, name="predict", **options):
     return [sys.executable, "-c", script, name, *map(str, words)], {"cwd": ROOT, **options}
 
 
-def predict(*words, **options):
-    arguments, options = command(*words, **options)
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=120, **options)
+def predict(*words, cwd=ROOT, env=None, **options):
+    (_, *arguments), _ = command(*words, **options)
+    return warm.run(arguments, cwd, os.environ if env is None else env, timeout=120)
 
 
 def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, videos, tmp_path):

@@ -302,7 +302,7 @@ def build(
     frames: int = 8,
     family: str = MMACTION,
 ) -> Recognizer:
-    """The network with fresh weights, drawn from torch's global generator.
+    """The network with fresh weights, drawn from torch's global generator; on the meta device without any.
 
     `width` is the number of channels after the stem (64 as published); `dropout` is the probability before the last
     layer; `frames` is the length of the clips, which shapes the stem of `r2d` and nothing else; `family` is one of
@@ -320,6 +320,8 @@ def build(
     arguments = {"depth": depth, "num_classes": num_classes, "width": width, "conv": conv, "dropout": dropout}
     arguments |= {"frames": frames, "family": family}
     model = Recognizer(kind, backbone, Head(backbone.out_channels, num_classes, dropout), arguments)
+    if model.cls_head.fc_cls.weight.is_meta:  # torch would load its compiler, for seconds, to draw nothing
+        return model
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

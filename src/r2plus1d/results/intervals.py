@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts come with their first use: of `stats`, after a second
 
 LEVEL = 0.95
 RESAMPLES = 1999  # of the bootstrap
@@ -30,13 +30,13 @@ class Difference(NamedTuple):
 
 def wilson(right: int, videos: int) -> Interval:
     """Of a share of right answers. Source: Wilson 1927, by scipy. Raises ValueError unless 0 <= right <= videos."""
-    found = stats.binomtest(right, videos).proportion_ci(LEVEL, method="wilson")
+    found = scipy.stats.binomtest(right, videos).proportion_ci(LEVEL, method="wilson")
     return Interval(100 * float(found.low), 100 * float(found.high))
 
 
 def wilson_of_share(share: float, videos: int) -> Interval:
     """The same of a share of 0 to 1 that so many videos would have, whole or not: to plan with, since scipy counts."""
-    pull = stats.norm.isf((1 - LEVEL) / 2) ** 2 / videos
+    pull = scipy.stats.norm.isf((1 - LEVEL) / 2) ** 2 / videos
     centre, half = share + pull / 2, math.sqrt(pull * share * (1 - share) + pull**2 / 4)
     low, high = (centre - half) / (1 + pull), (centre + half) / (1 + pull)
     return Interval(100 * max(0.0, float(low)), 100 * min(1.0, float(high)))
@@ -75,7 +75,7 @@ def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Inte
         return (share.sum(axis=1) / ((shown + by_class(taken)) > 0).sum(axis=1)).reshape(videos.shape[:-1])
 
     batch = max(1, 4_000_000 // len(labels))
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         (np.arange(len(labels)),),
         recall,
         n_resamples=RESAMPLES,
@@ -102,8 +102,8 @@ def paired(first: np.ndarray, second: np.ndarray) -> Difference:
     differences = second.astype(int) - first.astype(int)
     only_first, only_second = int((differences < 0).sum()), int((differences > 0).sum())
     more = np.append(differences, [1, -1])
-    low, high = stats.norm.interval(LEVEL, more.mean(), stats.sem(more, ddof=0))
+    low, high = scipy.stats.norm.interval(LEVEL, more.mean(), scipy.stats.sem(more, ddof=0))
     torn = only_first + only_second
-    p = float(stats.binomtest(only_first, torn).pvalue) if torn else 1.0
+    p = float(scipy.stats.binomtest(only_first, torn).pvalue) if torn else 1.0
     ends = Interval(max(-100.0, 100 * float(low)), min(100.0, 100 * float(high)))
     return Difference(100 * float(differences.mean()), ends, only_first, only_second, p)

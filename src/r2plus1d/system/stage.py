@@ -36,7 +36,6 @@ def run(main: Callable, argv: list[str] | None = None, goes_on: bool = True) -> 
     try:
         with contextlib.nullcontext() if argv is None else _alone(*argv):
             main(*(argv or [])[1:])
-        gc.freeze()  # or Python looks through everything that torch brought, for a quarter of a second, before it ends
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing more to end
         sys.exit(ended("interrupted", goes_on))
@@ -47,6 +46,8 @@ def run(main: Callable, argv: list[str] | None = None, goes_on: bool = True) -> 
         if (line := explained(error)) is None:
             raise
         sys.exit(f"error: {printable(line)}{_place()}")
+    finally:
+        gc.freeze()  # or Python looks through everything that torch brought, for half a second, before it ends
 
 
 def _place() -> str:
