@@ -17,7 +17,7 @@ from r2plus1d.config import schema
 from r2plus1d.system import files, paths, pool, stage
 from r2plus1d.zoo import training
 from tests.support.commands import dvc
-from tests.support.project import ROOT, Project
+from tests.support.project import Project
 
 ROW = schema.CUSTOM
 STAGES = {
@@ -241,12 +241,6 @@ def test_training_is_not_resumed_by_other_code(changed, finished):
     assert {name for name in whole.keys() | ours.keys() if ours.get(name) != whole.get(name)} == {record}
 
 
-def wait(folder_and_seconds: tuple[Path, float]) -> None:
-    folder, seconds = folder_and_seconds
-    (folder / str(os.getpid())).touch()
-    time.sleep(seconds)
-
-
 def is_alive(number: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
@@ -255,10 +249,15 @@ def is_alive(number: int) -> bool:
 
 
 POOL = """
-import signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from r2plus1d.system import pool
-from tests.pipeline.test_interruptions import wait
+
+def wait(folder_and_seconds):
+    folder, seconds = folder_and_seconds
+    (folder / str(os.getpid())).touch()
+    time.sleep(seconds)
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     list(pool.spread(wait, [(Path(sys.argv[1]), 600), (Path(sys.argv[1]), 0)], 2))
@@ -272,7 +271,7 @@ def test_ended_work_takes_its_worker_processes_with_it(sign, all_processes, tmp_
     """One worker is at its task and one waits for the next."""
     (tmp_path / "work").mkdir()
     (tmp_path / "start.py").write_text(POOL)
-    environment = os.environ | {"PYTHONPATH": f"{Path(pool.__file__).parents[2]}:{ROOT}"}
+    environment = os.environ | {"PYTHONPATH": str(Path(pool.__file__).parents[2])}
     command = [sys.executable, str(tmp_path / "start.py"), str(tmp_path / "work")]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while len(list((tmp_path / "work").iterdir())) < 2:

@@ -18,6 +18,7 @@ from r2plus1d.system import paths, pool
 from r2plus1d.system.errors import READER_LOST, UserError, explained
 from r2plus1d.system.files import replacing
 from r2plus1d.zoo import training, update
+from tests.support import warm
 from tests.support.project import Project, smaller_params
 
 ROW = schema.CUSTOM
@@ -121,10 +122,6 @@ def test_unreadable_file_ends_in_one_line(stage, row, file, workers, copied):
     assert len(failed.stderr.splitlines()) == 1, failed.stderr
 
 
-def killed(_: object) -> None:
-    os.kill(os.getpid(), 9)
-
-
 class Killing(Clips):
     """A dataset whose reader processes end by a signal: SIGBUS where there is no shared memory left."""
 
@@ -141,7 +138,7 @@ class Killing(Clips):
 def test_killed_worker_is_named_with_the_way_out():
     words = "a worker process was killed, most likely by the system because memory ran out"
     with pytest.raises(pool.WorkerError, match=words) as error:
-        list(pool.spread(killed, [1, 2], 2))
+        list(pool.spread(signal.raise_signal, [signal.SIGKILL] * 2, 2))
     assert "lower machine.workers" in str(error.value)
 
 
@@ -253,8 +250,7 @@ def test_value_that_is_not_finite_ends_the_training_and_keeps_the_last_good_stat
     """Three steps an epoch: a loss in the first one of the second epoch, or weights after its last."""
     copied.clear("train", ROW)
     environment = {**os.environ, "PYTHONPATH": str(copied.folder / "src")}
-    command = [sys.executable, "-c", SPOIL.format(x=x, last=last)]
-    failed = subprocess.run(command, cwd=copied.folder, env=environment, capture_output=True, text=True, check=False)
+    failed = warm.run(["-c", SPOIL.format(x=x, last=last)], copied.folder, environment, timeout=240)
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"error: {words}")
     assert "lower train.lr or train.max_grad_norm in params.yaml, which starts a new one" in failed.stderr
