@@ -164,28 +164,32 @@ def _folder(out: Path) -> Path:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    videos, network, looker = _looking(arguments)
+
     from r2plus1d.results import predicted
     from r2plus1d.zoo.prediction import class_names
 
-    videos, network, looker = _looking(arguments)
     lengths = (arguments.window, arguments.stride)
     predicted.predict(videos, looker, class_names(network), arguments.top, *lengths, arguments.out)
 
 
 def _looking(arguments: argparse.Namespace) -> tuple:
     """(the videos, the network, and what looks at videos with it)"""
+    from r2plus1d.zoo.videos import find_videos
+
+    _folder(arguments.out)
+    if arguments.stride is not None and arguments.window is None:
+        raise ConfigError("--stride goes with --window")
+    videos = find_videos(arguments.videos)
+
     from r2plus1d.config.schema import Runtime
     from r2plus1d.model.checkpoint import CheckpointError
     from r2plus1d.system import arithmetic
     from r2plus1d.system.device import prepare
     from r2plus1d.zoo import prediction, weights
 
-    _folder(arguments.out)
     kind = arguments.arithmetic
     arithmetic.choose(kind)
-    if arguments.stride is not None and arguments.window is None:
-        raise ConfigError("--stride goes with --window")
-    videos = prediction.find_videos(arguments.videos)
     try:
         network = weights.load(arguments.weights or f"row:{arguments.row}")
     except CheckpointError as error:
@@ -209,9 +213,10 @@ def _add_features(commands: argparse._SubParsersAction) -> None:
 
 
 def _features(arguments: argparse.Namespace) -> None:
+    videos, _, looker = _looking(arguments)
+
     from r2plus1d.results import predicted
 
-    videos, _, looker = _looking(arguments)
     predicted.features(videos, looker, arguments.window, arguments.stride, arguments.out)
 
 

@@ -153,13 +153,15 @@ def test_interrupted_row_with_one_frame_goes_on_to_the_same_bytes(copied):
 
 @pytest.fixture
 def with_readers(copied):
-    """A training with reader processes, after its first epoch, in a session of its own."""
+    """A training with reader processes, after its second epoch, in a session of its own."""
     params = yaml.safe_load((copied.folder / "params.yaml").read_text())
     params["machine"]["workers"] = 2
     copied.set(params)
     copied.clear("train", ROW)
     process = copied.start("stages/train.py", ROW)
-    while not list(copied.folder.glob(f"runs/*/{training.STATE}")):
+    states: set[int] = set()
+    while len(states) < 2:  # with the second one, the first was noted as saved
+        states |= {path.stat().st_ino for path in copied.folder.glob(f"runs/*/{training.STATE}")}
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.005)
     process.send_signal(signal.SIGSTOP)

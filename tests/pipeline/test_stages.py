@@ -154,7 +154,8 @@ def test_browse_shows_what_the_network_gets(trained, project, tmp_path):
     names = {"training.png", "test.png", *(f"class_{n:03}.png" for n in range(12))}
     assert {path.name for path in (tmp_path / "one").iterdir()} == names
     assert "training.png, test.png, and a sheet for each class" in done.stdout
-    few = r2plus1d(trained, "browse", ROW, "--epoch", "2", "--classes", "still", "falling", "--out", str(tmp_path / "two"))
+    words = "--epoch", "2", "--classes", "still", "falling", "--out", str(tmp_path / "two")
+    few = r2plus1d(trained, "browse", ROW, *words)
     assert "and a sheet for each class of 2 of 12 classes" in few.stdout
     one, two = (content(tmp_path / name) for name in ("one", "two"))
     assert len(two) == 4

@@ -65,7 +65,7 @@ def _first_variables(env) -> dict[str, str]:
 
 
 def _started() -> socket.socket:
-    global _channel  # noqa: PLW0603
+    global _channel
     if _channel is None:
         _channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command, nothing = [sys.executable, __file__, str(other.fileno())], subprocess.DEVNULL
@@ -142,6 +142,6 @@ if __name__ == "__main__":
     if (asked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         try:
             become(*asked)
-        except BaseException as raised:  # noqa: BLE001
+        except BaseException as raised:
             end(raised)
         end(None)

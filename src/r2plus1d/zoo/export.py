@@ -22,8 +22,9 @@ from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError, one_line
 from r2plus1d.system.files import replacing
 from r2plus1d.video.decoding import VideoError
-from r2plus1d.zoo.prediction import Looker, class_names, find_videos
+from r2plus1d.zoo.prediction import Looker, class_names
 from r2plus1d.zoo.rows import open_row
+from r2plus1d.zoo.videos import find_videos
 
 FORMATS = ("onnx", "pt2", "torchscript")
 VIDEOS = 4  # that an export is checked with

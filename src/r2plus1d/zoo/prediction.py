@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from r2plus1d.clips.sampling import at_rate, test_indices
-from r2plus1d.datasets.manifest import VIDEO_SUFFIXES
 from r2plus1d.model.families import View
 from r2plus1d.model.lowered import TakesFrames, for_inference
 from r2plus1d.model.network import Recognizer
@@ -81,28 +80,6 @@ class Predictor(Recognizer):
 def class_names(network: Recognizer) -> list[str]:
     """In the order of the logits; the numbers of classes whose names nobody knows."""
     return network.classes or [f"class {k}" for k in range(network.arguments["num_classes"])]
-
-
-def find_videos(places: Sequence[Path]) -> list[Path]:
-    """Every file that is named, and below folders those whose names end like a video's; sorted within a folder.
-
-    Raises PredictionError for a place that is not there, and a folder without videos.
-    """
-    found: list[Path] = []
-    for place in places:
-        if not place.is_dir():
-            if not place.exists():
-                raise PredictionError(f"{place}: no such file or folder")
-            found.append(place)
-            continue
-        named = [file for file in sorted(place.rglob("*")) if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file()]
-        inside = [f for f in named if not any(part.startswith(".") for part in f.relative_to(place).parts)]
-        if not inside:
-            raise PredictionError(
-                f"{place}: no file in this folder ends like a video's ({', '.join(sorted(VIDEO_SUFFIXES))})"
-            )
-        found += inside
-    return list(dict.fromkeys(found))
 
 
 class Looker:
