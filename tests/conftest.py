@@ -65,14 +65,13 @@ def project(prepared, tmp_path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(prepared, tmp_path_factory) -> Project:
-    """A project after the stages of the row `custom`, with the seconds that each took; tests only look at it."""
+    """A project after the stages of the row `custom`; tests only look at it."""
     folder = tmp_path_factory.mktemp("finished") / "project"
     shutil.copytree(prepared.folder, folder)
     project = Project.at(folder)
     project.set(smaller_params())
-    project.seconds = dict(prepared.seconds)  # those parameters change neither videos nor frames nor lists
     for stage in (("resolve",), ("features", CUSTOM), ("train", CUSTOM), ("test", CUSTOM)):
-        project.timed(*stage)
+        project.must(*stage)
     return project
 
 
@@ -85,7 +84,8 @@ def copied(finished, tmp_path) -> Project:
 
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory) -> Project:
-    """The smallest project as a git clone, all of it made by `dvc repro` and committed; tests only look at it.
+    """The smallest project as a git clone, all of it made by its stages, noted by DVC and committed; tests only look at
+    it.
 
     Where tests run beside each other, the first that needs it makes it for all.
     """

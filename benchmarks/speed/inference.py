@@ -185,7 +185,8 @@ def shown(row, model, videos: str | None, most: int | None) -> Iterator[tuple]:
 
     from r2plus1d.clips.items import TestVideos  # noqa: PLC0415
     from r2plus1d.system.progress import progress  # noqa: PLC0415
-    from r2plus1d.zoo.prediction import Looker, find_videos  # noqa: PLC0415
+    from r2plus1d.zoo.prediction import Looker  # noqa: PLC0415
+    from r2plus1d.zoo.videos import find_videos  # noqa: PLC0415
 
     if videos is None:
         items = TestVideos(row.config, row.splits["val"], row.reader)

@@ -1,5 +1,5 @@
-"""What frames cost that are packed on disk first, and what those cost that are made when a clip is read: the time and
-the disk for the views of one test, as of finished weights.
+"""The time and the disk that one test takes, as of finished weights: with frames that are packed first, and with frames
+that are made when a clip is read.
 
     python benchmarks/speed/storage.py [--videos DIR]
 
@@ -27,9 +27,10 @@ from benchmarks.common import BenchmarkError, answer, call, command_line, publis
 from benchmarks.original.mmaction import published_rows
 from benchmarks.speed.data_path import generated
 from r2plus1d.clips.items import TestVideos
+from r2plus1d.config.schema import Runtime
 from r2plus1d.datasets.annotations import Sample
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.system.device import peak_memory_mib
+from r2plus1d.system.device import peak_memory_mib, prepare
 from r2plus1d.system.machine import processor
 from r2plus1d.system.stage import run
 from r2plus1d.video import extraction
@@ -54,15 +55,27 @@ def main() -> None:
         if not files:
             raise BenchmarkError(f"{options.videos} holds no .mp4")
         figures = [compared(clip, side, files) for clip, side in zip(CLIPS, SHORT_SIDES, strict=True)]
-    data = {"device": processor(), "videos": [file.name for file in files], "clips": figures}
+    data = {
+        "device": processor(),
+        "generated": options.videos is None,
+        "videos": [file.name for file in files],
+        "clips": figures,
+    }
     publish("storage", data, report(data))
 
 
 def compared(clip: tuple[int, int], short_side: int, files: list[Path]) -> dict:
     """The figures of both ways. Raises BenchmarkError where their views differ."""
     task = {"arithmetic": "exact", "clip": clip, "short_side": short_side, "files": [str(f.absolute()) for f in files]}
-    found = turns(WAYS, lambda way: call(task | {"storage": way}, __file__), ROUNDS)
-    if len({figures.pop("views") for figures in found.values()}) > 1:
+    views = set()
+
+    def measured(way: str) -> dict:
+        figures = call(task | {"storage": way}, __file__)
+        views.add(figures.pop("views"))
+        return figures
+
+    found = turns(WAYS, measured, ROUNDS)
+    if len(views) > 1:
         raise BenchmarkError(f"clips of {clip[0]}x{clip[1]}: the views of {' and '.join(WAYS)} differ")
     return {"clip": clip, "short_side": short_side, **found}
 
@@ -70,6 +83,7 @@ def compared(clip: tuple[int, int], short_side: int, files: list[Path]) -> dict:
 def measure(arithmetic: str, clip: list[int], short_side: int, files: list[str], storage: str) -> dict:
     """Of this process: for a video the seconds and the bytes on disk, and a hash of all views."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    prepare(Runtime(device="cpu", gpus=1, threads=1, lowered=True, arithmetic="exact"))  # as the stages do
     row = published_rows(None)[1][0]
     shape = {"frames": clip[0], "frame_interval": clip[1]}
     row = row.model_copy(update={"clip": row.clip.model_copy(update=shape)})

@@ -166,7 +166,7 @@ def _folder(out: Path) -> Path:
 def _predict(arguments: argparse.Namespace) -> None:
     videos, network, looker = _looking(arguments)
 
-    from r2plus1d.results import predicted
+    from r2plus1d.results import predicted  # brings matplotlib, after what can be refused without it
     from r2plus1d.zoo.prediction import class_names
 
     lengths = (arguments.window, arguments.stride)
@@ -182,6 +182,7 @@ def _looking(arguments: argparse.Namespace) -> tuple:
         raise ConfigError("--stride goes with --window")
     videos = find_videos(arguments.videos)
 
+    # These bring torch, after what can be refused without it.
     from r2plus1d.config.schema import Runtime
     from r2plus1d.model.checkpoint import CheckpointError
     from r2plus1d.system import arithmetic
@@ -215,7 +216,7 @@ def _add_features(commands: argparse._SubParsersAction) -> None:
 def _features(arguments: argparse.Namespace) -> None:
     videos, _, looker = _looking(arguments)
 
-    from r2plus1d.results import predicted
+    from r2plus1d.results import predicted  # brings matplotlib, after what can be refused without it
 
     predicted.features(videos, looker, arguments.window, arguments.stride, arguments.out)
 

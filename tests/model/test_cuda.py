@@ -252,7 +252,7 @@ def test_rewritten_step_trains_the_network_that_the_plain_one_does(tmp_path, pre
     clip = row.config.clip.model_copy(update={"frames": 4})
     model = row.config.model.model_copy(update={"depth": 10})
     own = row.config.model_copy(update={"train": train_config, "clip": clip, "model": model})
-    samples = {"train": row.splits["train"][:2], "val": row.splits["val"][:1]}
+    samples = {"train": row.splits["train"][:4], "val": row.splits["val"][:1]}
     found, start = [], torch.cat([p.flatten() for p in update.build_model(own, len(row.classes)).parameters()])
     for name, rewrite in (("plain", lambda network, *_: network), ("fast", lambda network, *_: Training(network, F32))):
         monkeypatch.setattr(training, "for_training", rewrite)

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -204,3 +206,14 @@ def test_unknown_depth_or_convolution_is_an_error():
         build(depth=33)
     with pytest.raises(ValueError, match="'r4d'"):
         build(conv="r4d")
+
+
+def test_shapes_are_told_without_the_compiler_of_torch():
+    """Which takes seconds to load, and which drawing weights on the meta device would load."""
+    code = (
+        "import sys, torch; from r2plus1d.model.network import build\n"
+        "with torch.device('meta'): state = build(depth=10).state_dict()\n"
+        "print(len(state) > 50, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "True False\n"

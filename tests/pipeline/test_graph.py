@@ -90,6 +90,22 @@ def test_records_name_no_code_beyond_the_dependencies_of_their_stage(committed):
         assert all(any(name == dep or name.startswith(f"{dep}/") for dep in deps) for name in code)
 
 
+# ---- Order ----
+
+
+def test_every_stage_stands_after_those_that_make_what_it_reads():
+    """Tests that run the stages by hand take the order of dvc.yaml."""
+    made: dict[str, int] = {}
+    for number, stage in enumerate(GRAPH):
+        entries = [entry for kind in ("outs", "metrics", "plots") for entry in described(stage).get(kind, [])]
+        made |= {entry if isinstance(entry, str) else next(iter(entry)): number for entry in entries}
+    assert len(made) > 30
+    for number, stage in enumerate(GRAPH):
+        for dep in described(stage)["deps"]:
+            makers = [n for out, n in made.items() if f"{dep}/".startswith(f"{out}/") or out.startswith(f"{dep}/")]
+            assert all(maker < number for maker in makers), f"{stage} reads {dep}"
+
+
 # ---- Parameters ----
 
 

@@ -36,8 +36,14 @@ REPRO = ("-m", "dvc", "repro", "train@custom")
 def test_killed_stage_leaves_only_whole_files_and_ends_with_the_same_bytes(number, name, finished, copied):
     sign = SIGNALS[number % 3]
     copied.clear(name, ROW)
+    row = next(iter(STAGES[name]), None)
+    lock, took = copied.folder / paths.lock(name, row), files.read_json(finished.folder / paths.seconds(name, row))
+    lock.unlink(missing_ok=True)
     process = copied.start(f"stages/{name}.py", *STAGES[name])
-    time.sleep(random.Random(number).uniform(0.2, 0.9) * finished.seconds[name])
+    while not lock.exists():  # Python and its imports
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    time.sleep(random.Random(number).uniform(0.2, 0.9) * (took["seconds"] - took["start"]))
     os.killpg(process.pid, sign) if sign == signal.SIGINT else process.send_signal(sign)
     process.communicate()
     assert copied.whole().items() <= finished.results().items()
@@ -160,7 +166,7 @@ def with_readers(copied):
     copied.clear("train", ROW)
     process = copied.start("stages/train.py", ROW)
     states: set[int] = set()
-    while len(states) < 2:  # with the second one, the first was noted as saved
+    while len(states) < 2:  # a file appears before the training notes that it is saved: the second shows that it did
         states |= {path.stat().st_ino for path in copied.folder.glob(f"runs/*/{training.STATE}")}
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.005)

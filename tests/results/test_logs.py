@@ -15,7 +15,7 @@ from r2plus1d.results import logs
 from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import evaluation
 from r2plus1d.zoo.log import Log
-from tests.support import warm
+from tests.support.commands import console
 from tests.support.project import ROOT
 
 HEADER = {
@@ -269,15 +269,10 @@ def test_axis_of_the_plot_says_whether_it_is_epochs_or_a_share(read, tmp_path, m
         assert line.get_xdata()[-1] == (4 if label == "epoch" else 1)
 
 
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return warm.run([*map(str, arguments)], cwd, environment, timeout=120)
-
-
 def test_command_prints_the_table_draws_the_curves_and_fails_in_words(read, tmp_path):
     read(train(1, 20, 5.0), val(1, 0.2), train(2, 20, 4.0), val(2, 0.3), name="train.log.json")
     theirs = read(*(e for n in range(1, 7) for e in (train(n, 20, 6 - n), val(n, n / 10))), name="$the\\irs$.json").path
-    done = run("-m", "r2plus1d", "compare-log", ".", theirs, cwd=tmp_path)
+    done = console("compare-log", ".", theirs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "final validation top-1" in done.stdout
     picture = matplotlib.image.imread(tmp_path / "compare-log.png")[..., :3]
@@ -285,7 +280,7 @@ def test_command_prints_the_table_draws_the_curves_and_fails_in_words(read, tmp_
         assert (np.ptp(third, axis=2) > 0.5).sum() > 200
 
     theirs.write_text("no log\n")
-    done = run("-m", "r2plus1d", "compare-log", ".", theirs, "--out", "b.png", cwd=tmp_path)
+    done = console("compare-log", ".", theirs, "--out", "b.png", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: ")
     assert "line 1" in done.stderr
@@ -293,7 +288,7 @@ def test_command_prints_the_table_draws_the_curves_and_fails_in_words(read, tmp_
     assert not (tmp_path / "b.png").exists()
 
     log = (tmp_path / "train.log.json").read_bytes()
-    done = run("-m", "r2plus1d", "compare-log", ".", ".", "--out", "train.log.json", cwd=tmp_path)
+    done = console("compare-log", ".", ".", "--out", "train.log.json", cwd=tmp_path)
     assert done.returncode != 0
     assert (tmp_path / "train.log.json").read_bytes() == log
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -31,6 +32,11 @@ def r2plus1d(project, *arguments: str, **environment: str) -> subprocess.Complet
     """A command of the package, run from the project's own code."""
     environment = {**os.environ, "PYTHONPATH": str(project.folder / "src"), **environment}
     return warm.run(["-m", "r2plus1d", *arguments], project.folder, environment, timeout=240)
+
+
+def console(*words: str | Path | float, cwd: Path, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess:
+    """The console command `r2plus1d` of the environment, in any folder."""
+    return warm.run(["-m", "r2plus1d", *map(str, words)], cwd, env, timeout=120)
 
 
 def commit_all(project, message: str = "all") -> None:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
@@ -71,7 +70,7 @@ class Project:
     """A copy of the project in a folder of its own; `run` calls a stage there."""
 
     def __init__(self, folder: Path, params: dict):
-        self.folder, self.seconds = folder, {}
+        self.folder = folder
         folder.mkdir(exist_ok=True)
         # The committed records are of results that are not here.
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "made_by_*.json")
@@ -87,19 +86,13 @@ class Project:
     def at(cls, folder: Path) -> "Project":
         """One that is there already."""
         project = cls.__new__(cls)
-        project.folder, project.seconds = folder, {}
+        project.folder = folder
         return project
 
     def prepare(self) -> None:
         """Runs the stages that come before training, for `custom` and for a row that reads videos."""
         for stage in PREPARING:
-            self.timed(*stage)
-
-    def timed(self, *stage: str) -> None:
-        """Runs a stage and keeps its seconds, by its name."""
-        began = time.monotonic()
-        self.must(*stage)
-        self.seconds[stage[0]] = time.monotonic() - began
+            self.must(*stage)
 
     def clear(self, stage: str, row: str) -> None:
         """Removes the stage's outputs, as DVC does before it runs it."""

@@ -1,15 +1,17 @@
-"""Processes that begin with the packages imported: a stage then starts in a fraction of the two or three seconds.
+"""Python processes that begin with torch and the like imported, which takes a stage two to three seconds by itself.
 
-`run` is `subprocess.run` for Python. Behind it stands one process for each of pytest's that has imported torch and the
-like, but nothing of this project, and has computed nothing. It forks; the fork takes the folder, variables, standard
-files and command of the call, and ends as Python ends. So nothing is shared between two calls but what packages do when
-they are imported. Variables that are read before that, and tests of how a process starts or is ended, need a fresh one:
-`subprocess`.
+`run` is `subprocess.run` for Python. Each of pytest's processes has one behind it, which has imported the packages, but
+nothing of this project, and has computed nothing. It forks; the fork takes the folder, the variables, the standard
+files and the command of the call. Two calls share what packages do when they are imported, and the seed of Python's
+hashes. A call with other variables that are read at a start (READ_BEFORE) gets a fresh process. Tests of how a process
+starts, is ended or ends by itself use `subprocess`.
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
+import io
 import json
 import multiprocessing.process
 import os
@@ -21,57 +23,96 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 PACKAGES = ("av", "cv2", "dvc.commands.repro", "dvc.commands.status", "dvclive", "jinja2", "markdown_it")
 PACKAGES += ("matplotlib.figure", "numpy", "pandas", "pydantic", "requests", "ruamel.yaml", "safetensors.torch")
 PACKAGES += ("scipy.stats", "simplejpeg", "torch", "torch._dynamo", "tqdm")
-READ_BEFORE = ("PYTHON", "LC_", "LANG", "OMP_", "MKL_", "ATEN_", "ONEDNN_", "MPL", "LD_")  # the beginnings of names
+# The beginnings of the names of variables that Python, the C library or a package reads when it is loaded.
+READ_BEFORE = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_")
+READ_BEFORE += ("TORCH", "TRITON_", "MPL")
 LONGEST = 2**20  # bytes of a call
-
-_lock = threading.Lock()
-_channel: socket.socket | None = None
+STARTED_WITHIN = 120  # seconds
 
 
-def run(words: list[str], cwd: str | Path, env: dict[str, str], timeout: float) -> subprocess.CompletedProcess:
-    """What `python *words` prints, and its exit status: a script, or -m or -c and what stands behind it."""
-    if _first_variables(env) != _first_variables(os.environ):
-        return subprocess.run(
-            [sys.executable, *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False
-        )
-    call = json.dumps([words, str(cwd), dict(env)]).encode()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing, _lock:
-        channel = _started()
-        socket.send_fds(channel, [call], [nothing.fileno(), out.fileno(), err.fileno()])
-        pid = int(channel.recv(64))
-        channel.settimeout(timeout)
-        try:
-            status = os.waitstatus_to_exitcode(int(channel.recv(64)))
-        except TimeoutError:
-            os.kill(pid, signal.SIGKILL)
-            channel.settimeout(None)
-            channel.recv(64)
-            raise subprocess.TimeoutExpired(words, timeout) from None
-        finally:
-            channel.settimeout(None)
-        out.seek(0)
-        err.seek(0)
-        return subprocess.CompletedProcess(words, status, out.read().decode(), err.read().decode())
+class Warm:
+    """The process that forks, and the way to it. It begins with the first call, and anew after one that went wrong."""
+
+    def __init__(self) -> None:
+        self.server: subprocess.Popen | None = None
+        self.child: int | None = None
+        self.lock = threading.Lock()
+
+    def run(
+        self, words: list[str], cwd: str | Path, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess:
+        """What `python *words` prints, and its exit status: a script, or -m or -c and what stands behind it."""
+        with self.lock:
+            if self.server is None:
+                self._start()
+            if _read_before(env) != self.variables:
+                command, options = [sys.executable, *words], {"capture_output": True, "text": True}
+                return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **options)
+            try:
+                return self._forked(words, cwd, env, timeout)
+            except BaseException:  # its next answer would be to this call
+                self._end()
+                raise
+
+    def _start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self.variables = _read_before(environment)
+        self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command, files = [sys.executable, __file__, str(other.fileno())], [other.fileno()]
+        with other:
+            nothing = subprocess.DEVNULL
+            self.server = subprocess.Popen(command, env=environment, pass_fds=files, stdin=nothing, stdout=nothing)
+
+    def _forked(
+        self, words: list[str], cwd: str | Path, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess:
+        call = json.dumps([words, str(cwd), dict(env)]).encode()
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
+            socket.send_fds(self.channel, [call], [nothing.fileno(), out.fileno(), err.fileno()])
+            self.channel.settimeout(STARTED_WITHIN)
+            self.child = self._answer()
+            self.channel.settimeout(timeout)
+            try:
+                status = os.waitstatus_to_exitcode(self._answer())
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(words, timeout, _text(out), _text(err)) from None
+            self.child = None
+            return subprocess.CompletedProcess(words, status, _text(out), _text(err))
+
+    def _answer(self) -> int:
+        answer = self.channel.recv(64)
+        if not answer:
+            raise RuntimeError("the process that forks has ended")
+        return int(answer)
+
+    def _end(self) -> None:
+        if self.child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGKILL)
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+        self.channel.close()
+        self.server = self.child = None
 
 
-def _first_variables(env) -> dict[str, str]:
+run = Warm().run
+
+
+def _text(file) -> str:
+    file.seek(0)
+    return io.TextIOWrapper(io.BytesIO(file.read())).read()
+
+
+def _read_before(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(READ_BEFORE) and name != "PYTHONPATH"}
-
-
-def _started() -> socket.socket:
-    global _channel
-    if _channel is None:
-        _channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command, nothing = [sys.executable, __file__, str(other.fileno())], subprocess.DEVNULL
-        subprocess.Popen(command, pass_fds=[other.fileno()], stdin=nothing, stdout=nothing)
-        other.close()
-    return _channel
 
 
 def serve(channel: socket.socket) -> tuple[list[str], str, dict[str, str]] | None:
@@ -100,6 +141,7 @@ def become(words: list[str], cwd: str, env: dict[str, str]) -> None:
     """Runs what `python *words` runs, in this process."""
     os.environ.clear()
     os.environ.update(env)
+    sys.modules["numpy"].random.seed()  # forks would draw the same; `random` sees to it by itself
     os.chdir(cwd)
     multiprocessing.process.ORIGINAL_DIR = cwd
     tempfile.tempdir = None  # which is in the variables, too
@@ -123,18 +165,20 @@ def become(words: list[str], cwd: str, env: dict[str, str]) -> None:
 def end(error: BaseException | None) -> NoReturn:
     """As Python does, without taking all that was imported apart first, which takes half a second."""
     status = 0
-    if isinstance(error, SystemExit) and not isinstance(error.code, str):
-        status = error.code or 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if not isinstance(error.code, int | None):
+            print(error.code, file=sys.stderr)
     elif error is not None:
         status = 1
-        if isinstance(error, SystemExit):
-            print(error.code, file=sys.stderr)
-        else:
-            traceback.print_exception(error)
+        traceback.print_exception(error)
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit(status)
 
 

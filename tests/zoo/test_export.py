@@ -1,7 +1,6 @@
 """Exports: files that other programs run, which say what the network says."""
 
 import json
-import os
 import sys
 
 import numpy as np
@@ -16,7 +15,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.model.families import View
 from r2plus1d.video import views
 from r2plus1d.zoo import export
-from tests.support import warm
+from tests.support.commands import console
 from tests.support.networks import tiny_network
 
 VIEW = View(frames=4, frame_interval=2, resize=36, crop=32, clips=3, crops=1, frame_rate=15.0)
@@ -106,10 +105,9 @@ def test_missing_package_is_named_with_the_extra(network, clips, tmp_path, monke
 def test_command_exports_a_model_file_and_says_how_far_it_is_from_the_network(network, video, tmp_path):
     checkpoint.save(network, tmp_path / "model.safetensors")
     words = ["export", tmp_path / "model.safetensors", "--format", "pt2", "--out", tmp_path / "m.pt2"]
-    script = "import sys; from r2plus1d.cli import main; sys.argv[0] = 'r2plus1d'; main()"
 
     def ran(*more):
-        return warm.run(["-c", script, *map(str, [*words, *more])], tmp_path, os.environ, timeout=120)
+        return console(*words, *more, cwd=tmp_path)
 
     without = ran()
     assert without.returncode == 1

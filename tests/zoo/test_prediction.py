@@ -34,9 +34,8 @@ from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views
-from tests.support import warm
+from tests.support.commands import console
 from tests.support.networks import tiny_network
-from tests.support.project import ROOT
 
 CPU = torch.device("cpu")
 CLASSES = ["$1 & <b>", "naïve", "pull ups"]
@@ -187,14 +186,12 @@ def test_prediction_follows_a_change_of_the_weights(weights, videos):
     assert network.predict(video) != before
 
 
-def command(*words, name="predict", **options):
-    script = "import sys; from r2plus1d.cli import main; sys.argv[0] = 'r2plus1d'; main()"
-    return [sys.executable, "-c", script, name, *map(str, words)], {"cwd": ROOT, **options}
+def command(*words) -> list[str]:
+    return [sys.executable, "-m", "r2plus1d", "predict", *map(str, words)]
 
 
-def predict(*words, cwd=ROOT, env=None, **options):
-    (_, *arguments), _ = command(*words, **options)
-    return warm.run(arguments, cwd, os.environ if env is None else env, timeout=120)
+def predict(*words, name="predict", **options) -> subprocess.CompletedProcess:
+    return console(name, *words, **options)
 
 
 def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, videos, tmp_path):
@@ -255,6 +252,16 @@ def test_what_cannot_be_predicted_is_told_in_a_line(tmp_path, words, said):
     assert not (tmp_path / "predictions").exists()
 
 
+def test_missing_video_is_told_without_torch():
+    code = (
+        "import sys; from r2plus1d import cli; sys.argv = ['r2plus1d', 'predict', 'gone.mp4']\n"
+        "try: cli.main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "error: gone.mp4: no such file or folder False\n"
+
+
 def test_folder_that_cannot_be_written_is_told_before_the_work(weights, videos, tmp_path):
     (tmp_path / "file").write_text("here")
     for name in ("predict", "features"):
@@ -276,8 +283,8 @@ def test_results_of_an_earlier_call_never_stay_for_those_of_this_one(weights, vi
 
 
 def test_reader_that_goes_away_is_no_error(weights, videos, tmp_path):
-    arguments, options = command(*[videos / "one frame.mp4"], "--weights", weights, cwd=tmp_path)
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+    arguments, pipe = command(videos / "one frame.mp4", "--weights", weights), subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:
         process.stdout.close()
         said = process.stderr.read()
     assert (process.returncode, said) == (128 + signal.SIGPIPE, "")
@@ -293,8 +300,8 @@ def test_folder_of_a_row_is_a_source(weights, tmp_path, monkeypatch):
 def test_what_is_done_before_ctrl_c_is_kept(weights, tmp_path):
     long = tmp_path / "long.mp4"
     write_h264(long, np.concatenate([motion.render(0, 0, 1, n, 64) for n in range(6)]), motion.FPS)
-    arguments, options = command(long, "--weights", weights, "--window", 0.2, "--stride", 0.04, cwd=tmp_path)
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+    arguments, pipe = command(long, "--weights", weights, "--window", 0.2, "--stride", 0.04), subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:
         for _ in range(3):
             assert process.stdout.readline().startswith(f"{long} 0.")
         process.send_signal(signal.SIGINT)

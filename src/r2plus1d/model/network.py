@@ -302,7 +302,7 @@ def build(
     frames: int = 8,
     family: str = MMACTION,
 ) -> Recognizer:
-    """The network with fresh weights, drawn from torch's global generator; on the meta device without any.
+    """The network with fresh weights, drawn from torch's global generator; on the meta device nothing is drawn.
 
     `width` is the number of channels after the stem (64 as published); `dropout` is the probability before the last
     layer; `frames` is the length of the clips, which shapes the stem of `r2d` and nothing else; `family` is one of

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy  # its parts come with their first use: of `stats`, after a second
+import scipy  # it loads `stats`, which takes a second, when that is first used
 
 LEVEL = 0.95
 RESAMPLES = 1999  # of the bootstrap
