@@ -128,10 +128,12 @@ def report(data: dict) -> str:
         packed, made = entry["packed"], entry["on_the_fly"]
         times = [f"{entry[way]['seconds']:.2f}" for way in WAYS]
         name = f"{'x'.join(map(str, entry['clip']))}, {entry['short_side']}p"
-        lines.append([name, *times, f"{packed['seconds'] / made['seconds']:.2f}x", f"{packed['bytes'] / 1e6:.1f}"])
+        memory = " / ".join(f"{entry[way]['memory_mib']:.0f}" for way in WAYS)
+        ratio, size = packed["seconds"] / made["seconds"], packed["bytes"] / 1e6
+        lines.append([name, *times, f"{ratio:.2f}x", f"{size:.1f}", memory])
     return "\n".join(
         [
-            markdown_table(["views of", "packed, s", "on the fly, s", "ratio", "packed, MB"], lines),
+            markdown_table(["views of", "packed (s)", "on the fly (s)", "ratio", "packed (MB)", "memory (MiB)"], lines),
             "",
             "Of a video, for one test: processor seconds of one core until its 30 views are there, and the disk that "
             f"its packed frames take; medians of {ROUNDS} turns, of {', '.join(data['videos'])}; {data['device']}. "
