@@ -38,6 +38,16 @@ def command_line(doc: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
+def chosen_videos(given: Path | None, generated: Callable[[Path], list[Path]], folder: Path) -> list[Path]:
+    """Those of the folder that `--videos` names, else generated ones, in `folder`. Raises BenchmarkError for none."""
+    if given is None:
+        return generated(folder)
+    files = sorted(given.glob("*.mp4"))
+    if not files:
+        raise BenchmarkError(f"{given} holds no .mp4")
+    return files
+
+
 def publish(name: str, data: Any, text: str, caption: str | None = None) -> None:
     """Writes benchmarks/results/<name>.json and .md, and the text between the markers of that name in docs/results.md.
 

@@ -31,7 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import RESULTS, command_line, publish
+from benchmarks.common import RESULTS, chosen_videos, command_line, publish
 from benchmarks.original import environment
 from benchmarks.original.mmaction import CPU, Inputs, SeededTwice, gather, our_versions, published_rows
 from r2plus1d.clips.items import TestVideos, TrainClips, training_clip
@@ -68,7 +68,7 @@ def main() -> None:
     python = environment.ready(options)
     with tempfile.TemporaryDirectory(prefix="data-") as name:
         folder = Path(name)
-        files = sorted(options.videos.glob("*.mp4")) if options.videos else generated(folder)
+        files = chosen_videos(options.videos, generated, folder)
         inputs = gather(files, folder, {"256p": 256})
         cells = [measure(*cell, inputs, python) for cell in CELLS]
     figures = {

@@ -31,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import BenchmarkError, command_line, publish
+from benchmarks.common import BenchmarkError, chosen_videos, command_line, publish
 from benchmarks.original import environment
 from benchmarks.original.mmaction import CPU, our_versions
 from benchmarks.speed.data_path import generated
@@ -67,7 +67,7 @@ def main() -> None:
     program = ffmpeg_program(python)
     with tempfile.TemporaryDirectory(prefix="extraction-") as name:
         folder = Path(name)
-        files = sorted(options.videos.glob("*.mp4")) if options.videos else generated(folder)
+        files = chosen_videos(options.videos, generated, folder)
         qualities = measure_quality(files, folder, python, program)
         quantiser = next(q for q in QUANTISERS if qualities[f"ffmpeg {q}"]["psnr"] <= qualities["ours"]["psnr"])
         counts = sorted({1, min(2, cores())})

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's ro
 import psutil
 import torch
 
-from benchmarks.common import BenchmarkError, answer, call, command_line, publish, turns
+from benchmarks.common import BenchmarkError, answer, call, chosen_videos, command_line, publish, turns
 from benchmarks.original.mmaction import published_rows
 from benchmarks.speed.data_path import generated
 from r2plus1d.clips.items import TestVideos
@@ -51,9 +51,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, metavar="DIR", help="a folder of videos; default: three generated ones")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="storage-") as name:
-        files = sorted(options.videos.glob("*.mp4")) if options.videos else generated(Path(name))
-        if not files:
-            raise BenchmarkError(f"{options.videos} holds no .mp4")
+        files = chosen_videos(options.videos, generated, Path(name))
         figures = [compared(clip, side, files) for clip, side in zip(CLIPS, SHORT_SIDES, strict=True)]
     data = {
         "device": processor(),

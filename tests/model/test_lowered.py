@@ -76,7 +76,6 @@ def test_switch_leaves_the_network_plain():
 
 
 def test_half_by_autocast_has_nearly_the_plain_logits_in_float32():
-    torch.manual_seed(0)
     model = trained_a_little(depth=18, num_classes=5, width=8)
     frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
     fast = for_inference(model, CPU, lowered=False, arithmetic="half")
@@ -85,7 +84,7 @@ def test_half_by_autocast_has_nearly_the_plain_logits_in_float32():
     with torch.inference_mode():
         plain, half = model(to_input(frames[places], CPU)), fast.from_frames(frames, places)
         assert half.dtype == torch.float32
-        assert 0 < (half - plain).abs().max() < 0.15 * plain.std(), "as near as bfloat16 comes, and not float32"
+        assert 0 < (half - plain).abs().max() < 0.05 * plain.std(), "as near as bfloat16 comes, and not float32"
         torch.testing.assert_close(fast(to_input(frames[places], CPU)), half, rtol=0, atol=0)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
 
@@ -138,7 +137,6 @@ from tests.support.networks import trained_a_little
 
 cpu = torch.device("cpu")
 for conv in CONVS:
-    torch.manual_seed(0)
     model = trained_a_little(depth=18, num_classes=5, width=8, conv=conv)
     frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
     fast = for_inference(model, cpu, arithmetic="half")

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 from typing import get_args
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from r2plus1d.config import schema
 from r2plus1d.model.cost import cost
 from r2plus1d.model.network import BLOCKS, CONVS, Conv2plus1d, OuterNorm, build
+from tests.support.commands import printed
 
 
 @pytest.mark.parametrize("depth", BLOCKS)
@@ -215,5 +214,4 @@ def test_shapes_are_told_without_the_compiler_of_torch():
         "with torch.device('meta'): state = build(depth=10).state_dict()\n"
         "print(len(state) > 50, 'torch._dynamo' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout == "True False\n"
+    assert printed(code) == "True False\n"

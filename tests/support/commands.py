@@ -39,6 +39,13 @@ def console(*words: str | Path | float, cwd: Path, env: Mapping[str, str] = os.e
     return warm.run(["-m", "r2plus1d", *map(str, words)], cwd, env, timeout=120)
 
 
+def printed(code: str) -> str:
+    """What a fresh Python prints that runs the code."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def commit_all(project, message: str = "all") -> None:
     git(project, "add", "--all")
     git(project, "commit", "--quiet", "--message", message)

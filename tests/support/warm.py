@@ -43,23 +43,21 @@ class Warm:
     def __init__(self) -> None:
         self.server: subprocess.Popen | None = None
         self.child: int | None = None
-        self.lock = threading.Lock()
 
     def run(
         self, words: list[str], cwd: str | Path, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess:
         """What `python *words` prints, and its exit status: a script, or -m or -c and what stands behind it."""
-        with self.lock:
-            if self.server is None:
-                self._start()
-            if _read_before(env) != self.variables:
-                command, options = [sys.executable, *words], {"capture_output": True, "text": True}
-                return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **options)
-            try:
-                return self._forked(words, cwd, env, timeout)
-            except BaseException:  # its next answer would be to this call
-                self._end()
-                raise
+        if self.server is None:
+            self._start()
+        if _read_before(env) != self.variables:
+            command, options = [sys.executable, *words], {"capture_output": True, "text": True}
+            return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **options)
+        try:
+            return self._forked(words, cwd, env, timeout)
+        except BaseException:  # its next answer would be to this call
+            self._end()
+            raise
 
     def _start(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -34,7 +34,7 @@ from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views
-from tests.support.commands import console
+from tests.support.commands import console, printed
 from tests.support.networks import tiny_network
 
 CPU = torch.device("cpu")
@@ -258,8 +258,7 @@ def test_missing_video_is_told_without_torch():
         "try: cli.main()\n"
         "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout == "error: gone.mp4: no such file or folder False\n"
+    assert printed(code) == "error: gone.mp4: no such file or folder False\n"
 
 
 def test_folder_that_cannot_be_written_is_told_before_the_work(weights, videos, tmp_path):
