@@ -11,7 +11,8 @@ network as `r2plus1d export` writes it, given every view by itself, on as many t
 at the first run. Then the views of all validation videos, and of real clips where a folder of them is given, by the
 trained rows that are there: in `exact`, and in `half`, which torch computes, if slowly, on any processor.
 
-Writes benchmarks/results/inference.json and .md, and the table in docs/results.md.
+Writes benchmarks/results/inference.json and .md, and the table in docs/results.md; on a processor without bfloat16
+inference_without_bfloat16 and a table of that name.
 """
 
 import argparse
@@ -58,6 +59,8 @@ def main() -> None:
     help_ = "of each row, whose scores are compared, one of every so many (default: all)"
     parser.add_argument("--score-videos", type=int, metavar="N", help=help_)
     parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
+    help_ = "the same, at full size alone"
+    parser.add_argument("--full-without", nargs="+", default=[], metavar="WAY", help=help_)
     parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
     options = parser.parse_args()
     python = peers.ready(options, sys.executable)
@@ -72,14 +75,15 @@ def main() -> None:
     ):
         task = {"arithmetic": kind, "row": name, "videos": folder, "most": options.score_videos}
         figures["scores"].append(call(task, __file__))
-    publish("inference", figures, table(figures))
+    publish("inference" if has_bfloat16() else "inference_without_bfloat16", figures, table(figures))
 
 
 def compared(task: dict, options: argparse.Namespace, python: str) -> dict[str, dict]:
     """The figures of all ways, in turns; of the scores how far they are from the plain network's."""
     kinds = [kind for kind in WAYS if kind != "half" or has_bfloat16()]
     own = [f"{kind} {variant}" for kind in kinds for variant in WAYS[kind]]
-    ways = [way for way in (*own, *itertools.chain(*(AGAINST[kind] for kind in kinds))) if way not in options.without]
+    without = {*options.without, *(options.full_without if task["size"] == FULL else [])}
+    ways = [way for way in (*own, *itertools.chain(*(AGAINST[kind] for kind in kinds))) if way not in without]
     with tempfile.TemporaryDirectory() as folder:
         exported = ours("exact export", task | {"folder": folder}, __file__)
 

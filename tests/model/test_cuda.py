@@ -115,10 +115,7 @@ def test_batch_norm_equals_torchs_and_leaves_padding_zero(monkeypatch, relu, res
     torch.testing.assert_close(own.running_mean, plain.running_mean)
 
 
-@pytest.mark.parametrize(
-    ("depth", "frames", "shift"),
-    [(10, 8, 2), pytest.param(18, 8, 1, marks=pytest.mark.slow), pytest.param(50, 8, 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("depth", "frames", "shift"), [(10, 8, 2), pytest.param(50, 8, 1, marks=pytest.mark.slow)])
 def test_network_for_inference_gives_the_plain_logits_of_clips_that_share_frames(depth, frames, shift):
     model = settled(depth)
     indices = torch.arange(frames) + shift * torch.arange(2)[:, None]

@@ -15,8 +15,8 @@ from tests.support.project import ROOT, Project
 
 
 def dvc(project, *arguments: str, **environment: str) -> str:
-    environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-    environment |= {"PYTHONPATH": str(project.folder / "src")}
+    environment |= {"PATH": f"{warm.python().parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(project.folder / "src")}
     done = warm.run(["-m", "dvc", *arguments], project.folder, os.environ | environment, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout

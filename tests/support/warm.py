@@ -1,10 +1,11 @@
 """Python processes that begin with torch and the like imported, which takes a stage two to three seconds by itself.
 
-`run` is `subprocess.run` for Python. Each of pytest's processes has one behind it, which has imported the packages, but
-nothing of this project, and has computed nothing. It forks; the fork takes the folder, the variables, the standard
-files and the command of the call. Two calls share what packages do when they are imported, and the seed of Python's
-hashes. A call with other variables that are read at a start (READ_BEFORE) gets a fresh process. Tests of how a process
-starts, is ended or ends by itself use `subprocess`.
+`run` is `subprocess.run` for Python, and `python` is a `python` for PATH, which DVC calls for its stages. Each of
+pytest's processes has one behind it, which has imported the packages, but nothing of this project, and has computed
+nothing. It forks; the fork takes the folder, the variables, the standard files and the command of the call, and gets
+the signals that end it. Two calls share what packages do when they are imported, and the seed of Python's hashes. A
+call with other variables that are read at a start (READ_BEFORE), or with options of Python gets a fresh process. Tests
+of how a process starts, is ended or ends by itself use `subprocess`.
 """
 
 import atexit
@@ -16,6 +17,9 @@ import json
 import multiprocessing.process
 import os
 import runpy
+import selectors
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,75 +37,56 @@ PACKAGES += ("scipy.stats", "simplejpeg", "torch", "torch._dynamo", "tqdm")
 # The beginnings of the names of variables that Python, the C library or a package reads when it is loaded.
 READ_BEFORE = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_")
 READ_BEFORE += ("TORCH", "TRITON_", "MPL")
+READ_LATER = ("PYTHONPATH", "TORCH_HOME")
 LONGEST = 2**20  # bytes of a call
-STARTED_WITHIN = 120  # seconds
 
 
 class Warm:
-    """The process that forks, and the way to it. It begins with the first call, and anew after one that went wrong."""
+    """The process that forks, begun by the first call, and the folder with the `python` that asks it."""
 
     def __init__(self) -> None:
-        self.server: subprocess.Popen | None = None
-        self.child: int | None = None
+        self.folder: Path | None = None
+
+    def python(self) -> Path:
+        """A `python` for PATH, in a folder of its own."""
+        if self.folder is None:
+            self.folder = self._start()
+        return self.folder / "python"
 
     def run(
         self, words: list[str], cwd: str | Path, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess:
         """What `python *words` prints, and its exit status: a script, or -m or -c and what stands behind it."""
-        if self.server is None:
-            self._start()
-        if _read_before(env) != self.variables:
-            command, options = [sys.executable, *words], {"capture_output": True, "text": True}
-            return subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **options)
-        try:
-            return self._forked(words, cwd, env, timeout)
-        except BaseException:  # its next answer would be to this call
-            self._end()
-            raise
-
-    def _start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        self.variables = _read_before(environment)
-        self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command, files = [sys.executable, __file__, str(other.fileno())], [other.fileno()]
-        with other:
-            nothing = subprocess.DEVNULL
-            self.server = subprocess.Popen(command, env=environment, pass_fds=files, stdin=nothing, stdout=nothing)
-
-    def _forked(
-        self, words: list[str], cwd: str | Path, env: Mapping[str, str], timeout: float
-    ) -> subprocess.CompletedProcess:
-        call = json.dumps([words, str(cwd), dict(env)]).encode()
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull) as nothing:
-            socket.send_fds(self.channel, [call], [nothing.fileno(), out.fileno(), err.fileno()])
-            self.channel.settimeout(STARTED_WITHIN)
-            self.child = self._answer()
-            self.channel.settimeout(timeout)
+        command = [str(self.python()), *words]
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:  # a pipe ends with the last who holds it
+            files = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err}
             try:
-                status = os.waitstatus_to_exitcode(self._answer())
-            except TimeoutError:
+                status = subprocess.run(command, cwd=cwd, env=env, timeout=timeout, check=False, **files).returncode
+            except subprocess.TimeoutExpired:
                 raise subprocess.TimeoutExpired(words, timeout, _text(out), _text(err)) from None
-            self.child = None
             return subprocess.CompletedProcess(words, status, _text(out), _text(err))
 
-    def _answer(self) -> int:
-        answer = self.channel.recv(64)
-        if not answer:
-            raise RuntimeError("the process that forks has ended")
-        return int(answer)
+    def _start(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="warm-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        address, python = folder / "address", folder / "python"
+        ask = [sys.executable, "-IS", str(Path(__file__).with_name("ask.py")), str(address)]
+        python.write_text(f'#!/bin/sh\nexec {shlex.join(ask)} "$@"\n')
+        python.chmod(0o755)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(address))
+        listener.listen(64)
+        command = [sys.executable, __file__, str(listener.fileno()), str(python)]
+        with listener:  # its end ends with the pipe that it reads
+            self.server = subprocess.Popen(
+                command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            )
+        return folder
 
-    def _end(self) -> None:
-        if self.child is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.child, signal.SIGKILL)
-        assert self.server is not None
-        self.server.kill()
-        self.server.wait()
-        self.channel.close()
-        self.server = self.child = None
 
-
-run = Warm().run
+_warm = Warm()
+run, python = _warm.run, _warm.python
 
 
 def _text(file) -> str:
@@ -110,32 +95,82 @@ def _text(file) -> str:
 
 
 def _read_before(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(READ_BEFORE) and name != "PYTHONPATH"}
+    return {name: env[name] for name in env if name.startswith(READ_BEFORE) and name not in READ_LATER}
 
 
-def serve(channel: socket.socket) -> tuple[list[str], str, dict[str, str]] | None:
-    """In the process that forks: None once nobody is left who calls; in a fork: its call."""
-    for name in PACKAGES:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
-    while True:
+class Forking:
+    """What the process does that forks."""
+
+    def __init__(self, listener: socket.socket):
+        self.listener, self.variables = listener, _read_before(os.environ)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(0, selectors.EVENT_READ, self._left)
+        self.selector.register(listener, selectors.EVENT_READ, self._accept)
+        self.asked: tuple[list[str], str, dict[str, str]] | None = None
+        self.over = False
+
+    def serve(self) -> tuple[list[str], str, dict[str, str]] | None:
+        """None once nobody is left who calls; in a fork: its call."""
+        while not self.over and self.asked is None:
+            for key, _ in self.selector.select():
+                key.data()
+                if self.asked is not None:
+                    break
+        return self.asked
+
+    def _left(self) -> None:
+        self.over = True
+
+    def _accept(self) -> None:
+        channel, _ = self.listener.accept()
         call, files, *_ = socket.recv_fds(channel, LONGEST, 3)
         if not call:
-            return None
-        if (pid := os.fork()) == 0:
             channel.close()
-            for number, file in enumerate(files):
-                os.dup2(file, number)
-                os.close(file)
-            return json.loads(call)
+            return
+        words, _, env = asked = json.loads(call)
+        if _read_before(env) != self.variables or (words[0].startswith("-") and words[0] not in ("-m", "-c")):
+            channel.close()
+        elif (pid := os.fork()) == 0:
+            self._take(channel, files)
+            self.asked = asked
+            return
+        else:
+            channel.send(str(pid).encode())
+            end = os.pidfd_open(pid)
+            self.selector.register(end, selectors.EVENT_READ, lambda: self._ended(pid, end, channel))
+            self.selector.register(channel, selectors.EVENT_READ, lambda: self._forsaken(pid, channel))
         for file in files:
             os.close(file)
-        channel.send(str(pid).encode())
-        channel.send(str(os.waitpid(pid, 0)[1]).encode())
+
+    def _take(self, channel: socket.socket, files: list[int]) -> None:
+        """In a fork: the files of the call, and none of those of this process."""
+        others = [key.fileobj for key in self.selector.get_map().values() if key.fd != 0]
+        self.selector.close()
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        for file in (channel, *others, *files):
+            if isinstance(file, socket.socket):
+                file.close()
+            else:
+                os.close(file)
+
+    def _forsaken(self, pid: int, channel: socket.socket) -> None:
+        """Who called was killed, and so is its fork."""
+        os.kill(pid, signal.SIGKILL)
+        self.selector.unregister(channel)
+
+    def _ended(self, pid: int, end: int, channel: socket.socket) -> None:
+        self.selector.unregister(end)
+        os.close(end)
+        status = os.waitpid(pid, 0)[1]
+        if channel in self.selector.get_map():
+            self.selector.unregister(channel)
+            with contextlib.suppress(OSError):
+                channel.send(str(status).encode())
+        channel.close()
 
 
-def become(words: list[str], cwd: str, env: dict[str, str]) -> None:
+def become(python: str, words: list[str], cwd: str, env: dict[str, str]) -> None:
     """Runs what `python *words` runs, in this process."""
     os.environ.clear()
     os.environ.update(env)
@@ -143,7 +178,8 @@ def become(words: list[str], cwd: str, env: dict[str, str]) -> None:
     os.chdir(cwd)
     multiprocessing.process.ORIGINAL_DIR = cwd
     tempfile.tempdir = None  # which is in the variables, too
-    sys.orig_argv = [sys.executable, *words]
+    sys.executable = python
+    sys.orig_argv = [python, *words]
     places = [place for place in env.get("PYTHONPATH", "").split(":") if place]
     sys.path[:1] = [str(Path(words[0]).resolve().parent) if words[0][0] != "-" else cwd, *places]
     for place in places:
@@ -181,9 +217,14 @@ def end(error: BaseException | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    if (asked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+    forking = Forking(socket.socket(fileno=int(sys.argv[1])))
+    for name in PACKAGES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    if (asked := forking.serve()) is not None:
         try:
-            become(*asked)
+            become(sys.argv[2], *asked)
         except BaseException as raised:
             end(raised)
         end(None)

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-import distributed as dask
+import distributed
 import pytest
 import torch
 
@@ -12,6 +12,7 @@ from r2plus1d.clips import loader
 from r2plus1d.config.schema import Runtime
 from r2plus1d.system import arithmetic, device, pool
 from r2plus1d.system.errors import ConfigError
+from tests.support.cluster import local_cluster
 from tests.support.project import ROOT
 
 CPU = Runtime(device="cpu", gpus=1, threads=2, lowered=True, arithmetic="exact")
@@ -55,11 +56,10 @@ def test_pool_processes_use_the_pinned_kernels():
 def test_cluster_workers_use_the_pinned_kernels(monkeypatch):
     for key in PINS:  # a worker that was not started from here
         monkeypatch.delenv(key)
-    options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
-    with dask.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
+    with local_cluster(1) as cluster:
         assert list(pool.spread(seen, range(2), 1, cluster.scheduler_address)) == [EXPECTED] * 2
         cluster.scale(2)  # one that joins later
-        with dask.Client(cluster.scheduler_address, set_as_default=False) as client:
+        with distributed.Client(cluster.scheduler_address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=60)
             assert list(client.run(seen).values()) == [EXPECTED] * 2
 

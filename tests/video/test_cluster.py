@@ -13,6 +13,7 @@ from r2plus1d.system import pool
 from r2plus1d.system.files import replacing, write_json
 from r2plus1d.video import extraction, groups, probe, shards
 from r2plus1d.video.groups import Listed, Machines
+from tests.support.cluster import local_cluster
 from tests.support.project import content
 
 SHARDS = 16
@@ -22,8 +23,7 @@ COUNTS = {f"{number:02d}.mp4": 40 for number in range(SHARDS)}
 @pytest.fixture(scope="module")
 def cluster():
     """Two worker processes."""
-    options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster:
+    with local_cluster(2) as cluster:
         yield cluster
 
 

@@ -11,7 +11,6 @@ import tarfile
 import time
 from pathlib import Path
 
-import distributed
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +20,7 @@ from r2plus1d.datasets.encode import write_h264
 from r2plus1d.video import extraction, groups, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
+from tests.support.cluster import local_cluster
 from tests.support.project import ROOT
 
 # Put before everything else in the process that decodes, by Python's own way in: the files' names say what happens.
@@ -140,8 +140,7 @@ def test_crash_leaves_the_neighbours_their_bytes_and_the_extraction_running(work
         faulty(fault)
     names = sorted(path.name for path in folder.glob("*.mp4"))
     if workers == "cluster":
-        options = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": "ERROR"}
-        with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **options) as cluster:
+        with local_cluster(1, threads=2) as cluster:
             found, aside = packed(names, folder, tmp_path / "all", Machines(0, cluster.scheduler_address))
     else:
         found, aside = packed(names, folder, tmp_path / "all", Machines(workers))

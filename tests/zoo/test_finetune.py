@@ -19,7 +19,7 @@ from r2plus1d.model.network import build
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import finetune, weights
-from tests.support.commands import make_with_dvc, r2plus1d, ran
+from tests.support.commands import r2plus1d, ran
 from tests.support.networks import as_trained
 from tests.support.project import ROOT, Project, tiniest_params
 from tests.support.server import serving
@@ -134,27 +134,25 @@ def test_published_weights_are_found_though_the_zoo_has_one_row(here, tmp_path, 
     assert [address.rpartition("-")[2] for address in asked] == ["63462eb3.pth"] * 2
 
 
-def with_weights(tmp_path, params) -> Project:
+def with_weights(own, tmp_path, params) -> Project:
     """A project under DVC whose folder dataset is tiny, next to torchvision's kind of weights, theirs.pth."""
     params["datasets"]["folder"] |= {
         "scale": params["datasets"]["motion"]["scale"],
         "runtime": {"device": "cpu", "threads": 1},
     }
     params["finetune"] |= {"epochs": 2}
-    project = Project(tmp_path / "project", tiniest_params())
-    make_with_dvc(project)
-    project.set(params)
+    own.set(params)
     torch.manual_seed(0)
     start = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision"))
     torch.save(layouts.to_torchvision(start.state_dict()), tmp_path / "theirs.pth")
-    return project
+    return own
 
 
 @pytest.mark.slow
-def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(tmp_path):
+def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(own, tmp_path):
     params = tiniest_params()
     params["zoo"]["other"] = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 2}
-    project = with_weights(tmp_path, params)
+    project = with_weights(own, tmp_path, params)
     command = ("finetune", str(videos(tmp_path / ODD)), "--init", str(tmp_path / "theirs.pth"), "-S", "seed=3")
     done = r2plus1d(project, *command)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -183,7 +181,7 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(t
 
 
 @pytest.mark.slow
-def test_videos_in_train_val_and_test_are_measured_on_test_and_sampled_by_time(tmp_path):
+def test_videos_in_train_val_and_test_are_measured_on_test_and_sampled_by_time(own, tmp_path):
     """With weights that want 15 frames a second, of videos of 25; and a recording that is cut in two is named."""
     mine, params = tmp_path / "mine", tiniest_params()
     for number, split in enumerate(("train", "val", "test")):
@@ -193,7 +191,7 @@ def test_videos_in_train_val_and_test_are_measured_on_test_and_sampled_by_time(t
     whole = motion.render(7, 0, 1, 0, 64)
     write_h264(mine / "train" / "falling" / "one.mp4", whole[:24], motion.FPS)
     write_h264(mine / "test" / "falling" / "two.mp4", whole[16:], motion.FPS)
-    project = with_weights(tmp_path, params)
+    project = with_weights(own, tmp_path, params)
     done = r2plus1d(project, "finetune", str(mine), "--init", str(tmp_path / "theirs.pth"))
     assert done.returncode == 0, done.stderr + done.stdout
     assert ") on 9 test videos; in brackets the 95% interval" in done.stdout

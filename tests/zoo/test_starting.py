@@ -18,7 +18,7 @@ from r2plus1d.zoo import evaluation, training, weights
 from r2plus1d.zoo.accuracy import ScoresError
 from r2plus1d.zoo.rows import open_row
 from r2plus1d.zoo.update import build_model, learning_rate
-from tests.support.commands import copy_of, dvc
+from tests.support.commands import copy_of, dvc, ran
 from tests.support.networks import as_trained
 from tests.support.project import Project
 from tests.support.server import serving
@@ -242,10 +242,11 @@ def base(committed, tmp_path_factory) -> Project:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["row:base", "torchvision at an address", "ig65m in a file"])
 def test_fine_tuning_from_each_kind_of_weights_goes_through_dvc_repro(kind, base, tmp_path):
-    family = kind.partition(" ")[0]
+    """Weights of a row through all stages, the others up to the test."""
+    family, of_row = kind.partition(" ")[0], kind == "row:base"
     (tmp_path / "served").mkdir()
     file = tmp_path / "served" / "weights.pth"
-    if kind != "row:base":
+    if not of_row:
         torch.save(layouts.to_torchvision(network(family=family).state_dict()), file)
     with serving(tmp_path / "served") as address:
         init = {"row:base": kind, "torchvision at an address": f"{address}/weights.pth", "ig65m in a file": str(file)}
@@ -253,10 +254,12 @@ def test_fine_tuning_from_each_kind_of_weights_goes_through_dvc_repro(kind, base
         params["model"] |= {"init": init[kind], "family": family if kind.endswith("address") else None}
         params["finetune"] |= {"epochs": 1, "warmup_epochs": 0}
         base.set(params)
-        said = dvc(base, "repro", TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
+        targets = [] if of_row else [f"test@{CUSTOM}"]
+        said = dvc(base, "repro", *targets, TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
     assert "starting from" in said
-    readme = (base.folder / paths.README).read_text()
-    assert " (from " in readme
+    assert f"test@{CUSTOM}" in ran(said)
+    if of_row:
+        assert " (from " in (base.folder / paths.README).read_text()
 
 
 @pytest.mark.parametrize(
