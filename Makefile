@@ -44,9 +44,10 @@ $(READY): pyproject.toml constraints.txt
 	  echo "error: cannot create $(VENV) (on Debian: apt install python3-venv): $$(tail -n 1 $(VENV).log)"; exit 1; }
 	@echo "Installing the pinned packages into $(VENV): about 6 GB with torch, a few minutes."
 	@if [ -t 1 ]; then quiet=; else quiet=-q; fi; \
-	$(BIN)/pip install $$quiet --retries 2 --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV).log || { \
+	$(BIN)/pip install $$quiet --no-compile --retries 2 --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV).log || { \
 	  echo "error: the packages could not be installed; is there a network? Details: $(VENV).log"; exit 1; }
 	@rm -f $(VENV).log
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # as pip does, on all cores; a template is no Python
 	@touch $@
 
 clean:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,25 @@ def clip_path(tmp_path_factory) -> Path:
     return path
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Project:
+    """A project that tests only look at. Where they run beside each other, the first that needs it makes it for all."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = base / name / "project"
+    folder.parent.mkdir(exist_ok=True)
+    with open(folder.parent / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder.parent / "finished").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            (folder.parent / "finished").touch()
+    return Project.at(folder)
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Project:
     """A tiny project with videos, frames and lists made."""
-    project = Project(tmp_path_factory.mktemp("prepared") / "project", tiny_params())
-    project.prepare()
-    return project
+    return made_once(tmp_path_factory, "prepared", lambda folder: Project(folder, tiny_params()).prepare())
 
 
 @pytest.fixture
@@ -66,13 +80,15 @@ def project(prepared, tmp_path) -> Project:
 @pytest.fixture(scope="session")
 def finished(prepared, tmp_path_factory) -> Project:
     """A project after the stages of the row `custom`; tests only look at it."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    shutil.copytree(prepared.folder, folder)
-    project = Project.at(folder)
-    project.set(smaller_params())
-    for stage in (("resolve",), ("features", CUSTOM), ("train", CUSTOM), ("test", CUSTOM)):
-        project.must(*stage)
-    return project
+
+    def make(folder: Path) -> None:
+        shutil.copytree(prepared.folder, folder)
+        project = Project.at(folder)
+        project.set(smaller_params())
+        for stage in (("resolve",), ("features", CUSTOM), ("train", CUSTOM), ("test", CUSTOM)):
+            project.must(*stage)
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture
@@ -85,21 +101,8 @@ def copied(finished, tmp_path) -> Project:
 @pytest.fixture(scope="session")
 def committed(tmp_path_factory) -> Project:
     """The smallest project as a git clone, all of it made by its stages, noted by DVC and committed; tests only look at
-    it.
-
-    Where tests run beside each other, the first that needs it makes it for all.
-    """
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = base / "committed" / "project"
-    folder.parent.mkdir(exist_ok=True)
-    with open(folder.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder.parent / "finished").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            make_with_dvc(Project(folder, tiniest_params()))
-            (folder.parent / "finished").touch()
-    return Project.at(folder)
+    it."""
+    return made_once(tmp_path_factory, "committed", lambda folder: make_with_dvc(Project(folder, tiniest_params())))
 
 
 @pytest.fixture
