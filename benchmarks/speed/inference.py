@@ -11,8 +11,8 @@ network as `r2plus1d export` writes it, given every view by itself, on as many t
 at the first run. Then the views of all validation videos, and of real clips where a folder of them is given, by the
 trained rows that are there: in `exact`, and in `half`, which torch computes, if slowly, on any processor.
 
-Writes benchmarks/results/inference.json and .md, and the table in docs/results.md; on a processor without bfloat16
-inference_without_bfloat16 and a table of that name.
+Writes benchmarks/results/inference.json and .md, and the first table in docs/results.md; on a processor without
+bfloat16 inference_without_bfloat16.json and .md, and the second table.
 """
 
 import argparse
@@ -59,14 +59,15 @@ def main() -> None:
     help_ = "of each row, whose scores are compared, one of every so many (default: all)"
     parser.add_argument("--score-videos", type=int, metavar="N", help=help_)
     parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
-    help_ = "the same, at full size alone"
+    help_ = "ways that are not measured at full size"
     parser.add_argument("--full-without", nargs="+", default=[], metavar="WAY", help=help_)
     parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
     options = parser.parse_args()
     python = peers.ready(options, sys.executable)
     figures: dict = {"timings": [], "scores": []}
     for task in TASKS + (FULL_TASKS if options.full else []):
-        figures["timings"].append(task | {"ways": compared(task, options, python)})
+        rounds = options.rounds or ROUNDS[task["size"]]
+        figures["timings"].append(task | {"rounds": rounds, "ways": compared(task, options, python, rounds)})
         print(table(figures), flush=True)
     # Not before: a process's peak memory counts from that of the one which started it.
     videos = str(options.videos.absolute()) if options.videos else None
@@ -78,7 +79,7 @@ def main() -> None:
     publish("inference" if has_bfloat16() else "inference_without_bfloat16", figures, table(figures))
 
 
-def compared(task: dict, options: argparse.Namespace, python: str) -> dict[str, dict]:
+def compared(task: dict, options: argparse.Namespace, python: str, rounds: int) -> dict[str, dict]:
     """The figures of all ways, in turns; of the scores how far they are from the plain network's."""
     kinds = [kind for kind in WAYS if kind != "half" or has_bfloat16()]
     own = [f"{kind} {variant}" for kind in kinds for variant in WAYS[kind]]
@@ -92,7 +93,7 @@ def compared(task: dict, options: argparse.Namespace, python: str) -> dict[str, 
                 return peers.measured(python, way, Path(folder), cores())
             return ours(way, task, __file__)
 
-        figures = turns(ways, measured, options.rounds or ROUNDS[task["size"]])
+        figures = turns(ways, measured, rounds)
     for one in figures.values():
         one["difference"] = float(np.abs(np.subtract(one.pop("scores"), exported["scores"])).max())
     return figures
@@ -226,7 +227,7 @@ def table(figures: dict) -> str:
     first = figures["timings"][0]["ways"]
     machine = next(one["machine"] for one in first.values() if "machine" in one)
     versions = [f"{way.removesuffix(' default')} {one['version']}" for way, one in first.items() if "version" in one]
-    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of some turns. "
+    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; {turns_text(figures['timings'])}. "
     text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}; {'; '.join(versions)}. "
     text += "The other program: of the same precision, the faster one. "
     halved = AGAINST["half"]
@@ -245,6 +246,13 @@ def table(figures: dict) -> str:
         if scores:
             text += f" {agreed(scores, kind, real)}"
     return text
+
+
+def turns_text(timings: list[dict]) -> str:
+    counts = sorted({entry.get("rounds", 0) for entry in timings})  # 0: of a run that did not note it
+    if counts == [0]:
+        return "medians of some turns"
+    return "one turn of each line" if counts == [1] else f"medians of {' or '.join(map(str, counts))} turns"
 
 
 def agreed(scores: list[dict], kind: str, real: bool) -> str:

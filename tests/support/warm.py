@@ -3,9 +3,10 @@
 `run` is `subprocess.run` for Python, and `python` is a `python` for PATH, which DVC calls for its stages. Each of
 pytest's processes has one behind it, which has imported the packages, but nothing of this project, and has computed
 nothing. It forks; the fork takes the folder, the variables, the standard files and the command of the call, and gets
-the signals that end it. Two calls share what packages do when they are imported, and the seed of Python's hashes. A
-call with other variables that are read at a start (READ_BEFORE), or with options of Python gets a fresh process. Tests
-of how a process starts, is ended or ends by itself use `subprocess`.
+the signals that end it. Its parent, group and session are those of the forking process, and two calls share what
+packages do when they are imported, and the seed of Python's hashes. A call from the leader of a session, with options
+of Python, or with other variables that are read at a start (READ_BEFORE) gets a fresh process. Tests of how a process
+starts, is ended or ends by itself use `subprocess`.
 """
 
 import atexit
@@ -46,10 +47,11 @@ class Warm:
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self.server: subprocess.Popen | None = None
 
     def python(self) -> Path:
         """A `python` for PATH, in a folder of its own."""
-        if self.folder is None:
+        if self.folder is None or self.server is None or self.server.poll() is not None:
             self.folder = self._start()
         return self.folder / "python"
 
@@ -78,10 +80,9 @@ class Warm:
         listener.bind(str(address))
         listener.listen(64)
         command = [sys.executable, __file__, str(listener.fileno()), str(python)]
-        with listener:  # its end ends with the pipe that it reads
-            self.server = subprocess.Popen(
-                command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
+        files = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "pass_fds": [listener.fileno()]}
+        with listener:  # the process ends with the pipe that it reads
+            self.server = subprocess.Popen(command, env=environment, start_new_session=True, **files)
         return folder
 
 
@@ -113,7 +114,8 @@ class Forking:
         """None once nobody is left who calls; in a fork: its call."""
         while not self.over and self.asked is None:
             for key, _ in self.selector.select():
-                key.data()
+                if self.selector.get_map().get(key.fd) is key:  # not ended by another of these
+                    key.data()
                 if self.asked is not None:
                     break
         return self.asked
@@ -124,23 +126,26 @@ class Forking:
     def _accept(self) -> None:
         channel, _ = self.listener.accept()
         call, files, *_ = socket.recv_fds(channel, LONGEST, 3)
-        if not call:
-            channel.close()
-            return
-        words, _, env = asked = json.loads(call)
-        if _read_before(env) != self.variables or (words[0].startswith("-") and words[0] not in ("-m", "-c")):
+        asked = json.loads(call) if call else None
+        if asked is None or not self._can(*asked):
             channel.close()
         elif (pid := os.fork()) == 0:
             self._take(channel, files)
             self.asked = asked
             return
         else:
-            channel.send(str(pid).encode())
             end = os.pidfd_open(pid)
             self.selector.register(end, selectors.EVENT_READ, lambda: self._ended(pid, end, channel))
-            self.selector.register(channel, selectors.EVENT_READ, lambda: self._forsaken(pid, channel))
+            self.selector.register(channel, selectors.EVENT_READ, lambda: self._forsaken(end, channel))
+            with contextlib.suppress(OSError):  # the caller is gone: see _forsaken
+                channel.send(str(pid).encode())
         for file in files:
             os.close(file)
+
+    def _can(self, words: list[str], _: str, env: dict[str, str]) -> bool:
+        """Whether a fork is what a fresh process would be."""
+        plain = words and (not words[0].startswith("-") or words[0] in ("-m", "-c"))
+        return bool(plain) and _read_before(env) == self.variables
 
     def _take(self, channel: socket.socket, files: list[int]) -> None:
         """In a fork: the files of the call, and none of those of this process."""
@@ -154,9 +159,10 @@ class Forking:
             else:
                 os.close(file)
 
-    def _forsaken(self, pid: int, channel: socket.socket) -> None:
+    def _forsaken(self, end: int, channel: socket.socket) -> None:
         """Who called was killed, and so is its fork."""
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(end, signal.SIGKILL)
         self.selector.unregister(channel)
 
     def _ended(self, pid: int, end: int, channel: socket.socket) -> None:

@@ -160,6 +160,7 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(o
     assert (project.folder / "data/folder/features/custom/features.safetensors").is_file()
     assert not [stage for stage in ran(done.stdout) if stage.endswith("@other")]
     assert "a new last layer for 2 classes" in done.stdout
+    assert " (from theirs.pth)" in (project.folder / "README.md").read_text()
     assert "model   models/custom/model.safetensors; in Python: r2plus1d.load('custom')" in done.stdout
     assert yaml.safe_load((project.folder / "params.yaml").read_text())["seed"] == 3
     again = r2plus1d(project, *command)

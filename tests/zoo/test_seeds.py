@@ -17,7 +17,6 @@ from r2plus1d.system.files import write_text
 from r2plus1d.zoo import seeds
 from tests.support.commands import git, r2plus1d
 from tests.support.project import Project, content
-from tests.support.warm import python
 
 TEST = {"top1": 50.0, "mean_class_accuracy": 49.0, "single_clip": {"top1": 48.0}, "split": "val", "videos": 12}
 FIGURES = {"top1": 50.0, "mean_class_accuracy": 49.0, "single_clip_top1": 48.0, "split": "val", "videos": 12}
@@ -205,11 +204,11 @@ def until(process, words: str) -> None:
 def test_seeds_go_on_after_a_kill_and_do_nothing_the_second_time(own):
     before = content(own.folder / "models")
     command = ("-m", "r2plus1d", "seeds", "--rows", CUSTOM, "--seeds", "0", "1")
-    killed = own.start(*command, python=python())
+    killed = own.start(*command)
     until(killed, ": running")
     killed.send_signal(signal.SIGKILL)  # DVC's worker goes on without it
     killed.wait()
-    said, _ = own.start(*command, python=python()).communicate(timeout=600)
+    said, _ = own.start(*command).communicate(timeout=600)
     assert "| custom | " in said, said
     assert "queued as" not in said
     found = json.loads((own.folder / SEEDS).read_text())["rows"][CUSTOM]
@@ -229,7 +228,7 @@ def test_seeds_go_on_after_a_kill_and_do_nothing_the_second_time(own):
 def test_interrupted_seeds_end_their_experiments_and_leave_those_of_the_user(own):
     said = own.start("-m", "dvc", "exp", "run", "--queue", "--name", "mine", "-S", "seed=9", "resolve").communicate()[0]
     assert "Queued experiment 'mine'" in said
-    process = own.start("-m", "r2plus1d", "seeds", "--seeds", "0", "1", "2", python=python())
+    process = own.start("-m", "r2plus1d", "seeds", "--seeds", "0", "1", "2")
     until(process, "(seed-1-")
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=120)
