@@ -3,6 +3,7 @@
 DVC's workers run beside this process and take whatever is queued, in its order, so also what the user queued.
 """
 
+import contextlib
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from r2plus1d.system.git import git
 ACTIVE = ("Queued", "Running")
 REF = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 LOOK, ASK = 2, 60  # seconds: how often git is asked for news, and DVC where git has none
+TRIES = 3  # of `dvc queue status`, which fails on a file that a worker is writing
 GONE = 180  # seconds without an answer of DVC's workers, which are slow to answer on a busy machine
 
 
@@ -41,6 +43,14 @@ def commits() -> list[tuple[str, str]]:
 
 def states() -> tuple[dict[str, str], int]:
     """(state by experiment's name: Queued, Running, Success or Failed; how many workers answer)"""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(QueueError):
+            return _status()
+        time.sleep(LOOK)
+    return _status()
+
+
+def _status() -> tuple[dict[str, str], int]:
     return parse(_dvc(["queue", "status"], COLUMNS="500"))
 
 
