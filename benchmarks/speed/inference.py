@@ -249,9 +249,7 @@ def table(figures: dict) -> str:
 
 
 def turns_text(timings: list[dict]) -> str:
-    counts = sorted({entry.get("rounds", 0) for entry in timings})  # 0: of a run that did not note it
-    if counts == [0]:
-        return "medians of some turns"
+    counts = sorted({entry["rounds"] for entry in timings})
     return "one turn of each line" if counts == [1] else f"medians of {' or '.join(map(str, counts))} turns"
 
 

@@ -124,10 +124,10 @@ class Project:
         environment = {**os.environ, "PYTHONPATH": f"{self.folder / 'src'}:{OFFLINE}", **environment}
         return warm.run([f"stages/{stage}.py", *arguments], self.folder, environment, timeout=240)
 
-    def start(self, *command: str, python: str | Path = sys.executable, **environment: str) -> subprocess.Popen:
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
         """A stage or another command of Python, in a session of its own, as a terminal starts it."""
         return subprocess.Popen(
-            [python, *command],
+            [sys.executable, *command],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": str(self.folder / "src"), **environment},
             stdout=subprocess.PIPE,
