@@ -103,6 +103,19 @@ def test_details_name_the_entry_of_the_parameters_what_the_row_costs_and_the_cov
         )
 
 
+@pytest.mark.parametrize(
+    ("init", "told"),
+    [
+        (str(paths.weights("base")), "row base"),
+        ("http://user:word@host/weights.pth", "weights.pth"),
+        ("mine/theirs.pth", "theirs.pth"),
+    ],
+)
+def test_row_that_started_from_weights_names_them_in_the_table(init, told, rows, names):
+    started = dataclasses.replace(rows[0], config=rows[0].config.model_copy(update={"init": init}))
+    assert f"| 8x8_256p (from {told}) | 8x8 | " in report.measured_table(measured([started, *rows[1:]], names))
+
+
 def test_row_with_finished_weights_is_reported(rows, names, tmp_path):
     address = "https://host/weights-12345678.pth"
     given = dataclasses.replace(

@@ -45,14 +45,13 @@ LONGEST = 2**20  # bytes of a call
 class Warm:
     """The process that forks, begun by the first call, and the folder with the `python` that asks it."""
 
-    def __init__(self) -> None:
-        self.folder: Path | None = None
-        self.server: subprocess.Popen | None = None
+    server: subprocess.Popen | None = None
+    folder: Path
 
     def python(self) -> Path:
         """A `python` for PATH, in a folder of its own."""
-        if self.folder is None or self.server is None or self.server.poll() is not None:
-            self.folder = self._start()
+        if self.server is None or self.server.poll() is not None:
+            self._start()
         return self.folder / "python"
 
     def run(
@@ -68,10 +67,10 @@ class Warm:
                 raise subprocess.TimeoutExpired(words, timeout, _text(out), _text(err)) from None
             return subprocess.CompletedProcess(words, status, _text(out), _text(err))
 
-    def _start(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="warm-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        address, python = folder / "address", folder / "python"
+    def _start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="warm-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        address, python = self.folder / "address", self.folder / "python"
         ask = [sys.executable, "-IS", str(Path(__file__).with_name("ask.py")), str(address)]
         python.write_text(f'#!/bin/sh\nexec {shlex.join(ask)} "$@"\n')
         python.chmod(0o755)
@@ -83,7 +82,6 @@ class Warm:
         files = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "pass_fds": [listener.fileno()]}
         with listener:  # the process ends with the pipe that it reads
             self.server = subprocess.Popen(command, env=environment, start_new_session=True, **files)
-        return folder
 
 
 _warm = Warm()
