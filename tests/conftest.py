@@ -1,5 +1,6 @@
 """A tiny project in a temporary folder: the real stages, a few small videos, networks that train in seconds."""
 
+import compileall
 import fcntl
 import os
 import shutil
@@ -60,6 +61,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
         if not (folder.parent / "finished").exists():
             shutil.rmtree(folder, ignore_errors=True)
             make(folder)
+            compileall.compile_dir(folder / "src", quiet=1)  # for the processes of all copies
             (folder.parent / "finished").touch()
     return Project.at(folder)
 

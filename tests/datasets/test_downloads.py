@@ -446,6 +446,7 @@ def test_mini_kinetics_goes_through_the_whole_pipeline(mirror, tmp_path):
     assert "2 classes, 4 training and 2 validation videos" in measured
 
 
+@pytest.mark.slow
 def test_killed_download_keeps_its_parts_and_ends_with_the_same_videos(mirror, tmp_path):
     def make(*which):  # more than what is written at a time
         return hashlib.shake_128(repr(which).encode()).digest(1_000_000)

@@ -293,6 +293,7 @@ def test_weights_are_tested_on_a_published_list_without_training_videos(own, tmp
     assert "there are no training videos; give the row a checkpoint" in refused.stderr
 
 
+@pytest.mark.slow
 def test_videos_in_place_give_the_lists_that_came(own, tmp_path):
     changes = {"train": str(own / "train_videos.txt"), "val": str(own / "val_videos.txt")}
     project = project_on(own, tmp_path, content="videos", **changes)

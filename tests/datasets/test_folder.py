@@ -267,6 +267,7 @@ NOT_IN_LISTS = [
 CLASSES = ["-v", "NA", "q\"u,o'te", "\u00e9", "#1 "]
 
 
+@pytest.mark.slow
 def test_videos_of_all_legal_names_reach_a_training(tmp_path):
     """Through the manifest, the index, the tar, the lists and the label map, into a training."""
     root, number = tmp_path / "mine", 0

@@ -1,8 +1,6 @@
 """The network for NVIDIA GPUs beside the plain one, in float32, its kernels interpreted on the CPU."""
 
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +19,8 @@ from r2plus1d.video.views import to_input
 from r2plus1d.zoo import training, update
 from r2plus1d.zoo.rows import open_row
 from r2plus1d.zoo.update import step
+from tests.support import warm
+from tests.support.cases import slow
 from tests.support.project import ROOT
 
 CPU, F32 = torch.device("cpu"), torch.float32
@@ -43,7 +43,7 @@ def test_stem_equals_the_convolution_of_7_x_7(size, channels):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(2, 12, 14, 3), (20, 8, 6, 3)])
+@pytest.mark.parametrize("shape", [(2, 12, 14, 3), slow((20, 8, 6, 3))])
 def test_stem_passes_the_gradient_of_its_weight(shape):
     packed = kernels.pack(torch.randint(0, 256, shape, dtype=torch.uint8), torch.float32)
     weight = torch.randn(4, 64, 40, requires_grad=True)
@@ -115,7 +115,7 @@ def test_batch_norm_equals_torchs_and_leaves_padding_zero(monkeypatch, relu, res
     torch.testing.assert_close(own.running_mean, plain.running_mean)
 
 
-@pytest.mark.parametrize(("depth", "frames", "shift"), [(10, 8, 2), pytest.param(50, 8, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("depth", "frames", "shift"), [(10, 4, 1), slow(10, 8, 2), slow(50, 4, 1)])
 def test_network_for_inference_gives_the_plain_logits_of_clips_that_share_frames(depth, frames, shift):
     model = settled(depth)
     indices = torch.arange(frames) + shift * torch.arange(2)[:, None]
@@ -130,10 +130,11 @@ def test_network_for_inference_gives_the_plain_logits_of_clips_that_share_frames
     assert len(shared) < indices.numel(), "clips that share frames share no plane"
 
 
+@pytest.mark.slow
 def test_network_for_training_has_the_plain_loss_gradients_and_statistics():
     model, other = settled(10), settled(10)
     other.load_state_dict(model.state_dict())
-    clips, labels = torch.randint(0, 256, (3, 2, 32, 32, 3), dtype=torch.uint8), torch.tensor([1, 2, 3])
+    clips, labels = torch.randint(0, 256, (3, 2, 16, 16, 3), dtype=torch.uint8), torch.tensor([1, 2, 3])
     plain = functional.cross_entropy(model.train()(to_input(clips, CPU).contiguous()), labels)
     fast = functional.cross_entropy(Training(other.train(), torch.float32)(clips), labels)
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
@@ -177,8 +178,7 @@ def gradients_of(network, clips, labels):
 def test_script_for_rows_at_full_size_reaches_its_table_and_removes_its_copy(tmp_path):
     script = ROOT / "benchmarks" / "speed" / "gpu_full_size.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
-    command = [sys.executable, str(script), "--small"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = warm.run([str(script), "--small"], ROOT, environment, timeout=240)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("360 of 360") == 1  # 12 videos of 30 views
     assert not list(tmp_path.glob("r2plus1d-gpu-*")), "the copy was left behind"  # torch may leave its own folder
@@ -240,6 +240,7 @@ def test_network_is_rewritten_where_it_was_asked_for_alone(conv, device, where, 
     assert lowered._where(model, torch.device(device), where, "native") == other
 
 
+@pytest.mark.slow
 def test_rewritten_step_trains_the_network_that_the_plain_one_does(tmp_path, prepared, monkeypatch):
     """The loop of the stage `train`, with the step for GPUs in it."""
     monkeypatch.chdir(prepared.folder)

@@ -114,20 +114,22 @@ def test_cost_of_the_published_networks_is_the_published_one():
     assert cost(model, 8, 224, 224).macs == 40_561_228_800
 
 
-def in_two_processes(function, folder):
-    """What function(0) and function(1) returned, each in a process of one gloo group."""
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory):
+    """What the functions below returned, each in two processes of one gloo group: of each function a pair."""
+    folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_of_two, (function, str(folder), port), nprocs=2)
-    return [torch.load(folder / str(rank)) for rank in (0, 1)]
+    torch.multiprocessing.spawn(one_of_two, (str(folder), port), nprocs=2)
+    return list(zip(*(torch.load(folder / str(rank)) for rank in (0, 1)), strict=True))
 
 
-def one_of_two(rank: int, function, folder: str, port: int) -> None:
+def one_of_two(rank: int, folder: str, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    torch.save(function(rank), f"{folder}/{rank}")
+    torch.save((statistics_of_one_process(rank), gradients_of_one_process(rank)), f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
 
@@ -144,8 +146,8 @@ def small_network():
     return build(depth=10, width=4).train(), torch.randn(4, 4, 4, 8, 8)
 
 
-def test_outer_batch_norm_is_synchronised_over_processes_and_the_inner_one_apart(tmp_path):
-    (first, buffers), (second, others) = in_two_processes(statistics_of_one_process, tmp_path)
+def test_outer_batch_norm_is_synchronised_over_processes_and_the_inner_one_apart(in_two_processes):
+    (first, buffers), (second, others) = in_two_processes[0]
     for name in buffers:
         same = torch.equal(buffers[name], others[name])
         assert same == ("bn_s.running" not in name), name
@@ -168,8 +170,8 @@ def batch_norm(x):
     return torch.nn.functional.batch_norm(x, None, None, training=True, eps=1e-5)
 
 
-def test_gradients_through_a_synchronised_norm_are_those_of_the_whole_batch(tmp_path):
-    first, second = in_two_processes(gradients_of_one_process, tmp_path)
+def test_gradients_through_a_synchronised_norm_are_those_of_the_whole_batch(in_two_processes):
+    first, second = in_two_processes[1]
     norm, x, weight = norm_and_batch()
     (norm(x) * weight).pow(3).sum().backward()
     torch.testing.assert_close(torch.cat([first["x"], second["x"]]), x.grad, rtol=1e-4, atol=1e-5)

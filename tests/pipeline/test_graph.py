@@ -15,6 +15,7 @@ from r2plus1d.config.schema import CUSTOM
 from r2plus1d.results import summary
 from r2plus1d.results.profile import STAGES
 from r2plus1d.system import paths
+from tests.support.cases import slow
 from tests.support.commands import clone_of, commit_all, dvc, git, r2plus1d, ran
 from tests.support.project import ROOT, Project, tiny_params
 
@@ -204,6 +205,7 @@ def test_limit_of_a_dataset_that_is_not_in_use_is_refused(params):
         resolve.resolve(changed(params, "limit.classes", 3))
 
 
+@pytest.mark.slow
 def test_other_number_of_test_clips_makes_dvc_test_the_row_and_report_it_alone(own):
     change(own, "test.clips", 2)
     assert ran(dvc(own, "repro")) == ["resolve", "test@custom", "card@custom", "report"]
@@ -233,7 +235,7 @@ def test_changed_statement_trains_again(own):
 
 @pytest.mark.parametrize(
     ("stage", "words"),
-    [("probe", "36 of 36 videos can be read"), pytest.param("train@custom", "Epoch(val) [1]", marks=pytest.mark.slow)],
+    [("probe", "36 of 36 videos can be read"), slow("train@custom", "Epoch(val) [1]")],
 )
 def test_force_makes_everything_again(own, stage, words):
     said = dvc(own, "repro", "--single-item", "--force", stage)

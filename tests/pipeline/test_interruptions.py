@@ -16,6 +16,7 @@ import yaml
 from r2plus1d.config import schema
 from r2plus1d.system import files, paths, pool, stage
 from r2plus1d.zoo import training
+from tests.support.cases import slow
 from tests.support.commands import dvc
 from tests.support.project import Project
 
@@ -32,7 +33,10 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 REPRO = ("-m", "dvc", "repro", "train@custom")
 
 
-@pytest.mark.parametrize(("number", "name"), list(enumerate(STAGES)))
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [case if case[1] == "train" else slow(*case) for case in enumerate(STAGES)],
+)
 def test_killed_stage_leaves_only_whole_files_and_ends_with_the_same_bytes(number, name, finished, copied):
     sign = SIGNALS[number % 3]
     copied.clear(name, ROW)
@@ -139,6 +143,7 @@ def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracke
     assert tracked.results() == finished.results()
 
 
+@pytest.mark.slow
 def test_interrupted_row_with_one_frame_goes_on_to_the_same_bytes(copied):
     """Its state is one of its own, which the row's training beside it does not take for its own."""
     made = copied.folder / paths.metrics(ROW, "one_frame.csv")
@@ -186,6 +191,7 @@ def test_readers_of_a_killed_training_give_up_its_lock(with_readers):
     assert free
 
 
+@pytest.mark.slow
 def test_training_ended_with_its_readers_says_what_it_saved(with_readers):
     """As systemd, Slurm and timeout end all of a group."""
     _, process = with_readers

@@ -49,6 +49,7 @@ def test_pull_brings_all_that_was_pushed_and_nothing_is_left_to_run(clone, pushe
     assert git(clone, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_plain_pull_brings_the_same_and_names_what_stays_away(clone, pushed):
     """DVC ends it as an error: it has no way to tell an output that is never pushed from one that was lost."""
     environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
@@ -84,6 +85,7 @@ def test_change_after_a_pull_runs_what_it_asks_for_and_what_was_not_pulled(clone
     assert {name: clone.results()[name] for name in kept} == {name: pushed.results()[name] for name in kept}
 
 
+@pytest.mark.slow
 def test_experiment_in_a_folder_of_its_own_reuses_the_frames(own):
     said = dvc(own, "exp", "run", "--temp", "--set-param", "test.clips=2", "train@custom", "build_lists")
     assert ran(said) == ["resolve"]

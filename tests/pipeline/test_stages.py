@@ -47,6 +47,7 @@ def workers(project, count) -> None:
     project.set(params)
 
 
+@pytest.mark.slow
 def test_videos_and_frames_are_the_same_for_every_number_of_workers(prepared, tmp_path):
     other = Project(tmp_path / "other", tiny_params())
     workers(other, 2)
@@ -55,6 +56,7 @@ def test_videos_and_frames_are_the_same_for_every_number_of_workers(prepared, tm
     assert content(other.folder / "data") == content(prepared.folder / "data")
 
 
+@pytest.mark.slow
 def test_training_and_scores_are_the_same_for_every_number_of_workers(trained, project):
     for folder in ("models", "results", "metrics/rows"):
         subprocess.run(["rm", "-rf", str(project.folder / folder / ROW)], check=True)
@@ -147,6 +149,7 @@ def test_row_that_is_not_asked_for_is_not_trained_with_one_frame(trained, projec
     assert table == "path,actual,predicted,probability,rank\n"
 
 
+@pytest.mark.slow
 def test_browse_shows_what_the_network_gets(trained, project, tmp_path):
     """The same pictures again, and others of another epoch."""
     done = r2plus1d(trained, "browse", ROW, "--out", str(tmp_path / "one"))

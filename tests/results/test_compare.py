@@ -242,6 +242,7 @@ def test_results_are_those_of_the_project_where_it_is_a_folder_of_a_larger_clone
     assert compare.compare("custom", "HEAD") == 0
 
 
+@pytest.mark.slow
 def test_experiment_that_dvc_saved_is_found_by_its_name(cloned, capsys):
     measure("custom", [True] * 8)
     dvc(cloned, "init", "--quiet")
@@ -622,6 +623,7 @@ def test_known_figures_are_those_that_mmaction_published_for_the_clip(published)
 # ---- the command ----
 
 
+@pytest.mark.slow
 def test_command_exits_with_the_verdict(cloned):
     a, b = rights(3, 0, 6, 1)
     measure(ROW, a)

@@ -34,14 +34,14 @@ def verified(committed, tmp_path_factory) -> tuple[subprocess.CompletedProcess, 
 
 
 @pytest.fixture
-def verify(own, verified, tmp_path, monkeypatch):
-    """The module, in a copy of the project that a test may spoil. Instead of making everything again, it takes what was
-    made."""
+def verify(own, committed, tmp_path, monkeypatch):
+    """The module, in a copy of the project that a test may spoil. Instead of making everything again, it takes what is
+    committed."""
     (tmp_path / "temporary").mkdir()
 
     def repro(folder, _):
         for name in MADE:
-            shutil.copy(verified[1] / name, folder / name)
+            shutil.copy(committed.folder / name, folder / name)
 
     monkeypatch.setattr(verifying, "repro", repro)
     monkeypatch.setattr(verifying.tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -60,6 +60,7 @@ def clones(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "temporary").glob("r2plus1d-verify-*"))
 
 
+@pytest.mark.slow
 def test_same_again_is_identical(verified):
     done, clone = verified
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,6 +76,7 @@ def test_same_again_is_identical(verified):
     assert list((clone / ".dvc" / "cache").rglob("*")), "the outputs did not come from a cache of its own"
 
 
+@pytest.mark.slow
 def test_record_of_the_same_work_stays_as_it_was(verified):
     """On another day, from another commit."""
     changed = git(Project.at(verified[1]), "status", "--porcelain").splitlines()

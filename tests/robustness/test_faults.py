@@ -19,6 +19,7 @@ from r2plus1d.system.errors import READER_LOST, UserError, explained
 from r2plus1d.system.files import replacing
 from r2plus1d.zoo import training, update
 from tests.support import warm
+from tests.support.cases import slow
 from tests.support.project import Project, smaller_params
 
 ROW = schema.CUSTOM
@@ -57,10 +58,10 @@ def mounted(mounting, project: Project, script: str, *arguments) -> subprocess.C
 @pytest.mark.parametrize(
     ("stage", "row", "free", "file"),
     [
-        ("download", (), 100_000, "runs/download"),
-        ("extract_frames", (ROW,), 200_000, "runs/extract"),
+        slow("download", (), 100_000, "runs/download"),
+        slow("extract_frames", (ROW,), 200_000, "runs/extract"),
         ("train", (ROW,), 16_384, "runs/custom-"),
-        ("test", (ROW,), 8192, "metrics/rows/custom/"),
+        slow("test", (ROW,), 8192, "metrics/rows/custom/"),
     ],
 )
 def test_full_disk_ends_in_one_line_and_keeps_what_is_there(
@@ -263,6 +264,7 @@ def test_value_that_is_not_finite_ends_the_training_and_keeps_the_last_good_stat
     assert copied.results() == finished.results()
 
 
+@pytest.mark.slow
 def test_damaged_state_is_named_and_the_training_starts_over_to_the_same_bytes(copied, finished):
     copied.clear("train", ROW)
     process = copied.start("stages/train.py", ROW)

@@ -49,6 +49,7 @@ def test_watch_over_the_network_lets_pass_what_uses_none():
     assert (done.returncode, done.stdout) == (0, "b'x'\n")
 
 
+@pytest.mark.slow
 def test_dvc_repro_runs_without_the_network(tmp_path):
     """DVC itself, its own settings, and the stages that every row shares; the others: pipeline/test_stages.py."""
     project = Project(tmp_path / "project", tiny_params())

@@ -33,7 +33,7 @@ def tiny_params() -> dict:
     params = files.read_params(ROOT / "params.yaml")
     motion_set = params["datasets"]["motion"]
     motion_set["source"] |= {"train_videos": 1, "val_videos": 1, "test_videos": 1, "short_side": 256}
-    motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 18}
+    motion_set["scale"] |= {"resolution": 0.125, "width": 0.0625, "depth": 10}
     motion_set["train"] |= {"epochs": 2, "videos_per_gpu": 4, "lr": 0.1, "log_interval": 2, "dropout": 0.5}
     motion_set["benchmark"] |= {"warmup_videos": 1, "videos": 2}
     motion_set["runtime"] |= {"threads": 1}  # two tests run beside each other on two cores
@@ -45,7 +45,6 @@ def smaller_params() -> dict:
     """Smaller still: a row trains in a second beside the start of Python, for four epochs."""
     params = tiny_params()
     motion_set = params["datasets"]["motion"]
-    motion_set["scale"]["depth"] = 10
     motion_set["train"] |= {"epochs": 4, "val_interval": 2}
     params["model"]["frames"] = 8
     params["recipe"]["test"] |= {"clips": 1, "crops": 1}
@@ -56,7 +55,7 @@ def tiniest_params() -> dict:
     """The row `custom` alone, trained for three updates, and every figure from a single clip."""
     params = tiny_params()
     motion_set = params["datasets"]["motion"]
-    motion_set["scale"] |= {"resolution": 0.0625, "depth": 10}
+    motion_set["scale"] |= {"resolution": 0.0625}
     motion_set["train"] |= {"epochs": 1}
     motion_set["benchmark"] |= {"warmup_videos": 0, "videos": 1}
     params["recipe"]["test"] |= {"clips": 1, "crops": 1}

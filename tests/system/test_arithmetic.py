@@ -12,6 +12,7 @@ from r2plus1d.clips import loader
 from r2plus1d.config.schema import Runtime
 from r2plus1d.system import arithmetic, device, pool
 from r2plus1d.system.errors import ConfigError
+from tests.support.cases import slow
 from tests.support.cluster import local_cluster
 from tests.support.project import ROOT
 
@@ -48,11 +49,13 @@ def test_reader_processes_use_the_pinned_kernels():
 
 
 @ON_AVX2
+@pytest.mark.slow
 def test_pool_processes_use_the_pinned_kernels():
     assert list(pool.spread(seen, range(2), 2)) == [EXPECTED] * 2
 
 
 @ON_AVX2
+@pytest.mark.slow
 def test_cluster_workers_use_the_pinned_kernels(monkeypatch):
     for key in PINS:  # a worker that was not started from here
         monkeypatch.delenv(key)
@@ -95,9 +98,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     "settings",
     [
-        {"MKL_CBWR": "AUTO"},
-        {"OMP_DYNAMIC": "true"},
-        {"OMP_THREAD_LIMIT": "1"},
+        slow({"MKL_CBWR": "AUTO"}),
+        slow({"OMP_DYNAMIC": "true"}),
+        slow({"OMP_THREAD_LIMIT": "1"}),
         {"OMP_DYNAMIC": "true", "OMP_THREAD_LIMIT": "1", "MKL_CBWR": "AUTO", "ATEN_CPU_CAPABILITY": "default"},
     ],
     ids="+".join,
@@ -155,12 +158,17 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("kind", ["exact", "native", "half"])
-def test_native_and_half_free_the_processor_s_own_kernels(tmp_path, kind):
+@pytest.fixture(scope="module")
+def own() -> str:
+    """The kernels of torch where nothing is pinned."""
+    return python("-c", "import torch; print(torch.backends.cpu.get_cpu_capability())").stdout.strip()
+
+
+@pytest.mark.parametrize("kind", ["exact", "native", slow("half")])
+def test_native_and_half_free_the_processor_s_own_kernels(tmp_path, own, kind):
     """And nothing else: another number of threads than torch waits for would stop a training."""
     (tmp_path / "stage.py").write_text(CHOSEN)
     done = python(str(tmp_path / "stage.py"), KIND=kind)
-    own = python("-c", "import torch; print(torch.backends.cpu.get_cpu_capability())").stdout.strip()
     kept = sorted(arithmetic.PINNED if kind == "exact" else arithmetic.PINNED.keys() - arithmetic.KERNELS.keys())
     exact = "AVX2" if arithmetic.has_avx2() else own
     assert done.stdout == f"{kept} {exact if kind == 'exact' else own}\n", done.stderr

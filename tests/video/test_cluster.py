@@ -43,6 +43,7 @@ def extract(videos, out, scheduler=None):
     extraction.extract(videos, listed, COUNTS, 256, out / "work", out / "frames", Machines(0, scheduler))
 
 
+@pytest.mark.slow
 def test_extraction_gives_the_same_bytes_after_a_worker_is_killed(cluster, videos, tmp_path, monkeypatch):
     extract(videos, tmp_path / "here")
     killed = []
@@ -65,6 +66,7 @@ def test_extraction_gives_the_same_bytes_after_a_worker_is_killed(cluster, video
     assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["frames"]
 
 
+@pytest.mark.slow
 def test_worker_that_runs_other_code_is_refused(cluster, videos, tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "CODE", "another")
     with pytest.raises(groups.MachineError, match="start the workers again"):

@@ -20,6 +20,7 @@ from r2plus1d.datasets.encode import write_h264
 from r2plus1d.video import extraction, groups, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
+from tests.support.cases import slow
 from tests.support.cluster import local_cluster
 from tests.support.project import ROOT
 
@@ -114,7 +115,7 @@ def faulty(tmp_path, clip_path, monkeypatch):
     return add
 
 
-@pytest.mark.parametrize("fault", REASONS)
+@pytest.mark.parametrize("fault", [slow(fault) if fault in ("spin", "hang") else fault for fault in REASONS])
 def test_fault_of_the_decoder_costs_one_video_and_has_its_reason(fault, faulty, clip_path, monkeypatch):
     monkeypatch.setattr(sandbox, "SILENCE", 3 if fault == "hang" else 60)
     if fault == "spin":
@@ -131,7 +132,7 @@ def copied(path: Path) -> list[np.ndarray]:
     return [image.copy() for image in sandbox.decode(path)]
 
 
-@pytest.mark.parametrize("workers", [0, 2, "cluster"])
+@pytest.mark.parametrize("workers", [0, slow(2), slow("cluster")])
 def test_crash_leaves_the_neighbours_their_bytes_and_the_extraction_running(workers, faulty, tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "VIDEOS_PER_GROUP", 4)
     folder = faulty("segfault").parent

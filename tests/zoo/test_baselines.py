@@ -46,6 +46,7 @@ def test_each_baseline_sees_what_is_its_own_and_no_more(table):
     assert set(still["appearance"]) >= {"dark", "bright"}
 
 
+@pytest.mark.slow
 def test_baselines_repeat_whatever_the_number_of_processes(table):
     again = baselines.baselines(samples(0, 12), samples(12, 18), Painted(), CLASSES, 2)
     pd.testing.assert_frame_equal(again, table)

@@ -102,6 +102,7 @@ def split(model):
     return model
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_path, monkeypatch):
     row, single = in_one_process
     plain = single.runtime.model_copy(update={"lowered": False})  # as several processes train
@@ -154,6 +155,7 @@ def test_started_processes_use_the_pinned_kernels(trained):
     assert (machine["processes"], machine["cpu_kernels"]) == (2, "AVX2")
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one_does(trained, in_one_process):
     row, single = in_one_process
     single = single.model_copy(update={"train": row.config.train})

@@ -1,7 +1,9 @@
 """Exports: files that other programs run, which say what the network says."""
 
+import functools
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -39,6 +41,18 @@ def clips(network, video):
     return export.clips_of(network, [video, video])
 
 
+@pytest.fixture(scope="module")
+def exported(network, clips, tmp_path_factory):
+    """A function of a kind: its file, made once, and by how much it differs."""
+
+    @functools.cache
+    def made(kind: str) -> tuple[Path, float]:
+        out = tmp_path_factory.mktemp("exported") / f"a model.{kind}"
+        return out, export.export(network, kind, out, clips)
+
+    return made
+
+
 def probabilities(network, clips) -> np.ndarray:
     """As `predict` computes them: normalised by the family's figures, then the plain network."""
     x = views.to_input(torch.from_numpy(clips), torch.device("cpu"), network.family.mean, network.family.std)
@@ -52,19 +66,19 @@ def test_check_clips_are_views_of_the_videos(network, clips):
 
 
 @pytest.mark.parametrize("kind", export.FORMATS)
-def test_exported_file_says_what_the_network_says_for_any_number_of_clips(network, clips, tmp_path, kind):
-    out = tmp_path / f"a model.{kind}"
-    assert export.export(network, kind, out, clips) <= 1e-5
+def test_exported_file_says_what_the_network_says_for_any_number_of_clips(network, clips, exported, kind):
+    out, worst = exported(kind)
+    assert worst <= 1e-5
     run = {"onnx": export._open_onnx, "pt2": export._open_pt2, "torchscript": export._open_ts}[kind](out)
     for number in (1, 3, 7):
         some = np.concatenate([clips, clips])[:number]
         np.testing.assert_allclose(run(some), probabilities(network, some), rtol=0, atol=1e-5)
 
 
-def test_onnx_file_alone_tells_how_to_use_it(network, clips, tmp_path):
-    export.export(network, "onnx", tmp_path / "m.onnx", clips)
-    onnx.checker.check_model(str(tmp_path / "m.onnx"))
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+def test_onnx_file_alone_tells_how_to_use_it(network, exported):
+    file, _ = exported("onnx")
+    onnx.checker.check_model(str(file))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (asked,), (given,) = session.get_inputs(), session.get_outputs()
     assert (asked.name, asked.type, asked.shape[1:]) == ("clips", "tensor(uint8)", [4, 32, 32, 3])
     assert (given.name, given.type, given.shape[1:]) == ("probabilities", "tensor(float)", [3])
@@ -75,14 +89,12 @@ def test_onnx_file_alone_tells_how_to_use_it(network, clips, tmp_path):
     assert told["normalisation"]["mean"] == list(network.family.mean)
 
 
-def test_files_of_torch_tell_the_same(network, clips, tmp_path):
-    export.export(network, "pt2", tmp_path / "m.pt2", clips)
-    export.export(network, "torchscript", tmp_path / "m.ts", clips)
+def test_files_of_torch_tell_the_same(exported):
     extra = {export.METADATA: ""}
-    torch.export.load(tmp_path / "m.pt2", extra_files=extra)
+    torch.export.load(exported("pt2")[0], extra_files=extra)
     first = json.loads(extra[export.METADATA])
     extra = {export.METADATA: ""}
-    torch.jit.load(tmp_path / "m.ts", _extra_files=extra)
+    torch.jit.load(exported("torchscript")[0], _extra_files=extra)
     assert first == json.loads(extra[export.METADATA])
     assert first["classes"] == CLASSES
 
@@ -95,8 +107,10 @@ def test_file_that_says_something_else_is_not_written(network, clips, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_package_is_named_with_the_extra(network, clips, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_missing_package_is_named_with_the_extra_before_the_work(network, clips, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("the work has begun"))
     with pytest.raises(export.ExportError, match=r"pip install -e '\.\[onnx\]'"):
         export.export(network, "onnx", tmp_path / "m.onnx", clips)
     assert list(tmp_path.iterdir()) == []

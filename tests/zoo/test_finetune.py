@@ -139,6 +139,7 @@ def with_weights(own, tmp_path, params) -> Project:
     params["datasets"]["folder"] |= {
         "scale": params["datasets"]["motion"]["scale"],
         "runtime": {"device": "cpu", "threads": 1},
+        "baselines": {"one_frame": "none"},
     }
     params["finetune"] |= {"epochs": 2}
     own.set(params)

@@ -119,5 +119,5 @@ def test_published_weights_of_another_size_are_refused_by_the_stage(served, tmp_
     project.must("extract_frames", ROW)
     failed = project.run("train", ROW, TORCH_HOME=str(tmp_path / "hub"), OFFLINE="but-this-machine")
     assert failed.returncode == 1
-    assert "does not fit the network (depth 18, conv r2plus1d, width 8" in failed.stderr
+    assert "does not fit the network (depth 10, conv r2plus1d, width 8" in failed.stderr
     subprocess.run(["rm", "-rf", str(project.folder)], check=True)

@@ -92,6 +92,7 @@ def test_files_follow_the_log_also_after_an_interruption(row, tmp_path, monkeypa
     assert (latest["epoch"], latest["train"]["loss"]) == (3, entries[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_dvc_shows_a_running_training_and_keeps_it_out_of_results(committed, tmp_path, monkeypatch):
     project = copy_of(committed, tmp_path / "project")
     monkeypatch.chdir(project.folder)

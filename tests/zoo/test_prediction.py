@@ -220,6 +220,7 @@ def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, v
     }
 
 
+@pytest.mark.slow
 def test_name_of_any_bytes_is_printed_and_written(weights, videos, tmp_path):
     odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
     os.rename(videos / "one frame.mp4", odd)
@@ -281,6 +282,7 @@ def test_results_of_an_earlier_call_never_stay_for_those_of_this_one(weights, vi
         assert not (tmp_path / file).exists()
 
 
+@pytest.mark.slow
 def test_reader_that_goes_away_is_no_error(weights, videos, tmp_path):
     arguments, pipe = command(videos / "one frame.mp4", "--weights", weights), subprocess.PIPE
     with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:

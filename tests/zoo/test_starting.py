@@ -233,6 +233,7 @@ def base(committed, tmp_path_factory) -> Project:
     """A project of two rows, both of them trained."""
     project = copy_of(committed, tmp_path_factory.mktemp("base") / "project")
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["datasets"]["motion"]["baselines"]["one_frame"] = "none"
     params["zoo"]["base"] = {"input": "frames", "short_side": 256, "frames": 4, "frame_interval": 2}
     project.set(params)
     dvc(project, "repro", "train@base")

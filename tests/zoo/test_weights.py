@@ -19,6 +19,7 @@ from r2plus1d.model.families import FAMILIES, View
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import weights
+from tests.support.cases import slow
 from tests.support.networks import as_trained, same
 from tests.support.project import ROOT
 from tests.support.server import serving
@@ -131,7 +132,7 @@ def test_weights_of_another_library_are_loaded_from_a_file_or_an_address(theirs,
     assert len(list(tmp_path.rglob(file.name))) == 1
 
 
-@pytest.mark.parametrize("name", ["mc3_18.pt", "weights", "mc3_18.safetensors"])
+@pytest.mark.parametrize("name", ["mc3_18.safetensors", slow("mc3_18.pt"), slow("weights")])
 def test_weights_are_known_by_their_content_whatever_the_name(theirs, tmp_path, name):
     network, file = theirs
     (tmp_path / name).write_bytes(file.read_bytes())

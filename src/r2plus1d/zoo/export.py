@@ -128,6 +128,8 @@ def export(network: Recognizer, kind: str, out: Path, clips: np.ndarray) -> floa
 
 def _write_onnx(whole: Exported, clips: Tensor, file: Path, metadata: dict[str, str]) -> None:
     import onnx  # noqa: PLC0415 (an extra)
+    import onnxruntime  # noqa: F401, PLC0415 (which opens the file: its lack is told before the work)
+    import onnxscript  # noqa: F401, PLC0415 (which torch writes the file with)
 
     program = torch.onnx.export(
         whole,
