@@ -15,7 +15,7 @@ repro: $(READY) published
 	@dvc repro
 
 test: $(READY)
-	@pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@pytest -n $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)) --dist loadfile --no-loadscope-reorder $(ARGS) # some wait
 
 # What somebody has pushed to the project's DVC remote, but for videos and frames; then what must run, if anything.
 pull: $(READY)

@@ -149,6 +149,7 @@ def test_error_of_one_process_ends_both_and_a_resumed_training_has_the_same_byte
 
 
 @pytest.mark.skipif(not arithmetic.has_avx2(), reason="this machine's processor has no AVX2")
+@pytest.mark.slow
 def test_started_processes_use_the_pinned_kernels(trained):
     """The first one's record; the others have what it has, or `_join` ends all."""
     machine = json.loads((trained.folder / paths.made_by(ROW, "train")).read_text())["machine"]
