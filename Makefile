@@ -14,8 +14,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 repro: $(READY) published
 	@dvc repro
 
+# A process more than cores, since some tests wait, and no more than four, since each loads torch; files in their
+# order, since those with the fewest tests, which would else come last, hold the longest.
 test: $(READY)
-	@pytest -n $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)) --dist loadfile --no-loadscope-reorder $(ARGS) # some wait
+	@pytest -n $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What somebody has pushed to the project's DVC remote, but for videos and frames; then what must run, if anything.
 pull: $(READY)
@@ -47,7 +49,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install $$quiet --no-compile --retries 2 --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV).log || { \
 	  echo "error: the packages could not be installed; is there a network? Details: $(VENV).log"; exit 1; }
 	@rm -f $(VENV).log
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # as pip does, on all cores; a template is no Python
+	@$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib || true # as pip does, on all cores; a template is no Python
 	@touch $@
 
 clean:

@@ -245,6 +245,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file in it")
     _folder(arguments.out.parent)
+    export.need(arguments.format)
     network = weights.load(arguments.source)
     clips = export.clips_of(network, export.own_videos(arguments.source, arguments.check))
     worst = export.export(network, arguments.format, arguments.out, clips)

@@ -56,7 +56,6 @@ def test_videos_and_frames_are_the_same_for_every_number_of_workers(prepared, tm
     assert content(other.folder / "data") == content(prepared.folder / "data")
 
 
-@pytest.mark.slow
 def test_training_and_scores_are_the_same_for_every_number_of_workers(trained, project):
     for folder in ("models", "results", "metrics/rows"):
         subprocess.run(["rm", "-rf", str(project.folder / folder / ROW)], check=True)

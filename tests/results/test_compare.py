@@ -623,7 +623,6 @@ def test_known_figures_are_those_that_mmaction_published_for_the_clip(published)
 # ---- the command ----
 
 
-@pytest.mark.slow
 def test_command_exits_with_the_verdict(cloned):
     a, b = rights(3, 0, 6, 1)
     measure(ROW, a)

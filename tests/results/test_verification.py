@@ -1,4 +1,4 @@
-"""`make verify`: the same again passes, anything else does not. One pipeline is run for all of it."""
+"""`make verify`: the same again passes, anything else does not."""
 
 import json
 import shutil

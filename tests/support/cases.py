@@ -1,4 +1,4 @@
-"""Cases of a test beyond those that tell most: a run of all tests takes them."""
+"""Cases that `make test` leaves out, beside others that tell as much: CONTRIBUTING.md."""
 
 import pytest
 

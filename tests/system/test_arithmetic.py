@@ -159,19 +159,19 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def own() -> str:
+def unpinned() -> str:
     """The kernels of torch where nothing is pinned."""
     return python("-c", "import torch; print(torch.backends.cpu.get_cpu_capability())").stdout.strip()
 
 
 @pytest.mark.parametrize("kind", ["exact", "native", slow("half")])
-def test_native_and_half_free_the_processor_s_own_kernels(tmp_path, own, kind):
+def test_native_and_half_free_the_processor_s_own_kernels(tmp_path, unpinned, kind):
     """And nothing else: another number of threads than torch waits for would stop a training."""
     (tmp_path / "stage.py").write_text(CHOSEN)
     done = python(str(tmp_path / "stage.py"), KIND=kind)
     kept = sorted(arithmetic.PINNED if kind == "exact" else arithmetic.PINNED.keys() - arithmetic.KERNELS.keys())
-    exact = "AVX2" if arithmetic.has_avx2() else own
-    assert done.stdout == f"{kept} {exact if kind == 'exact' else own}\n", done.stderr
+    exact = "AVX2" if arithmetic.has_avx2() else unpinned
+    assert done.stdout == f"{kept} {exact if kind == 'exact' else unpinned}\n", done.stderr
 
 
 def test_processor_with_bfloat16_is_told_from_one_without(tmp_path):

@@ -139,7 +139,6 @@ def with_weights(own, tmp_path, params) -> Project:
     params["datasets"]["folder"] |= {
         "scale": params["datasets"]["motion"]["scale"],
         "runtime": {"device": "cpu", "threads": 1},
-        "baselines": {"one_frame": "none"},
     }
     params["finetune"] |= {"epochs": 2}
     own.set(params)
@@ -157,7 +156,9 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(o
     command = ("finetune", str(videos(tmp_path / ODD)), "--init", str(tmp_path / "theirs.pth"), "-S", "seed=3")
     done = r2plus1d(project, *command)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert {f"{stage}@{CUSTOM}" for stage in ("features", "train", "test", "benchmark")} <= set(ran(done.stdout))
+    assert {f"{stage}@{CUSTOM}" for stage in ("features", "one_frame", "train", "test", "benchmark")} <= set(
+        ran(done.stdout)
+    )
     assert (project.folder / "data/folder/features/custom/features.safetensors").is_file()
     assert not [stage for stage in ran(done.stdout) if stage.endswith("@other")]
     assert "a new last layer for 2 classes" in done.stdout
@@ -193,6 +194,7 @@ def test_videos_in_train_val_and_test_are_measured_on_test_and_sampled_by_time(o
     whole = motion.render(7, 0, 1, 0, 64)
     write_h264(mine / "train" / "falling" / "one.mp4", whole[:24], motion.FPS)
     write_h264(mine / "test" / "falling" / "two.mp4", whole[16:], motion.FPS)
+    params["datasets"]["folder"]["baselines"]["one_frame"] = "none"
     project = with_weights(own, tmp_path, params)
     done = r2plus1d(project, "finetune", str(mine), "--init", str(tmp_path / "theirs.pth"))
     assert done.returncode == 0, done.stderr + done.stdout

@@ -5,6 +5,7 @@ softmax are inside; the file's metadata says the rest.
 """
 
 import dataclasses
+import importlib
 import json
 import tempfile
 import warnings
@@ -27,6 +28,7 @@ from r2plus1d.zoo.rows import open_row
 from r2plus1d.zoo.videos import find_videos
 
 FORMATS = ("onnx", "pt2", "torchscript")
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # of the extra
 VIDEOS = 4  # that an export is checked with
 ALLOWED = 1e-4  # by which a probability of the file may differ from the network's
 INPUT, OUTPUT = "clips", "probabilities"
@@ -96,12 +98,22 @@ def clips_of(network: Recognizer, videos: Sequence[Path]) -> np.ndarray:
     return np.concatenate(seen)
 
 
+def need(kind: str) -> None:
+    """Raises ExportError where a package is missing that writes files of this kind, or opens them."""
+    try:
+        for name in PACKAGES.get(kind, ()):
+            importlib.import_module(name)
+    except ImportError as error:
+        raise ExportError(f"{one_line(error)}: install the extra, pip install -e '.[onnx]'") from error
+
+
 def export(network: Recognizer, kind: str, out: Path, clips: np.ndarray) -> float:
     """Writes the network, one of FORMATS, to `out`, when the file gives its probabilities for uint8 `clips` [N, T, H,
     W, 3], two at least, together and one by one; the largest difference.
 
     Raises ExportError where they differ by more than ALLOWED, or a package is missing.
     """
+    need(kind)
     whole = Exported(network).eval()
     with torch.inference_mode():
         expected = whole(torch.from_numpy(clips)).numpy()
@@ -110,11 +122,8 @@ def export(network: Recognizer, kind: str, out: Path, clips: np.ndarray) -> floa
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's, of TorchScript as a whole
         file = Path(folder) / f"model.{kind}"
-        try:
-            write(whole, torch.from_numpy(clips), file, described(network))
-            run = opened(file)
-        except ImportError as error:
-            raise ExportError(f"{one_line(error)}: install the extra, pip install -e '.[onnx]'") from error
+        write(whole, torch.from_numpy(clips), file, described(network))
+        run = opened(file)
         found = [run(clips), np.concatenate([run(clip[None]) for clip in clips])]
         worst = max(float(np.abs(one - expected).max()) for one in found)
         if not worst <= ALLOWED:
@@ -128,8 +137,6 @@ def export(network: Recognizer, kind: str, out: Path, clips: np.ndarray) -> floa
 
 def _write_onnx(whole: Exported, clips: Tensor, file: Path, metadata: dict[str, str]) -> None:
     import onnx  # noqa: PLC0415 (an extra)
-    import onnxruntime  # noqa: F401, PLC0415 (which opens the file: its lack is told before the work)
-    import onnxscript  # noqa: F401, PLC0415 (which torch writes the file with)
 
     program = torch.onnx.export(
         whole,
