@@ -178,13 +178,25 @@ def _draw(rng: np.random.Generator, video: np.ndarray, path: np.ndarray, radius:
     near = corner[:, None, :] + np.arange(side)[None, :, None]  # [T, side, 2], pixel coordinates
     offset = (near - path[:, None, :]).astype(np.float32) / radius[:, None, None]
     u, v = offset[:, None, :, 0], offset[:, :, None, 1]  # -1..1 within the shape, along x and y
-    alpha = ((1 - _reach(outline, u, v)) * radius[:, None, None] + np.float32(0.5)).clip(0, 1)[:, None]
+    alpha = ((1 - _reach(outline, u, v)) * radius[:, None, None] + np.float32(0.5)).clip(0, 1)[
+        :, None
+    ]  # [T, 1, side, side]
     paint = np.where(_marks(texture, u, v)[:, None], first[:, None, None], second[:, None, None])
-    places = near[:, None, :, None, 1] % height * width + near[:, None, None, :, 0] % width  # [T, 1, side, side]
-    at = places + np.arange(len(video) * 3).reshape(-1, 3, 1, 1) * (height * width)
-    flat = video.reshape(-1)
-    area = flat.take(at)  # [T, 3, side, side]
-    flat[at] = area + (paint - area) * alpha
+    for t, (left, top) in enumerate(corner.tolist()):
+        for rows, own_rows in _wrapped(top % height, side, height):
+            for columns, own_columns in _wrapped(left % width, side, width):
+                area, own = video[t, :, rows, columns], (t, slice(None), own_rows, own_columns)
+                change = paint[own] - area
+                change *= alpha[own]
+                area += change
+
+
+@functools.cache
+def _wrapped(start: int, length: int, size: int) -> tuple[tuple[slice, slice], ...]:
+    """Where a patch lies on an axis that wraps around, in one piece or two: (of the axis, of the patch)."""
+    first = min(length, size - start)
+    piece = slice(start, start + first), slice(0, first)
+    return (piece,) if first == length else (piece, (slice(0, length - first), slice(first, length)))
 
 
 def _reach(outline: int, u: np.ndarray, v: np.ndarray) -> np.ndarray:
