@@ -34,8 +34,7 @@ REPRO = ("-m", "dvc", "repro", "train@custom")
 
 
 @pytest.mark.parametrize(
-    ("number", "name"),
-    [case if case[1] == "train" else slow(*case) for case in enumerate(STAGES)],
+    ("number", "name"), [case if case[1] == "train" else slow(*case) for case in enumerate(STAGES)]
 )
 def test_killed_stage_leaves_only_whole_files_and_ends_with_the_same_bytes(number, name, finished, copied):
     sign = SIGNALS[number % 3]

@@ -20,6 +20,7 @@ from tests.support.project import Project, content
 
 ROW = schema.CUSTOM
 WEIGHTS = paths.weights(ROW)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,7 +103,6 @@ def split(model):
     return model
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_path, monkeypatch):
     row, single = in_one_process
     plain = single.runtime.model_copy(update={"lowered": False})  # as several processes train
@@ -124,7 +124,6 @@ def test_two_processes_train_as_one_does_on_the_same_videos(in_one_process, tmp_
     assert apart.norm() < 1e-3 * moved.norm()
 
 
-@pytest.mark.slow
 def test_error_of_one_process_ends_both_and_a_resumed_training_has_the_same_bytes(trained, copied):
     """A damaged frame of the seventh validation video: one process finds it, after the first epoch."""
     videos = copied.folder / "data/motion/lists/motion_val_list_rawframes.txt"
@@ -149,14 +148,12 @@ def test_error_of_one_process_ends_both_and_a_resumed_training_has_the_same_byte
 
 
 @pytest.mark.skipif(not arithmetic.has_avx2(), reason="this machine's processor has no AVX2")
-@pytest.mark.slow
 def test_started_processes_use_the_pinned_kernels(trained):
     """The first one's record; the others have what it has, or `_join` ends all."""
     machine = json.loads((trained.folder / paths.made_by(ROW, "train")).read_text())["machine"]
     assert (machine["processes"], machine["cpu_kernels"]) == (2, "AVX2")
 
 
-@pytest.mark.slow
 def test_two_processes_score_as_one_does(trained, in_one_process):
     row, single = in_one_process
     single = single.model_copy(update={"train": row.config.train})

@@ -36,10 +36,7 @@ def verify(row: str | None = None) -> None:
         git("clone", "--quiet", ".", str(folder))
         (folder / LOCK).unlink()  # so that the new one names what was made, and no more
         repro(folder, [f"card@{row}", f"benchmark@{row}"] if row else [])
-        made = outputs(strict_yaml.load((folder / LOCK).read_text(encoding="utf-8"))["stages"], folder)
-        committed = {stage: outs for stage, outs in committed.items() if row is None or stage in made}
-        readers = (lambda path: git("show", f"HEAD:{path}")), lambda path: (folder / path).read_text(encoding="utf-8")
-        findings = verification.compare(committed, made, *readers, exact=not reasons)
+        findings = compared(committed, folder, row, exact=not reasons)
         differ = any(finding.verdict == verification.DIFFERENT for finding in findings)
         rows = [(f.what, f.verdict, f.committed, f.made) for f in findings]
         say("\n" + markdown_table(("output or figure", "result", "committed", "here"), rows))
@@ -56,6 +53,15 @@ def verify(row: str | None = None) -> None:
             say(f"The clone is kept in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def compared(committed: verification.Outputs, folder: Path, row: str | None, exact: bool) -> list[verification.Finding]:
+    """The outputs of the committed dvc.lock, of a row those that the one in `folder` has too, beside what was made
+    there."""
+    made = outputs(strict_yaml.load((folder / LOCK).read_text(encoding="utf-8"))["stages"], folder)
+    committed = {stage: outs for stage, outs in committed.items() if row is None or stage in made}
+    readers = (lambda path: git("show", f"HEAD:{path}")), lambda path: (folder / path).read_text(encoding="utf-8")
+    return verification.compare(committed, made, *readers, exact=exact)
 
 
 def locked(row: str | None) -> verification.Outputs:
