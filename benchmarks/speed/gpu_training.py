@@ -1,7 +1,7 @@
 """A training step on an NVIDIA GPU against the plain one: milliseconds, peak memory, and 120 steps' loss.
 
     python benchmarks/speed/gpu_training.py                # five minutes
-    python benchmarks/speed/gpu_training.py --no-curves    # one; the losses stay those of the results that are there
+    python benchmarks/speed/gpu_training.py --no-curves    # three; the losses stay those of the results that are there
 
 A step is forward, backward, clipping and SGD, from clips on the GPU, at full size and the rows' videos per GPU:
 `plain` in float32 as the original computes it, with cuDNN free to choose; `exact`, `native` and `half` the plain

@@ -2,6 +2,7 @@
 
     python benchmarks/speed/inference.py          # a network and videos of the default dataset's size: some minutes
     python benchmarks/speed/inference.py --full   # at full size too: an hour
+    python benchmarks/speed/inference.py --tasks 3 5    # those alone; the rest of the table stays
 
 Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
 the network as it is trained; `lowered` the one that `lowered.for_inference` makes of it, given every view by itself;
@@ -17,23 +18,26 @@ bfloat16 inference_without_bfloat16.json and .md, and the second table.
 
 import argparse
 import itertools
+import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import answer, call, command_line, ours, publish, turns
+from benchmarks.common import RESULTS, BenchmarkError, answer, call, command_line, ours, publish, turns
 from benchmarks.speed import peers
 from r2plus1d.config.schema import Runtime, TestedRow
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths
 from r2plus1d.system.arithmetic import has_bfloat16
+from r2plus1d.system.files import read_json
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 
@@ -47,6 +51,7 @@ FRAMES = 300  # of the video, ten seconds as in Kinetics
 SCALED, FULL = (10, 8, 64, 86), (34, 64, 256, 340)  # depth, width, height and width of the frames
 TASKS = [{"size": SCALED, "clip": clip, "crops": 3} for clip in ((8, 8), (32, 2))]
 FULL_TASKS = [{"size": FULL, "clip": clip, "crops": crops} for clip, crops in (((8, 8), 1), ((8, 8), 3), ((32, 2), 1))]
+ALL = TASKS + FULL_TASKS
 ROUNDS = {SCALED: 3, FULL: 2}
 WARM_UP, TIMED = 2, 2  # in each process: the memory of the first two times is new to it
 
@@ -56,6 +61,8 @@ def main() -> None:
     peers.ask(parser)
     parser.add_argument("--full", action="store_true", help="at full size too")
     parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips, for the trained rows to look at too")
+    help_ = "measure these alone, counted from 1: 1 and 2 are the small network's, 3 to 5 those at full size"
+    parser.add_argument("--tasks", type=int, nargs="+", choices=range(1, len(ALL) + 1), metavar="N", help=help_)
     help_ = "of each row, whose scores are compared, one of every so many (default: all)"
     parser.add_argument("--score-videos", type=int, metavar="N", help=help_)
     parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
@@ -64,23 +71,50 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
     options = parser.parse_args()
     python = peers.ready(options, sys.executable)
-    figures: dict = {"timings": [], "scores": []}
-    for task in TASKS + (FULL_TASKS if options.full else []):
-        rounds = options.rounds or ROUNDS[task["size"]]
-        figures["timings"].append(task | {"rounds": rounds, "ways": compared(task, options, python, rounds)})
+    name = "inference" if has_bfloat16() else "inference_without_bfloat16"
+    figures = before(name) if options.tasks else {"timings": [], "scores": []}
+    run = f"{datetime.now():%Y-%m-%d %H:%M}"
+    for task in [ALL[n - 1] for n in options.tasks] if options.tasks else ALL if options.full else TASKS:
+        ways = compared(task, options, python, run)
+        figures["timings"] = merged(figures["timings"], task | {"ways": ways})
         print(table(figures), flush=True)
+    if options.tasks:
+        publish(name, figures, table(figures))
+        return
     # Not before: a process's peak memory counts from that of the one which started it.
     videos = str(options.videos.absolute()) if options.videos else None
-    for name, kind, folder in itertools.product(
+    for row, kind, folder in itertools.product(
         trained_rows(), ("exact", "half"), (None, *([videos] if videos else []))
     ):
-        task = {"arithmetic": kind, "row": name, "videos": folder, "most": options.score_videos}
+        task = {"arithmetic": kind, "row": row, "videos": folder, "most": options.score_videos}
         figures["scores"].append(call(task, __file__))
-    publish("inference" if has_bfloat16() else "inference_without_bfloat16", figures, table(figures))
+    publish(name, figures, table(figures))
 
 
-def compared(task: dict, options: argparse.Namespace, python: str, rounds: int) -> dict[str, dict]:
+def before(name: str) -> dict:
+    """The results that are there. Raises BenchmarkError where there are none."""
+    if not (found := read_json(RESULTS / f"{name}.json")):
+        raise BenchmarkError(f"there is no benchmarks/results/{name}.json yet: run without --tasks")
+    return found
+
+
+def merged(timings: list[dict], new: dict) -> list[dict]:
+    """With the ways of a task that were measured now in the place of those that were there, in the table's order."""
+
+    def key(task: dict) -> str:
+        return json.dumps([task[name] for name in ("size", "clip", "crops")])
+
+    entries = {key(one): one for one in timings}
+    ways = entries.get(key(new), new)["ways"] | new["ways"]
+    order = [f"{kind} {variant}" for kind, variants in WAYS.items() for variant in variants]
+    order += itertools.chain(*AGAINST.values())
+    entries[key(new)] = new | {"ways": {way: ways[way] for way in order if way in ways}}
+    return [entries[key(task)] for task in ALL if key(task) in entries]
+
+
+def compared(task: dict, options: argparse.Namespace, python: str, run: str) -> dict[str, dict]:
     """The figures of all ways, in turns; of the scores how far they are from the plain network's."""
+    rounds = options.rounds or ROUNDS[task["size"]]
     kinds = [kind for kind in WAYS if kind != "half" or has_bfloat16()]
     own = [f"{kind} {variant}" for kind in kinds for variant in WAYS[kind]]
     without = {*options.without, *(options.full_without if task["size"] == FULL else [])}
@@ -96,6 +130,7 @@ def compared(task: dict, options: argparse.Namespace, python: str, rounds: int) 
         figures = turns(ways, measured, rounds)
     for one in figures.values():
         one["difference"] = float(np.abs(np.subtract(one.pop("scores"), exported["scores"])).max())
+        one |= {"turns": rounds, "run": run}
     return figures
 
 
@@ -208,27 +243,28 @@ def shown(row, model, videos: str | None, most: int | None) -> Iterator[tuple]:
 
 
 def table(figures: dict) -> str:
-    columns = "network", "views", "by", "seconds", "times exact plain", "times the other program", "memory (MiB)"
+    columns = (
+        "network", "views", "by", "seconds", "times exact plain", "times the other program", "memory (MiB)", "turns",
+        "run",
+    )  # fmt: skip
     rows = []
     for entry in figures["timings"]:
         (depth, width, h, _), (frames, interval), ways = entry["size"], entry["clip"], entry["ways"]
         head = f"{depth} layers, width {width}", f"{10 * entry['crops']} of {frames}x{interval}, {h} x {h}"
-        base = ways.get("exact plain")
         for way, one in ways.items():
-            kind = way.split(" ")[0]
-            others = [ways[peer]["seconds"] for peer in AGAINST.get(kind, ()) if peer in ways]
+            same = {other: ways[other]["seconds"] for other in ways if ways[other]["run"] == one["run"]}
+            base, others = same.get("exact plain"), [same[p] for p in AGAINST.get(way.split(" ")[0], ()) if p in same]
             cells = [
                 f"{one['seconds']:.3g}",
-                f"{base['seconds'] / one['seconds']:.2f}x" if base else "",
+                f"{base / one['seconds']:.2f}x" if base else "",
                 f"{min(others) / one['seconds']:.2f}x" if others else "",
                 str(round(one["memory_mib"])),
+                str(one["turns"]),
+                one["run"][:10],
             ]
             rows.append([*head, way, *cells])
-    first = figures["timings"][0]["ways"]
-    machine = next(one["machine"] for one in first.values() if "machine" in one)
-    versions = [f"{way.removesuffix(' default')} {one['version']}" for way, one in first.items() if "version" in one]
-    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; {turns_text(figures['timings'])}. "
-    text += f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}; {'; '.join(versions)}. "
+    text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of the turns. "
+    text += f"{measured_on(figures['timings'])} Ratios are of figures of the same run. "
     text += "The other program: of the same precision, the faster one. "
     halved = AGAINST["half"]
     kept = [
@@ -248,9 +284,13 @@ def table(figures: dict) -> str:
     return text
 
 
-def turns_text(timings: list[dict]) -> str:
-    counts = sorted({entry["rounds"] for entry in timings})
-    return "one turn of each line" if counts == [1] else f"medians of {' or '.join(map(str, counts))} turns"
+def measured_on(timings: list[dict]) -> str:
+    """The machine, or machines, and the versions of all programs."""
+    every = [item for entry in timings for item in entry["ways"].items()]
+    machines = [one["machine"] for _, one in every if "machine" in one]
+    versions = [f"{way.removesuffix(' default')} {one['version']}" for way, one in every if "version" in one]
+    ours = [f"{m['device']}, {m['threads']} threads, torch {m['torch']}" for m in machines]
+    return f"{'; '.join(dict.fromkeys([*ours, *versions]))}."
 
 
 def agreed(scores: list[dict], kind: str, real: bool) -> str:

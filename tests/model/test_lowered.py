@@ -162,14 +162,20 @@ def test_half_on_a_processor_with_bfloat16_has_nearly_the_plain_logits():
     assert done.returncode == 0, done.stderr
 
 
-def test_weights_in_the_order_that_onednn_wants_give_the_same_logits(monkeypatch):
-    """As half has them; here in float32, which every processor can compute."""
+def test_network_as_amx_wants_it_gives_the_same_logits(monkeypatch):
+    """As half has it: weights reordered, channels filled up, frames copied first; here in float32, which every
+    processor can compute."""
     model, clips = trained_a_little(depth=18, num_classes=5, width=8), torch.randn(3, 3, 8, 48, 40)
-    plain, fast = for_inference(model, CPU), for_inference(model, CPU)
-    monkeypatch.setattr(lowered, "REORDERED", (torch.float32,))
+    frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
+    plain = for_inference(model, CPU)
+    monkeypatch.setattr(lowered, "HALF", (torch.float32,))
+    fast = for_inference(model, CPU)
+    shapes = [[weight.shape for weight in network.state_dict().values()] for network in (plain, fast)]
+    assert shapes[0] != shapes[1], "no convolution of this network has so many channels"
     with torch.inference_mode():
         for some in (clips, clips[:1], torch.randn(2, 3, 8, 40, 40), clips):
             torch.testing.assert_close(fast(some), model(some), rtol=1e-4, atol=1e-5)
+        shared = fast.from_frames(frames, places)
     monkeypatch.undo()
     with torch.inference_mode():
-        torch.testing.assert_close(plain(clips), fast(clips), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(plain.from_frames(frames, places), shared, rtol=1e-4, atol=1e-5)

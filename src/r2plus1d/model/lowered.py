@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
 PIXELS_AT_ONCE_HALF = 2**24  # all 30 views of 8 x 256 x 256: on two cores with AMX the faster, the larger
-REORDERED = (torch.bfloat16,)  # types of weights that oneDNN gets in its own order
+HALF = (torch.bfloat16,)  # types that are computed as AMX wants them
+MULTIPLE, FROM = 32, 64  # of such channels between two convolutions, where there are so many; AMX takes 32 at a time
 
 Where = bool | Literal["auto"]
 
@@ -58,7 +59,10 @@ def for_inference(
         return inference.Inference(own).to(device)
     if where == "cpu":
         return Lowered(own, torch.bfloat16 if arithmetic == "half" else torch.float32).to(device)
-    return Plain(_plain(own, device, arithmetic, torch.float16).to(device), own.family)
+    plain = _plain(own, device, arithmetic, torch.float16).to(device)
+    if isinstance(plain, Fast):  # weights too; in training that made `half` slower
+        plain.to(memory_format=torch.channels_last_3d)
+    return Plain(plain, own.family)
 
 
 def for_training(
@@ -129,10 +133,11 @@ def _normalised(x_FHWC: Tensor, family: Family) -> Tensor:
 
 class Lowered(nn.Module):
     """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
-    inside, and in float32 wide 3 x 3 ones in fewer multiplications; few clips at a time; and of frames that clips
-    share, the stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
+    inside; few clips at a time. In float32 wide 3 x 3 ones in fewer multiplications, and of frames that clips share the
+    stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
 
-    In bfloat16, weights and activations are of that, the means before the last layer and what it gives of float32.
+    In bfloat16, weights and activations are of that, the means before the last layer and what it gives of float32; and
+    channels between two convolutions are filled up with zeros.
     """
 
     def __init__(self, model: Recognizer, dtype: torch.dtype = torch.float32):
@@ -153,7 +158,7 @@ class Lowered(nn.Module):
         clips, t = indices_NT.shape
         parts = indices_NT.tensor_split(self._parts(clips, t * x_FHWC[0, :, :, 0].numel()))
         x, stem = _normalised(x_FHWC, self.family).permute(0, 2, 3, 1).to(self.dtype), self.stem
-        if stem[0].axes == "space":
+        if stem[0].axes == "space" and self.dtype not in HALF:  # there copying its frames costs as much
             x, stem = stem[0](x[None], relu=True)[0], stem[1:]
         return torch.cat([self._rest(_all(stem, x[part])) for part in parts])
 
@@ -169,7 +174,7 @@ class Lowered(nn.Module):
 
     def _parts(self, clips: int, pixels: int) -> int:
         """Into how many parts to divide so many clips of so many pixels each."""
-        at_once = PIXELS_AT_ONCE if self.dtype == torch.float32 else PIXELS_AT_ONCE_HALF
+        at_once = PIXELS_AT_ONCE_HALF if self.dtype in HALF else PIXELS_AT_ONCE
         return -(-clips // max(1, at_once // pixels))
 
 
@@ -188,22 +193,23 @@ class _Convolution(nn.Module):
     """[N, T, H, W, C] -> [N, T', H', W', C']; over one axis or the plane, whichever its kernel spans, or over all.
 
     oneDNN's fused convolution adds the bias and another tensor, which it overwrites with the result, and cuts off below
-    0.
+    0. It can have channels more than `conv`, of zeros.
     """
 
-    def __init__(self, conv: nn.Conv3d, dtype: torch.dtype):
+    def __init__(self, conv: nn.Conv3d, dtype: torch.dtype, inputs: int = 0, outputs: int = 0):
         super().__init__()
         geometry = list(zip(conv.kernel_size, conv.stride, conv.padding, strict=True))
         in_time, in_space = geometry[0] != (1, 1, 0), geometry[1:] != [(1, 1, 0)] * 2
         self.axes = "all" if in_time and in_space else "time" if in_time else "space"
         kept = {"all": [0, 1, 2], "time": [0, 1], "space": [1, 2]}[self.axes]
         _, self.stride, self.padding = zip(*(geometry[axis] for axis in kept), strict=True)
-        weight = conv.weight.detach().to(dtype)
+        weight = functional.pad(conv.weight.detach(), (0, 0) * 3 + (0, inputs, 0, outputs)).to(dtype)
         weight = {"all": weight, "time": weight[..., 0], "space": weight[:, :, 0]}[self.axes]
         last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
         self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
         assert conv.bias is not None  # it has the batch norm's
-        self.bias = nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
+        bias = functional.pad(conv.bias.detach(), (0, outputs)).to(dtype)
+        self.bias = nn.Parameter(bias, requires_grad=False)
         self.winograd: winograd.Winograd | None = None  # made where it is needed, since it takes memory
         self.reordered: tuple[tuple, Tensor] | None = None  # for a shape of clips, the weight as oneDNN wants it
 
@@ -226,7 +232,7 @@ class _Convolution(nn.Module):
     def _weight(self, x: Tensor) -> Tensor:
         """In bfloat16 reordered once, for the clips met last; else oneDNN does it at every call, which float32 with its
         longer products hardly feels."""
-        if self.weight.dtype not in REORDERED:
+        if self.weight.dtype not in HALF:
             return self.weight
         if self.reordered is None or self.reordered[0] != x.shape[1:]:
             options = self.padding, self.stride, (1,) * len(self.stride), 1, list(x.shape)
@@ -235,7 +241,7 @@ class _Convolution(nn.Module):
         return self.reordered[1]
 
     def _in_tiles(self, frames: int, h: int, w: int) -> bool:
-        if self.weight.dtype != torch.float32:
+        if self.weight.dtype in HALF:
             return False
         return self.stride == self.padding == (1, 1) and winograd.wins(self.weight.shape, frames, h, w)
 
@@ -251,8 +257,9 @@ def _convolutions(block: ConvNorm, dtype: torch.dtype) -> nn.ModuleList:
     if not isinstance(block.conv, Conv2plus1d):
         return nn.ModuleList([_Convolution(fuse_conv_bn_eval(block.conv, block.bn), dtype)])
     split = block.conv
-    folded = fuse_conv_bn_eval(split.conv_s, split.bn_s), fuse_conv_bn_eval(split.conv_t, block.bn)
-    return nn.ModuleList(_Convolution(conv, dtype) for conv in folded)
+    space, time = fuse_conv_bn_eval(split.conv_s, split.bn_s), fuse_conv_bn_eval(split.conv_t, block.bn)
+    more = -space.out_channels % MULTIPLE if dtype in HALF and space.out_channels >= FROM else 0
+    return nn.ModuleList([_Convolution(space, dtype, outputs=more), _Convolution(time, dtype, inputs=more)])
 
 
 def _all(
