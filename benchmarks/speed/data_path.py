@@ -168,7 +168,7 @@ def ours(job: dict) -> dict:
 def feeding(cells: list[dict]) -> list[dict]:
     """The cores that read as many clips as a GPU trains on: of each of its measured clips and input."""
     measured = (read_json(GPU) or {}).get("figures", [])
-    rates = {tuple(entry["clip"]): entry["lowered"]["clips_per_second"] for entry in measured}
+    rates = {tuple(entry["clip"]): entry["native"]["clips_per_second"] for entry in measured}
     return [
         {
             "input": cell["input"],

@@ -70,12 +70,14 @@ def main() -> None:
     parser.add_argument("--full-without", nargs="+", default=[], metavar="WAY", help=help_)
     parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
     options = parser.parse_args()
+    if options.tasks and (options.full or options.videos or options.score_videos):
+        parser.error("--tasks measures times alone: it goes without --full, --videos and --score-videos")
     python = peers.ready(options, sys.executable)
     name = "inference" if has_bfloat16() else "inference_without_bfloat16"
     figures = before(name) if options.tasks else {"timings": [], "scores": []}
-    run = f"{datetime.now():%Y-%m-%d %H:%M}"
+    began = f"{datetime.now():%Y-%m-%d %H:%M}"
     for task in [ALL[n - 1] for n in options.tasks] if options.tasks else ALL if options.full else TASKS:
-        ways = compared(task, options, python, run)
+        ways = compared(task, options, python, began)
         figures["timings"] = merged(figures["timings"], task | {"ways": ways})
         print(table(figures), flush=True)
     if options.tasks:
@@ -112,7 +114,7 @@ def merged(timings: list[dict], new: dict) -> list[dict]:
     return [entries[key(task)] for task in ALL if key(task) in entries]
 
 
-def compared(task: dict, options: argparse.Namespace, python: str, run: str) -> dict[str, dict]:
+def compared(task: dict, options: argparse.Namespace, python: str, began: str) -> dict[str, dict]:
     """The figures of all ways, in turns; of the scores how far they are from the plain network's."""
     rounds = options.rounds or ROUNDS[task["size"]]
     kinds = [kind for kind in WAYS if kind != "half" or has_bfloat16()]
@@ -130,7 +132,7 @@ def compared(task: dict, options: argparse.Namespace, python: str, run: str) -> 
         figures = turns(ways, measured, rounds)
     for one in figures.values():
         one["difference"] = float(np.abs(np.subtract(one.pop("scores"), exported["scores"])).max())
-        one |= {"turns": rounds, "run": run}
+        one |= {"turns": rounds, "run": began}
     return figures
 
 
@@ -260,7 +262,7 @@ def table(figures: dict) -> str:
                 f"{min(others) / one['seconds']:.2f}x" if others else "",
                 str(round(one["memory_mib"])),
                 str(one["turns"]),
-                one["run"][:10],
+                one["run"],
             ]
             rows.append([*head, way, *cells])
     text = f"{markdown_table(columns, rows)}\n\nOf a video of {FRAMES} frames; medians of the turns. "
@@ -285,12 +287,16 @@ def table(figures: dict) -> str:
 
 
 def measured_on(timings: list[dict]) -> str:
-    """The machine, or machines, and the versions of all programs."""
+    """The machine, or where there are several each with its runs, and the versions of the other programs."""
     every = [item for entry in timings for item in entry["ways"].items()]
-    machines = [one["machine"] for _, one in every if "machine" in one]
+    runs: dict[str, dict[str, None]] = {}
+    for _, one in every:
+        if machine := one.get("machine"):
+            text = f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}"
+            runs.setdefault(text, {})[one["run"]] = None
+    ours = [text if len(runs) == 1 else f"{' and '.join(of)}: {text}" for text, of in runs.items()]
     versions = [f"{way.removesuffix(' default')} {one['version']}" for way, one in every if "version" in one]
-    ours = [f"{m['device']}, {m['threads']} threads, torch {m['torch']}" for m in machines]
-    return f"{'; '.join(dict.fromkeys([*ours, *versions]))}."
+    return f"{'; '.join([*ours, *dict.fromkeys(versions)])}."
 
 
 def agreed(scores: list[dict], kind: str, real: bool) -> str:
