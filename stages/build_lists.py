@@ -116,6 +116,11 @@ def divided(
         reason = "it has one video" if alone else "its videos are of one recording, or of those of other classes"
         print(f"{label}: no video for val, since {reason}")
     if len(without) == len(set(labels.values())):
+        if not together:
+            raise DataError(
+                "no video can go to val: no class has two videos. Give each class more, one at least for training and "
+                "one to measure on"
+            )
         raise DataError(
             f"no video can go to val: {sum(map(len, together))} of {len(own)} videos seem to be of {len(together)} "
             "recordings (by their names, or since frames look the same), and those are kept on one side. Divide them "

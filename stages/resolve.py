@@ -1,6 +1,5 @@
 """params.yaml -> configs/data.json, and for each row configs/<row>/<stage>.json: what that stage reads."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,25 @@ from r2plus1d.system.stage import run
 
 
 def main() -> None:
-    published = json.loads(paths.PUBLISHED.read_text(encoding="utf-8"))["rows"]
-    weights = {name: row["ckpt"] for name, row in published.items()}
     params = files.read_params(paths.PARAMS)
-    resolved = resolve.resolve(params, weights, _networks(params))
+    resolved = resolve.resolve(params, resolve.published_weights(), _networks(params))
     data = resolved.data
     if data.path is not None and not Path(data.path).is_dir():
-        hint = "write it without ~" if data.path.startswith("~") else "give it the folder of your videos, or for them"
+        hint = "write it without ~" if data.path.startswith("~") else "give the folder that holds your videos"
         hint += paths.in_experiment(data.path)
         raise ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
     if folder := params["datasets"].get("folder", {}).get("path"):  # DVC reads it, whatever the dataset
         for file in Path(folder).rglob("*"):
             if file.exists() and not (file.is_file() or file.is_dir()):
                 raise ConfigError(f"{str(file)!r} is a pipe, socket or device, which DVC would read; remove it")
-    for name, config in resolved.files().items():
-        write_text(paths.CONFIGS / name, files.dump(config))
+    made = {paths.CONFIGS / name: files.dump(config) for name, config in resolved.files().items()}
+    for path, text in made.items():
+        write_text(path, text)
+    for path in sorted(paths.CONFIGS.rglob("*"), reverse=True):  # those of rows that are gone
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        elif path.is_file() and path not in made:
+            path.unlink()
 
 
 def _networks(params: dict) -> dict[str, dict[str, Any]]:

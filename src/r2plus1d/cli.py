@@ -192,7 +192,7 @@ def _looking(arguments: argparse.Namespace) -> tuple:
     kind = arguments.arithmetic
     arithmetic.choose(kind)
     try:
-        network = weights.load(arguments.weights or f"row:{arguments.row}")
+        network = weights.load(arguments.weights or f"row:{_full(arguments.row)}")
     except CheckpointError as error:
         way_out = "" if arguments.weights else "; or give --weights, such as --weights torchvision"
         raise ConfigError(f"{error}{way_out}") from error
@@ -246,8 +246,9 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file in it")
     _folder(arguments.out.parent)
     export.need(arguments.format)
-    network = weights.load(arguments.source)
-    clips = export.clips_of(network, export.own_videos(arguments.source, arguments.check))
+    source = _full(arguments.source)
+    network = weights.load(source)
+    clips = export.clips_of(network, export.own_videos(source, arguments.check))
     worst = export.export(network, arguments.format, arguments.out, clips)
     shape = ", ".join(["N", *map(str, clips.shape[1:])])
     size, classes = arguments.out.stat().st_size / 1e6, network.arguments["num_classes"]
@@ -275,7 +276,7 @@ def _browse(arguments: argparse.Namespace) -> None:
     from r2plus1d.results import browse
 
     out = _folder(arguments.out or Path("browse", arguments.row))
-    browse.browse(arguments.row, arguments.epoch - 1, out, arguments.classes)
+    browse.browse(_full(arguments.row), arguments.epoch - 1, out, arguments.classes)
 
 
 def _add_show(commands: argparse._SubParsersAction) -> None:
@@ -292,7 +293,7 @@ def _add_show(commands: argparse._SubParsersAction) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from r2plus1d.results import provenance
 
-    print(provenance.show(arguments.target))
+    print(provenance.show(_full(arguments.target)))
 
 
 def _add_verify(commands: argparse._SubParsersAction) -> None:
@@ -310,7 +311,7 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     from r2plus1d.results.verify import verify
 
-    verify(arguments.row)
+    verify(arguments.row and _full(arguments.row))
 
 
 def _add_published(commands: argparse._SubParsersAction) -> None:
@@ -389,6 +390,13 @@ def _compare_log(arguments: argparse.Namespace) -> None:
     print(logs.comparison(ours, theirs), flush=True)
     logs.plot_comparison(ours, theirs, arguments.out)
     print(f"\nplotted in {arguments.out}")
+
+
+def _full(row: str) -> str:
+    """A row is known by its short name, too."""
+    from r2plus1d.config.resolve import full_name
+
+    return full_name(row)
 
 
 def _png(text: str) -> Path:

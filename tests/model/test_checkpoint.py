@@ -7,12 +7,14 @@ import pickle
 import re
 import subprocess
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from r2plus1d.model import checkpoint
+from r2plus1d.system import paths
 from r2plus1d.system.errors import printable
 from tests.support.networks import same, trained_a_little
 
@@ -74,8 +76,31 @@ def test_damaged_or_missing_checkpoint_is_named(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)
     with pytest.raises(checkpoint.CheckpointError, match=r"bad\.pth"):
         checkpoint.load(tmp_path / "bad.pth")
-    with pytest.raises(checkpoint.CheckpointError, match=r"gone\.pth: No such file"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"gone\.pth: No such file .*; give the path of a"):
         checkpoint.load(tmp_path / "gone.pth")
+
+
+def test_exported_network_is_told_from_weights(model, tmp_path):
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.ts")
+    for name in ("a.onnx", "a.ts"):
+        with pytest.raises(checkpoint.CheckpointError, match=rf"{name}: an exported network, .*docs/predict\.md"):
+            checkpoint.load(tmp_path / name)
+
+
+def test_way_out_is_another_for_a_row_s_weights_and_for_a_file(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save(model, tmp_path / "cut.safetensors")
+    cut = (tmp_path / "cut.safetensors").read_bytes()
+    for path, way in (
+        (Path("cut.safetensors"), "fetch or save it once more"),
+        (paths.weights("custom"), "run `dvc repro` to train the row"),
+        (paths.weights("custom").absolute(), "run `dvc repro` to train the row"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cut[: len(cut) // 2])
+        with pytest.raises(checkpoint.CheckpointError, match=f"{re.escape(str(path))}: .*; {re.escape(way)}$"):
+            checkpoint.load(path)
 
 
 @pytest.mark.parametrize("legacy", [True, False])

@@ -86,6 +86,8 @@ def test_half_by_autocast_has_nearly_the_plain_logits_in_float32():
         assert half.dtype == torch.float32
         assert 0 < (half - plain).abs().max() < 0.05 * plain.std(), "as near as bfloat16 comes, and not float32"
         torch.testing.assert_close(fast(to_input(frames[places], CPU)), half, rtol=0, atol=0)
+    weights = [weight for weight in fast.parameters() if weight.dim() == 5]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in weights)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float32, torch.int64}
 
 
@@ -168,14 +170,21 @@ def test_network_as_amx_wants_it_gives_the_same_logits(monkeypatch):
     model, clips = trained_a_little(depth=18, num_classes=5, width=8), torch.randn(3, 3, 8, 48, 40)
     frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
     plain = for_inference(model, CPU)
+    seen = []
+    plain.stem[0].register_forward_hook(lambda _, given, made: seen.append(given[0].shape[:2].numel()))
     monkeypatch.setattr(lowered, "HALF", (torch.float32,))
     fast = for_inference(model, CPU)
+    fast.stem[0].register_forward_hook(lambda _, given, made: seen.append(given[0].shape[:2].numel()))
     shapes = [[weight.shape for weight in network.state_dict().values()] for network in (plain, fast)]
     assert shapes[0] != shapes[1], "no convolution of this network has so many channels"
     with torch.inference_mode():
         for some in (clips, clips[:1], torch.randn(2, 3, 8, 40, 40), clips):
             torch.testing.assert_close(fast(some), model(some), rtol=1e-4, atol=1e-5)
-        shared = fast.from_frames(frames, places)
+        seen.clear()
+        found = fast.from_frames(frames, places)
+        saved = copy.deepcopy(fast)  # with weights in oneDNN's order, which torch does not copy
+        torch.testing.assert_close(saved.from_frames(frames, places), found, rtol=0, atol=0)
     monkeypatch.undo()
     with torch.inference_mode():
-        torch.testing.assert_close(plain.from_frames(frames, places), shared, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(plain.from_frames(frames, places), found, rtol=1e-4, atol=1e-5)
+    assert seen == [places.numel()] * 2 + [len(frames)], "frames that clips share, worked on for each clip, or once"

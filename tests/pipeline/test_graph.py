@@ -218,8 +218,11 @@ def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):
     status = json.loads(dvc(own, "status", "--json"))
     of_row = {f"{stage}@custom" for stage in ("features", "one_frame", "train", "test", "benchmark")}
     assert set(status) == {"baselines", *of_row}
+    took = own.folder / paths.seconds("train", "custom")
+    seconds = took.read_bytes()
     said = dvc(own, "repro")
     assert sorted(ran(said)) == sorted(status)
+    assert took.read_bytes() == seconds, "the profile is of the run that made the weights"
     assert said.count(KEPT) == len(status) - 1  # all but `features`, which has nothing to give back here
     assert own.results() == before
     assert git(own, "status", "--porcelain").splitlines() == ["M dvc.lock", f" M {TRAINING}"]
@@ -258,6 +261,24 @@ def test_everything_is_made_again_where_that_is_asked_for(own):
     with open(own.folder / "src/r2plus1d/video/probe.py", "a") as file:
         file.write("# a remark\n")
     assert KEPT not in dvc(own, "repro", "--single-item", "--force", "probe", R2PLUS1D_AGAIN="1")
+
+
+def test_configuration_stays_where_params_cannot_be_resolved_and_goes_with_its_row(own):
+    """So that a trained row is still shown videos as before."""
+    configs = {path: path.read_bytes() for path in (own.folder / "configs").rglob("*.json")}
+    before = (own.folder / "params.yaml").read_text()
+    change(own, "dataset", "foldr")
+    with pytest.raises(AssertionError, match="did you mean 'folder'"):
+        dvc(own, "repro", "resolve")
+    assert {path: path.read_bytes() for path in (own.folder / "configs").rglob("*.json")} == configs
+    (own.folder / "params.yaml").write_text(before)
+    change(own, "zoo.mine", NEW)
+    dvc(own, "repro", "resolve")
+    assert (own.folder / "configs" / "mine").is_dir()
+    (own.folder / "params.yaml").write_text(before)
+    dvc(own, "repro", "resolve")
+    assert {path: path.read_bytes() for path in (own.folder / "configs").rglob("*") if path.is_file()} == configs
+    assert not (own.folder / "configs" / "mine").exists()
 
 
 def test_new_entry_of_the_zoo_gets_its_stages_and_its_place_in_tables_and_summary(own):

@@ -56,6 +56,9 @@ def test_table_measured_on_test_videos_says_so_and_warns_of_recordings_in_two_sp
     assert "12 classes, 360 training, 142 validation and 89 test videos" in table
     assert "Measured on the test videos; in brackets the 95% interval" in table
     assert "**3 pairs of videos in different splits seem to be of one recording (`data/motion/suspected.csv`)" in table
+    actual = rows[0].predictions["actual"].nunique()
+    assert f"**{12 - actual} of 12 classes have no test video, and are not measured.**" in table
+    assert "no test video" not in report.measured_table(measured(rows, names, coverage=coverage | {"classes": actual}))
     details = report.details_table(measured(rows, names, coverage=coverage))
     assert "Test: 90 listed, 90 found, 89 readable." in details
     assert details.count("| 2 of 90 |") == len(rows)

@@ -115,6 +115,10 @@ def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, t
         ("row:base", [], "no such row; there are custom"),
         ("gone.pth", [], "model.init is 'gone.pth': there is no such file"),
         ("torchvision", ["model.conv=r2d"], "torchvision has no weights of conv r2d"),
+        ("none", ["train.epoch=3"], r"-S train.epoch=3: params.yaml has no train.epoch; did you mean 'epochs'\?"),
+        ("none", ["+train.epoch=3"], r"params.yaml has no train.epoch; did you mean 'epochs'\?"),
+        ("none", ["trian.epochs=3"], r"params.yaml has no trian; did you mean 'train'\?"),
+        ("none", ["seed.of=3"], "params.yaml has no seed.of; seed has no keys"),
     ],
 )
 def test_weights_that_cannot_be_leave_params_as_they_are(here, tmp_path, init, settings, words):

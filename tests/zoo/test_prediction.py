@@ -186,6 +186,13 @@ def test_prediction_follows_a_change_of_the_weights(weights, videos):
     assert network.predict(video) != before
 
 
+def test_network_loaded_in_inference_mode_predicts_the_same(weights, videos):
+    video = videos / "below" / "é 1.mp4"
+    with torch.inference_mode():
+        network = r2plus1d.load(weights)
+        assert network.predict(video) == network.predict(video) == r2plus1d.load(weights).predict(video)
+
+
 def command(*words) -> list[str]:
     return [sys.executable, "-m", "r2plus1d", "predict", *map(str, words)]
 

@@ -1,5 +1,6 @@
 """Trained networks for programs and notebooks."""
 
+import shutil
 import subprocess
 import sys
 import types
@@ -11,6 +12,7 @@ from torchvision.models import video
 
 import r2plus1d
 from r2plus1d.config import origins
+from r2plus1d.config.resolve import full_name
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets.fetch import FetchError
 from r2plus1d.model import layouts
@@ -105,8 +107,36 @@ def test_row_of_an_untrained_project_is_answered_with_the_command_that_trains(tm
         r2plus1d.load(CUSTOM)
 
 
+def test_row_whose_training_is_not_finished_is_answered_with_the_ways_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "custom-1f").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"'custom' is being trained, or .* interrupted: .* `dvc exp apply NAME`"):
+        r2plus1d.load(CUSTOM)
+    with pytest.raises(CheckpointError, match=r"'other' is no trained row"):
+        r2plus1d.load("other")
+
+
+def test_trained_row_comes_before_a_file_of_its_name(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished.folder / "models", tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / CUSTOM).write_bytes(b"an export")
+    assert r2plus1d.load(CUSTOM).arguments == r2plus1d.load(f"row:{CUSTOM}").arguments
+
+
+def test_row_is_known_by_the_short_name_of_the_tables(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert full_name("8x8_256p") == "8x8_256p", "no project here"
+    (tmp_path / "metrics").mkdir()
+    shutil.copy(ROOT / paths.PUBLISHED, paths.PUBLISHED)
+    assert full_name("8x8_256p") == "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
+    assert full_name(CUSTOM) == CUSTOM
+    paths.row_config("8x8_256p", "train").parent.mkdir(parents=True)
+    paths.row_config("8x8_256p", "train").write_text("{}")
+    assert full_name("8x8_256p") == "8x8_256p", "a row of that very name"
+
+
 def test_missing_weights_file_is_named():
-    with pytest.raises(CheckpointError, match=r"gone\.safetensors: No such file"):
+    with pytest.raises(CheckpointError, match=r"gone\.safetensors: No such file .*; give the path of a file"):
         r2plus1d.load("gone.safetensors")
 
 

@@ -21,6 +21,8 @@ def read_params(path: Path) -> dict:
     key twice."""
     try:
         params = strict_yaml.load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: {one_line(error)}; run it in the project's root folder") from error
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise ConfigError(f"{path}: {one_line(error)}") from error
     if not isinstance(params, dict):

@@ -40,8 +40,9 @@ from r2plus1d.config.schema import (
     TestedRow,
     TrainConfig,
 )
+from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
-from r2plus1d.system.paths import in_experiment
+from r2plus1d.system.files import must_read_json
 
 SECTIONS = {  # what a dataset may say of each; the section of that name has the last word
     "scale": list(Scale.model_fields),
@@ -147,6 +148,19 @@ def resolve(
     return Resolved(config, [rows[name] for name in params["zoo"]], baselines)
 
 
+def published_weights() -> dict[str, str]:
+    """The address of the weights of each published row."""
+    return {name: row["ckpt"] for name, row in must_read_json(paths.PUBLISHED)["rows"].items()}
+
+
+def full_name(row: str) -> str:
+    """Of a row that the tables call by a short name, such as 8x8_256p; any other name stays."""
+    if paths.row_config(row, "train").is_file() or not paths.PUBLISHED.is_file():
+        return row
+    rows = must_read_json(paths.PUBLISHED)["rows"]
+    return next((name for name, facts in rows.items() if facts["short"] == row), row)
+
+
 def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
     """The files on this machine that rows start from or test. Raises ConfigError for one that is not there."""
     found, zoo = [], params.get("zoo")
@@ -157,7 +171,9 @@ def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
             value = row.get(key) if isinstance(row, Mapping) else None
             if isinstance(value, str) and is_path(value):
                 if not Path(value).is_file():
-                    raise ConfigError(f"{where}.{key} is {short(value)}: there is no such file{in_experiment(value)}")
+                    raise ConfigError(
+                        f"{where}.{key} is {short(value)}: there is no such file{paths.in_experiment(value)}"
+                    )
                 found.append(value)
     return found
 

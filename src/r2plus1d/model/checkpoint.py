@@ -27,6 +27,7 @@ from torch import Tensor
 from r2plus1d.model import layouts
 from r2plus1d.model.families import MMACTION, View
 from r2plus1d.model.network import Recognizer, build
+from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError, printable
 from r2plus1d.system.files import write_bytes
 
@@ -70,6 +71,7 @@ def load(path: Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     _refuse_text(path)
+    _refuse_exported(path)
     return _load_safetensors(path) if _is_safetensors(path) else _load_pickle(path)
 
 
@@ -178,7 +180,7 @@ def _believed(path: Path, header: str) -> Iterator[None]:
     except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # of json and of torch too
         raise CheckpointError(
             f"{path}: the header says that the network was built with {reprlib.repr(header)}, which cannot be "
-            f"({_first_line(error)}); run `dvc repro` to train the row"
+            f"({_first_line(error)}); {_way_out(path)}"
         ) from error
 
 
@@ -246,6 +248,18 @@ def _refuse_text(path: Path) -> None:
             raise CheckpointError(f"{path}: a web page, not weights; fetch the file itself")
 
 
+def _refuse_exported(path: Path) -> None:
+    """Raises CheckpointError for a network that was written for other programs, by its name or its members."""
+    exported = path.suffix in (".onnx", ".pt2")
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        exported = exported or any(member.endswith("/constants.pkl") for member in archive.namelist())  # TorchScript
+    if exported and path.is_file():
+        raise CheckpointError(
+            f"{path}: an exported network, which other programs run (docs/predict.md); give the weights that it was "
+            "exported from"
+        )
+
+
 def _is_safetensors(path: Path) -> bool:
     """By the brace that opens the header, behind its length of 8 bytes; the name counts where nothing else tells."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
@@ -262,11 +276,19 @@ def _header(path: Path) -> str | None:
         return (file.metadata() or {}).get(METADATA)
 
 
+def _way_out(path: Path) -> str:
+    if path.absolute() == paths.weights(path.parent.name).absolute():
+        return "run `dvc repro` to train the row"
+    return "fetch or save it once more" if path.exists() else "give the path of a file that is there"
+
+
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {error}; run `dvc repro` to train the row") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or _first_line(error)}; {_way_out(path)}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: {_first_line(error)}; {_way_out(path)}") from error
     except Exception as error:  # such as a type of numbers that this torch has not
         raise CheckpointError(f"{path}: damaged, or no weights: {_first_line(error)}") from error
 
@@ -277,7 +299,7 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
         with open(path, "rb") as file:  # given a path, torch goes by the name
             content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: {error.strerror or error}; {_way_out(path)}") from error
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
         if wanted is None:

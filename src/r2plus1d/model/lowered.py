@@ -60,7 +60,7 @@ def for_inference(
     if where == "cpu":
         return Lowered(own, torch.bfloat16 if arithmetic == "half" else torch.float32).to(device)
     plain = _plain(own, device, arithmetic, torch.float16).to(device)
-    if isinstance(plain, Fast):  # weights too; in training that made `half` slower
+    if isinstance(plain, Fast):  # in training that made `half` slower
         plain.to(memory_format=torch.channels_last_3d)
     return Plain(plain, own.family)
 
@@ -98,8 +98,9 @@ def _where(model: Recognizer, device: torch.device, lowered: Where, arithmetic: 
 
 
 class Fast(nn.Module):
-    """The plain network for GPUs: the stem gets its channels last in memory, and where a `dtype` is given, convolutions
-    and activations are of that, by autocast. Weights, statistics, the head and its logits stay in float32."""
+    """The plain network for GPUs: the stem gets its channels last in memory (in inference all weights have theirs so,
+    too), and where a `dtype` is given, convolutions and activations are of that, by autocast. Weights, statistics, the
+    head and its logits stay in float32."""
 
     def __init__(self, model: Recognizer, dtype: torch.dtype | None = None):
         super().__init__()
@@ -228,6 +229,9 @@ class _Convolution(nn.Module):
         if self.axes == "all":
             return y
         return y.unflatten(0, (n, t)) if self.axes == "space" else y.unflatten(2, (h, w))
+
+    def __getstate__(self) -> dict:
+        return super().__getstate__() | {"reordered": None}  # torch can neither copy nor save that
 
     def _weight(self, x: Tensor) -> Tensor:
         """In bfloat16 reordered once, for the clips met last; else oneDNN does it at every call, which float32 with its

@@ -142,6 +142,7 @@ def comparison(ours: TrainingLog, theirs: TrainingLog) -> str:
         f"theirs: {theirs.path}, up to epoch {b.index[-1]}",
         "Epochs that both logged and the last of each; accuracies in %, diff is ours - theirs.",
         *(uneven if a.index[-1] != b.index[-1] else []),
+        "A log does not say which videos it is of: the difference means something only on the same ones.",
         "",
         pd.DataFrame(rows, index=pd.Index(epochs, name="epoch")).to_string(),
         "",

@@ -78,7 +78,7 @@ def curves_figure(measured: Measured) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if accuracies.lines:
         accuracies.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"Training on `{rows[0].config.dataset}`")
+    figure.suptitle(f"Training on {rows[0].config.dataset}")
     return figure
 
 
@@ -115,7 +115,7 @@ def top1_figure(measured: Measured) -> Figure:
     axes.set(ylabel="top-1 accuracy (%)", ylim=(0, 115), yticks=range(0, 101, 20))
     split = rows[0].test["split"]
     tested = f"{rows[0].test['videos']} of {measured.coverage[split]['listed']} {SPLITS[split].lower()} videos"
-    axes.set_title(f"`{rows[0].config.dataset}`: {_views(rows)}, {tested}; 95% intervals for the videos alone")
+    axes.set_title(f"{rows[0].config.dataset}: {_views(rows)}, {tested}; 95% intervals for the videos alone")
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     return figure
 
@@ -190,7 +190,7 @@ def plot_confusion(row: RowFigures, path: Path) -> None:
             if value:
                 axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="w" if value > 50 else "k")
     axes.set(xlabel="predicted class", ylabel="actual class")
-    axes.set_title(f"{row.label} on `{row.config.dataset}`: top-1 {row.top1}")
+    axes.set_title(f"{row.label} on {row.config.dataset}: top-1 {row.top1}")
     save_figure(figure, path)
 
 

@@ -49,6 +49,8 @@ def profile() -> str:
     records = sorted(known.values(), key=_place)
     write_json(paths.PROFILE, [{k: v for k, v in record.items() if k != "began"} for record in records])
     text = table(records)
+    if len(here) < len(known):
+        text += " Stages that have not run here keep the seconds of the committed table."
     write_text(paths.PROFILE.with_suffix(".md"), text + "\n")
     into_document(paths.RESULTS, "profile", text)
     return text

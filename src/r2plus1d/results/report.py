@@ -79,13 +79,21 @@ def measured_table(measured: Measured) -> str:
         f"{scale_text(first.config)}, on {device_text(first)}. {chance_text(first.classes, coverage)}"
         f"{suspicion_text(first.config.dataset, coverage)}"
     )
+    split = SPLITS[first.test["split"]].lower()
     told = (
-        f"Measured on the {SPLITS[first.test['split']].lower()} videos; in brackets the 95% interval, for the videos "
-        f"alone. Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. "
+        f"Measured on the {split} videos; in brackets the 95% interval, for the videos alone. "
+        f"{unmeasured_text(coverage['classes'], first, split)}"
+        f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. "
         f"{NO_WIDTH if any(row.mean_class.interval.low == row.mean_class.interval.high for row in rows) else ''}"
         f"{SEEDS_TOLD if measured.spreads else ''}{baselines_text(measured)}"
     )
     return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(measured.tried)])
+
+
+def unmeasured_text(classes: int, row: RowFigures, split: str) -> str:
+    """Of classes that are trained and have no video to measure on, where there are any."""
+    missing = classes - row.predictions["actual"].nunique()
+    return f"**{missing} of {classes} classes have no {split} video, and are not measured.** " if missing > 0 else ""
 
 
 def _mark(row: RowFigures) -> str:

@@ -176,7 +176,7 @@ def figure(found: Found, names: Mapping[str, str]) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", alpha=0.3)
     axes.set_ylabel("top-1 accuracy (%)")
-    axes.set_title(f"Seeds on `{found['dataset']}` ({found['videos']} {SPLITS[found['split']].lower()} videos)")
+    axes.set_title(f"Seeds on {found['dataset']} ({found['videos']} {SPLITS[found['split']].lower()} videos)")
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     return drawn
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import files, strict_yaml
-from r2plus1d.config.resolve import resolve
+from r2plus1d.config.resolve import published_weights, resolve
 from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results.figures import TEXTS
 from r2plus1d.results.summary import short_names
@@ -114,7 +114,7 @@ class Tested:
 
     def _resolved(self, path: Path) -> str:
         try:
-            resolved = resolve(strict_yaml.load(self.read(paths.PARAMS)), _checkpoints())
+            resolved = resolve(strict_yaml.load(self.read(paths.PARAMS)), published_weights())
             return files.dump(resolved.files()[path.relative_to(paths.CONFIGS).as_posix()])
         except (ConfigError, YAMLError, KeyError, TypeError) as error:
             raise CompareError(
@@ -153,13 +153,9 @@ def find(name: str) -> Tested:
 
 def _rows() -> dict[str, str]:
     """The rows of the workspace, by full and by short name."""
-    configs = resolve(files.read_params(paths.PARAMS), _checkpoints()).rows
+    configs = resolve(files.read_params(paths.PARAMS), published_weights()).rows
     names = short_names(configs, must_read_json(paths.PUBLISHED))
     return {row: row for row in names} | {short: row for row, short in names.items()}
-
-
-def _checkpoints() -> dict[str, str]:
-    return {name: row["ckpt"] for name, row in must_read_json(paths.PUBLISHED)["rows"].items()}
 
 
 def _commit(rev: str, rows: Mapping[str, str]) -> str:

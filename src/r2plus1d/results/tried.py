@@ -84,12 +84,16 @@ def told() -> str:
         f"{pairs} pairs of videos in different splits seem to be of one recording ({paths.suspected('folder')}): the "
         "figures are then too high"
     )
+    labels = paths.labels(row.config.dataset).read_text(encoding="utf-8").splitlines()
+    missing = [label for label in labels if label not in set(row.predictions["actual"])]
+    unmeasured = f"not measured, for want of {kind} videos: {', '.join(missing)}"
     simple = [f"{name}: {figures.top1(table)}" for name, table in measured.simple().items()]
     return "\n".join(
         [
             f"top-1 {row.top1} on {row.test['videos']} {kind} videos; in brackets the 95% interval",
             *(["beside it, on the same videos: " + "; ".join(simple)] if simple else []),
             re.sub(r"[*`]", "", baselines_text(measured)),
+            *([unmeasured] if missing else []),
             *([warning] if pairs else []),
             f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
             f"page    {paths.REPORT / 'index.html'}; tables also in {paths.README} and {paths.RESULTS}",

@@ -6,6 +6,7 @@ may differ by as much as those of two independent samples of the same number of 
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ TIMINGS = ("videos_per_second", "memory_mib", "video_s", "mib")
 TIMED_FILES = ("/benchmark_machine.json", "/measured.md", "/index.html")
 WITH_TIMINGS = ("/benchmark.json", "metrics/summary.json")  # the other figures can be the same, so not the file
 EXACT_STAGES = ("resolve", "scan", "build_lists")  # copy names, count and hash; no arithmetic
+SOURCE = re.compile(r"^- code: .*$", re.MULTILINE)  # in a card: the commit that made these bytes first, or a later one
 SAME, WITHIN, DIFFERENT, NOT_COMPARED = "identical", "within tolerance", "DIFFERENT", "not comparable"
 HOW = (
     f"Accuracies were compared by tolerance: {SIGMAS} standard deviations of the difference of two accuracies, each "
@@ -42,6 +44,11 @@ def compare(committed: Outputs, made: Outputs, read_committed: Reader, read_made
     for stage in {**committed, **made}:
         old, new = committed.get(stage, {}), made.get(stage, {})
         for path in {**old, **new}:
+            if stage.startswith("card@") and path in old and path in new and old[path] != new[path]:
+                cards = (SOURCE.sub("", read(path)) for read in (read_committed, read_made))
+                if len(set(cards)) == 1:
+                    findings.append(Finding(path, f"{SAME} but for the commit"))
+                    continue
             if not (path.endswith(WITH_TIMINGS) and path in old and path in new):
                 findings.append(compare_output(stage, path, old.get(path), new.get(path), exact))
             if path in old and path in new and _is_metrics(path):

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from r2plus1d.system import records
+from r2plus1d.system import records, timing
 from r2plus1d.system.errors import UserError
 from r2plus1d.system.files import write_bytes
 from r2plus1d.system.git import git
@@ -35,6 +35,7 @@ def gives_back(stage: str, row: str, elsewhere: Callable[[dict], bool] = lambda 
     if not records.of_files_on_disk(record):  # such as of a run that was ended before DVC had noted it
         return False
     print("the code changed in nothing that runs here (see docs/architecture.md): the outputs are taken from the cache")
+    timing.did_no_work()
     return True
 
 

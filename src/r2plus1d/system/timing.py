@@ -18,6 +18,7 @@ from r2plus1d.system.machine import cores, processor
 Item = TypeVar("Item")
 _imported = time.time()
 _spent: dict[str, float] = collections.defaultdict(int)
+_worked = True
 
 
 def reading(items: Iterable[Item]) -> Iterator[Item]:
@@ -34,14 +35,23 @@ def reading(items: Iterable[Item]) -> Iterator[Item]:
         yield item
 
 
+def did_no_work() -> None:
+    """The stage of this process has taken its result over: the record stays that of the run which made it."""
+    global _worked  # noqa: PLW0603
+    _worked = False
+
+
 @contextlib.contextmanager
 def recorded(stage: str, row: str | None) -> Iterator[None]:
-    """Records the seconds from this process's start to the end of the block, unless that ends with an error.
+    """Records the seconds from this process's start to the end of the block, unless that ends with an error or
+    `did_no_work`.
 
     `start` of them went by before the block (Python and its imports), `reading` in waiting for clips.
     """
     began, entered = _process_began(), time.time()
     yield
+    if not _worked:
+        return
     record = {"stage": stage, "row": row, "began": began, "seconds": time.time() - began, "start": entered - began}
     record |= {"reading": _spent["reading"], "processor": processor(), "cores": cores()}
     with contextlib.suppress(OSError):  # no reason for a finished stage to fail

@@ -163,6 +163,8 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise VideoError("not a regular file")
+        if not os.fstat(descriptor).st_size:
+            raise VideoError("the file is empty")
         options = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS, **LIMITS}
         try:
             container = av.open("fd:", options=options, metadata_errors="replace")  # titles in any encoding

@@ -58,8 +58,8 @@ def check_finite(scores: np.ndarray, what: str = "the scores") -> None:
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share of the N rows of `scores` [N, K] whose label is among the k highest scores."""
     scores, labels = _checked(scores, labels)
-    best = np.argsort(scores, axis=1, kind="stable")[:, -k:]
-    return float((best == labels[:, None]).any(axis=1).mean())
+    highest = np.argsort(scores, axis=1, kind="stable")[:, -k:]
+    return float((highest == labels[:, None]).any(axis=1).mean())
 
 
 def best(scores: np.ndarray) -> np.ndarray:
@@ -93,12 +93,12 @@ def predictions(
     scores, labels = _checked(scores, labels)
     shares = scores if mode == "prob" else _softmax(scores)
     order = np.argsort(scores, axis=1, kind="stable")[:, ::-1]
-    best = order[:, 0]
+    first = order[:, 0]
     columns = (
         list(paths),
         [classes[label] for label in labels],
-        [classes[label] for label in best],
-        [round(float(p), 4) for p in shares[np.arange(len(best)), best]],
+        [classes[label] for label in first],
+        [round(float(p), 4) for p in shares[np.arange(len(first)), first]],
         (order == labels[:, None]).argmax(axis=1) + 1,
     )
     return pd.DataFrame(dict(zip(PREDICTIONS, columns, strict=True)))

@@ -1,9 +1,9 @@
 """The columns of the table that are no accuracies: videos per second, memory, and what the network costs.
 
 videos_per_second: one video at a time, all its views in one forward pass: the copy of the ready crops to the device,
-their normalisation and the model only (no decoding, no resizing), after warm-up. A frame that several clips share is
-worked on once. memory_mib: the peak of training steps at the row's videos per GPU. Source of the definitions: the
-published rows.
+their normalisation and the model only (no decoding, no resizing), after warm-up. A frame that several clips share
+goes to the device once, and by the rewritten networks in float32 and for GPUs through the first layer once.
+memory_mib: the peak of training steps at the row's videos per GPU. Source of the definitions: the published rows.
 """
 
 import copy

@@ -10,14 +10,15 @@ from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.files import read_params
+from r2plus1d.config.messages import nearest
 from r2plus1d.config.origins import is_path
-from r2plus1d.config.resolve import MODEL, paths_of_weights, resolve
+from r2plus1d.config.resolve import MODEL, paths_of_weights, published_weights, resolve
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError
 from r2plus1d.system import dvc_command, paths
 from r2plus1d.system.errors import ConfigError, UserError
-from r2plus1d.system.files import must_read_json, write_text
+from r2plus1d.system.files import write_text
 
 BEFORE = paths.PARAMS.with_name("params.before.yaml")
 NOTHING = "none"  # the name of weights for a network that starts from nothing
@@ -123,23 +124,27 @@ def _gpu(params: Any) -> bool:
 
 
 def _with(params: dict, settings: Sequence[str]) -> dict:
-    """The parameters with what -S says, as far as that is plain; DVC judges the rest."""
+    """The parameters with what -S says, as far as that is plain; DVC judges the rest. Raises ConfigError for a key that
+    params.yaml has not, which DVC would write into it."""
     for one in settings:
         place, equals, text = one.partition("=")
-        *parents, last = place.split(".")
+        *parents, last = place.lstrip("+~").split(".")
         section: Any = params
-        for key in parents:
-            section = section.get(key) if isinstance(section, dict) else None
-        if equals and isinstance(section, dict) and last in section:
+        for number, key in enumerate([*parents, last], 1):
+            if not (isinstance(section, dict) and key in section):
+                above = ".".join(parents[: number - 1])
+                hint = nearest(key, section, "key") if isinstance(section, dict) else f"{above} has no keys"
+                raise ConfigError(f"-S {one}: {paths.PARAMS} has no {'.'.join([*parents, last][:number])}; {hint}")
+            parent, section = section, section[key]
+        if equals and place[0] not in "+~":
             with contextlib.suppress(YAMLError):
-                section[last] = strict_yaml.load(f"value: {text}")["value"]
+                parent[last] = strict_yaml.load(f"value: {text}")["value"]
     return params
 
 
 def _fetch(params: dict) -> None:
     """The weights first: without them nothing else is worth its time."""
-    published = {name: row["ckpt"] for name, row in must_read_json(paths.PUBLISHED)["rows"].items()}
-    (row,) = resolve(params, published, _networks(params)).rows
+    (row,) = resolve(params, published_weights(), _networks(params)).rows
     if row.init is not None and not is_path(row.init):
         _file_of(row.init)
 
@@ -159,4 +164,4 @@ def _run(settings: Sequence[str]) -> None:
     words = [word for one in settings for word in ("-S", one)]
     code = dvc_command.run(["exp", "run", *words], Path.cwd(), os.environ)
     if code:
-        raise FinetuneError(f"dvc exp run failed ({code}, see above); the same command goes on from there")
+        raise FinetuneError(f"dvc exp run failed ({code}, see above); mend that, and the same command goes on")

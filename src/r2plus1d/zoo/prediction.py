@@ -64,7 +64,7 @@ class Predictor(Recognizer):
         Computed on the device of the network's weights. Raises VideoError for a video that cannot be read.
         """
         weights = [*self.parameters(), *self.buffers()]
-        state = (self.view, weights[0].device, [(id(tensor), tensor._version) for tensor in weights])
+        state = (self.view, weights[0].device, [_version(tensor) for tensor in weights])
         kept, looker = self.__dict__.pop("_looker", (None, None))
         if looker is None or kept != state:
             looker = Looker(self, weights[0].device)
@@ -75,6 +75,11 @@ class Predictor(Recognizer):
             raise VideoError(f"{video}: {error}") from error
         names = class_names(self)
         return [(names[k], float(window.probabilities[k])) for k in window.best(top)]
+
+
+def _version(tensor: torch.Tensor) -> tuple[int, int | None]:
+    """Another one where its numbers changed; a tensor that was made in inference mode does not tell."""
+    return id(tensor), None if tensor.is_inference() else tensor._version
 
 
 def class_names(network: Recognizer) -> list[str]:

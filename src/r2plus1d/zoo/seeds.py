@@ -60,7 +60,7 @@ def chosen(asked: Sequence[str], names: Mapping[str, str]) -> list[str]:
 
 def _repro(targets: list[str]) -> None:
     if code := dvc_command.run(["repro", *targets], Path.cwd(), os.environ):
-        raise SeedsError(f"dvc repro failed ({code}, see above); the same command goes on from there")
+        raise SeedsError(f"dvc repro failed ({code}, see above); mend that, and the same command goes on")
 
 
 def refuse(configs: Iterable[TestedRow]) -> None:

@@ -1,6 +1,7 @@
 """Trained networks by name, file or address: to start a training from, to test as they are, and for programs."""
 
 import difflib
+import glob
 import reprlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,7 +58,8 @@ def _loaded(name: str) -> Recognizer:
     given = Path(name) / paths.weights(row).name  # in the folder of a row, as `dvc artifacts get` brings it
     if "://" not in name and given.is_file() and not paths.weights(row).is_file():
         return checkpoint.recognise(given)
-    if name.startswith(ROW) or ("://" not in name and Path(name).suffix == "" and not Path(name).is_file()):
+    plain = "://" not in name and Path(name).suffix == ""
+    if name.startswith(ROW) or (plain and (paths.weights(row).is_file() or not Path(name).is_file())):
         return _trained(row)
     return checkpoint.recognise(file_of(name, "give its path"))
 
@@ -128,6 +130,12 @@ def _shown(config: RowConfig) -> dict[str, Any]:
 def _trained(row: str) -> Recognizer:
     file = paths.weights(row)
     if not file.is_file():
+        if any(paths.work(row, "x").parent.glob(f"{glob.escape(row)}-*")):
+            raise CheckpointError(
+                f"{row!r} is being trained, or its training was interrupted: the same command goes on with it. What "
+                "was trained before comes back with `dvc exp apply NAME` (`dvc exp show` has the names), or with its "
+                f"settings in params.yaml and `dvc repro train@{row}`, which takes it from DVC's cache"
+            )
         known = sorted(found.parent.name for found in file.parents[1].glob(f"*/{file.name}"))
         if close := difflib.get_close_matches(row, [*known, *NAMES], n=1):
             hint = f"did you mean {close[0]!r}?"
