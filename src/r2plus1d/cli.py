@@ -254,7 +254,7 @@ def _export(arguments: argparse.Namespace) -> None:
     size, classes = arguments.out.stat().st_size / 1e6, network.arguments["num_classes"]
     print(
         f"{arguments.out}: {size:.1f} MB, uint8 clips [{shape}] to {classes} probabilities; on {len(clips)} clips of "
-        f"real videos they differ from the network's by {worst:.1g} at most"
+        f"videos they differ from the network's by {worst:.1g} at most"
     )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from r2plus1d.model import checkpoint
 from r2plus1d.model.families import View
 from r2plus1d.video import views
 from r2plus1d.zoo import export
+from r2plus1d.zoo.prediction import Looker
 from tests.support.commands import console
 from tests.support.networks import tiny_network
+from tests.support.project import ROOT
 
 VIEW = View(frames=4, frame_interval=2, resize=36, crop=32, clips=3, crops=1, frame_rate=15.0)
 CLASSES = ["naïve", "pull ups", "$1"]
@@ -91,6 +94,22 @@ def test_onnx_file_alone_tells_how_to_use_it(network, exported):
     assert told["normalisation"]["mean"] == list(network.family.mean)
 
 
+def test_documented_program_says_what_predict_says(network, video, exported, tmp_path):
+    """As docs/predict.md prints it, of frames that are scaled down, and of a video that is shorter than a clip."""
+    page = (ROOT / "docs" / "predict.md").read_text()
+    (tmp_path / "serve.py").write_text(page.split("<!-- serve.py -->")[1].split("```python\n")[1].split("```")[0])
+    short = tmp_path / "short.mp4"
+    write_h264(short, motion.render(0, 0, 1, 0, 64)[:9], motion.FPS)
+    for file in (video, short):
+        words = [sys.executable, tmp_path / "serve.py", exported("onnx")[0], file]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
+        window = next(iter(Looker(network, torch.device("cpu")).windows(file)))
+        expected = {name: 100 * float(p) for name, p in zip(CLASSES, window.probabilities, strict=True)}
+        assert {name: float(share.rstrip("%")) for name, share in said.items()} == pytest.approx(expected, abs=0.5)
+
+
 def test_files_of_torch_tell_the_same(exported):
     extra = {export.METADATA: ""}
     torch.export.load(exported("pt2")[0], extra_files=extra)
@@ -132,5 +151,5 @@ def test_command_exports_a_model_file_and_says_how_far_it_is_from_the_network(ne
     )
     done = ran("--check", video)
     assert done.returncode == 0, done.stderr
-    assert "uint8 clips [N, 4, 32, 32, 3] to 3 probabilities; on 2 clips of real videos they differ" in done.stdout
+    assert "uint8 clips [N, 4, 32, 32, 3] to 3 probabilities; on 2 clips of videos they differ" in done.stdout
     assert (tmp_path / "m.pt2").is_file()
