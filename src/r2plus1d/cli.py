@@ -192,7 +192,7 @@ def _looking(arguments: argparse.Namespace) -> tuple:
     kind = arguments.arithmetic
     arithmetic.choose(kind)
     try:
-        network = weights.load(arguments.weights or f"row:{_full(arguments.row)}")
+        network = weights.load(arguments.weights or f"row:{arguments.row}")
     except CheckpointError as error:
         way_out = "" if arguments.weights else "; or give --weights, such as --weights torchvision"
         raise ConfigError(f"{error}{way_out}") from error

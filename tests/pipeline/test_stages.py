@@ -215,7 +215,7 @@ def test_wrong_parameter_stops_at_the_first_stage(project):
     assert failed.stderr == "error: model: unknown key 'framse': did you mean 'frames'?\n"
 
 
-@pytest.mark.parametrize(("path", "words"), [("no/such/place", "give it the folder"), ("~/videos", "without ~")])
+@pytest.mark.parametrize(("path", "words"), [("no/such/place", "give the folder"), ("~/videos", "without ~")])
 def test_dataset_without_a_folder_stops_at_the_first_stage(project, path, words):
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["dataset"], params["datasets"]["folder"]["path"] = "folder", path

@@ -83,6 +83,7 @@ def test_unreadable_video_is_set_aside_and_reported(broken, tmp_path):
     aside = extract(broken, tmp_path)
     assert set(aside) == {"text.mp4", "empty.mp4", "truncated.mp4", "audio.mp4", "no_frames.mp4"}
     assert all(aside.values())
+    assert aside["empty.mp4"] == "the file is empty"
     assert list(shards.read_index(tmp_path / "frames").index) == ["a good.mp4", "z_good.mp4"]
     for name, reason in aside.items():
         with pytest.raises(VideoError) as error:

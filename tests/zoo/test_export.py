@@ -1,6 +1,7 @@
 """Exports: files that other programs run, which say what the network says."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import subprocess
@@ -94,20 +95,64 @@ def test_onnx_file_alone_tells_how_to_use_it(network, exported):
     assert told["normalisation"]["mean"] == list(network.family.mean)
 
 
-def test_documented_program_says_what_predict_says(network, video, exported, tmp_path):
-    """As docs/predict.md prints it, of frames that are scaled down, and of a video that is shorter than a clip."""
+FAKE = """
+import numpy as np
+from types import SimpleNamespace
+
+class InferenceSession:
+    def __init__(self, model, providers):
+        self.told = dict(np.load(model))
+    def get_modelmeta(self):
+        return SimpleNamespace(custom_metadata_map={key: str(value) for key, value in self.told.items()})
+    def run(self, names, given):
+        np.save("clips.npy", given["clips"])
+        return [np.full((len(given["clips"]), 3), 1 / 3)]
+"""
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """A function of arguments: runs the program that docs/predict.md prints; what it says."""
     page = (ROOT / "docs" / "predict.md").read_text()
     (tmp_path / "serve.py").write_text(page.split("<!-- serve.py -->")[1].split("```python\n")[1].split("```")[0])
+
+    def run(*words) -> list[str]:
+        command = [sys.executable, tmp_path / "serve.py", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changed", "differs"),
+    [
+        ({}, 0),
+        ({"frame_rate": None, "spread": "ends", "resize": (40, 48)}, 0),
+        ({"frame_interval": 9, "clips": 2}, 0),  # longer than the short video
+        ({"stored": 48}, 12),  # grey levels on average: as JPEG, and made smaller another way
+    ],
+)
+def test_documented_program_shows_the_clips_that_predict_shows(serve, video, tmp_path, changed, differs):
+    view = dataclasses.replace(VIEW, **changed)
+    shown = tiny_network(CLASSES, view)
+    (tmp_path / "onnxruntime.py").write_text(FAKE)
+    with open(tmp_path / "model", "wb") as file:
+        np.savez(file, **export.described(shown))
     short = tmp_path / "short.mp4"
     write_h264(short, motion.render(0, 0, 1, 0, 64)[:9], motion.FPS)
     for file in (video, short):
-        words = [sys.executable, tmp_path / "serve.py", exported("onnx")[0], file]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        said = dict(line.rsplit(": ", 1) for line in done.stdout.splitlines())
-        window = next(iter(Looker(network, torch.device("cpu")).windows(file)))
-        expected = {name: 100 * float(p) for name, p in zip(CLASSES, window.probabilities, strict=True)}
-        assert {name: float(share.rstrip("%")) for name, share in said.items()} == pytest.approx(expected, abs=0.5)
+        serve("model", file)
+        clips, expected = np.load(tmp_path / "clips.npy"), Looker(shown, torch.device("cpu")).views(file)
+        assert clips.shape == expected.shape
+        assert np.abs(clips.astype(float) - expected).mean() <= differs
+
+
+def test_documented_program_runs_an_exported_file(serve, exported, video):
+    said = serve(exported("onnx")[0], video)
+    assert {line.rsplit(": ", 1)[0] for line in said} == set(CLASSES)
+    assert sum(float(line.rsplit(": ", 1)[1].rstrip("%")) for line in said) == pytest.approx(100, abs=0.2)
 
 
 def test_files_of_torch_tell_the_same(exported):

@@ -110,10 +110,14 @@ def test_row_of_an_untrained_project_is_answered_with_the_command_that_trains(tm
 def test_row_whose_training_is_not_finished_is_answered_with_the_ways_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "custom-1f").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match=r"'custom' is being trained, or .* interrupted: .* `dvc exp apply NAME`"):
+    (tmp_path / "runs" / "train-other.lock").touch()
+    with pytest.raises(
+        CheckpointError, match=r"'custom' is being trained, or .*`dvc repro train@custom` goes on .*apply"
+    ):
         r2plus1d.load(CUSTOM)
-    with pytest.raises(CheckpointError, match=r"'other' is no trained row"):
-        r2plus1d.load("other")
+    for name in ("other", "train", "custom-", "/nothing/there"):
+        with pytest.raises(CheckpointError, match=f"{name!r} is no trained row"):
+            r2plus1d.load(name)
 
 
 def test_trained_row_comes_before_a_file_of_its_name(finished, tmp_path, monkeypatch):
@@ -133,6 +137,8 @@ def test_row_is_known_by_the_short_name_of_the_tables(tmp_path, monkeypatch):
     paths.row_config("8x8_256p", "train").parent.mkdir(parents=True)
     paths.row_config("8x8_256p", "train").write_text("{}")
     assert full_name("8x8_256p") == "8x8_256p", "a row of that very name"
+    with pytest.raises(CheckpointError, match="'r2plus1d_r34_8x8x1_180e_kinetics400_rgb_320p' is no trained row"):
+        r2plus1d.load("8x8_320p")
 
 
 def test_missing_weights_file_is_named():

@@ -155,7 +155,8 @@ def published_weights() -> dict[str, str]:
 
 def full_name(row: str) -> str:
     """Of a row that the tables call by a short name, such as 8x8_256p; any other name stays."""
-    if paths.row_config(row, "train").is_file() or not paths.PUBLISHED.is_file():
+    own = paths.row_config(row, "train").is_file() or paths.weights(row).is_file()
+    if own or not paths.PUBLISHED.is_file():
         return row
     rows = must_read_json(paths.PUBLISHED)["rows"]
     return next((name for name, facts in rows.items() if facts["short"] == row), row)

@@ -36,6 +36,7 @@ WHOLE = (torch.int64, torch.int32)
 ZIP, PICKLE = b"PK\3\4", b"\x80"  # how torch's files begin, and its older ones
 LAST = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
 SHOWN = 3  # differences that an error names
+EXPORTED = "an exported network, which other programs run (docs/predict.md); give the weights that it was exported from"
 USUAL = {field.name: field.default for field in dataclasses.fields(View) if field.default is not dataclasses.MISSING}
 METADATA = "r2plus1d"  # a single key: with more, their order in the file would vary
 
@@ -249,15 +250,9 @@ def _refuse_text(path: Path) -> None:
 
 
 def _refuse_exported(path: Path) -> None:
-    """Raises CheckpointError for a network that was written for other programs, by its name or its members."""
-    exported = path.suffix in (".onnx", ".pt2")
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        exported = exported or any(member.endswith("/constants.pkl") for member in archive.namelist())  # TorchScript
-    if exported and path.is_file():
-        raise CheckpointError(
-            f"{path}: an exported network, which other programs run (docs/predict.md); give the weights that it was "
-            "exported from"
-        )
+    """Raises CheckpointError for what `export` writes for other programs, by its name."""
+    if path.suffix in (".onnx", ".pt2") and path.is_file():
+        raise CheckpointError(f"{path}: {EXPORTED}")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -277,7 +272,8 @@ def _header(path: Path) -> str | None:
 
 
 def _way_out(path: Path) -> str:
-    if path.absolute() == paths.weights(path.parent.name).absolute():
+    folder = path.parent.resolve()
+    if folder == paths.model(folder.name).resolve():
         return "run `dvc repro` to train the row"
     return "fetch or save it once more" if path.exists() else "give the path of a file that is there"
 
@@ -331,6 +327,8 @@ def _refuse_packed(path: Path) -> None:
         if file.read(4) != ZIP:  # torch's older container, which has no compression
             return
     with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):  # of TorchScript
+            raise CheckpointError(f"{path}: {EXPORTED}")
         held = sum(member.file_size for member in archive.infolist())
     if held > path.stat().st_size:
         raise CheckpointError(f"{path}: refused, because its {path.stat().st_size} bytes unpack to {held}")

@@ -44,12 +44,13 @@ def profile() -> str:
     known.pop((BETWEEN, None), None)
     if not known:
         raise ProfileError(f"no record of a stage in {paths.seconds('', None).parent}: run `dvc repro`")
-    if len(here) == len(known) and (between := _between(here)) is not None:
+    all_here = len(here) == len(known)
+    if all_here and (between := _between(here)) is not None:
         known[BETWEEN, None] = {**here[0], "stage": BETWEEN, "row": None, "seconds": between, "start": 0, "reading": 0}
     records = sorted(known.values(), key=_place)
     write_json(paths.PROFILE, [{k: v for k, v in record.items() if k != "began"} for record in records])
     text = table(records)
-    if len(here) < len(known):
+    if not all_here:
         text += " Stages that have not run here keep the seconds of the committed table."
     write_text(paths.PROFILE.with_suffix(".md"), text + "\n")
     into_document(paths.RESULTS, "profile", text)

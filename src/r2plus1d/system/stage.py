@@ -60,7 +60,6 @@ def _place() -> str:
 
 
 def _terminated(goes_on: bool, *_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would end what cleans up
     signal.signal(signal.SIGCHLD, lambda *_: None)  # torch's handler raises an error for readers that ended as well
     sys.exit(ended("terminated", goes_on))
 

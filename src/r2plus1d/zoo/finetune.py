@@ -125,20 +125,20 @@ def _gpu(params: Any) -> bool:
 
 def _with(params: dict, settings: Sequence[str]) -> dict:
     """The parameters with what -S says, as far as that is plain; DVC judges the rest. Raises ConfigError for a key that
-    params.yaml has not, which DVC would write into it."""
+    params.yaml has not, before that file is written."""
     for one in settings:
-        place, equals, text = one.partition("=")
-        *parents, last = place.lstrip("+~").split(".")
+        place, equals, text = one.removeprefix(f"{paths.PARAMS}:").partition("=")
+        keys: list[Any] = [int(key) if key.isdecimal() else key for key in place.lstrip("+~").split(".")]
         section: Any = params
-        for number, key in enumerate([*parents, last], 1):
-            if not (isinstance(section, dict) and key in section):
-                above = ".".join(parents[: number - 1])
-                hint = nearest(key, section, "key") if isinstance(section, dict) else f"{above} has no keys"
-                raise ConfigError(f"-S {one}: {paths.PARAMS} has no {'.'.join([*parents, last][:number])}; {hint}")
-            parent, section = section, section[key]
-        if equals and place[0] not in "+~":
+        for number, key in enumerate(keys, 1):
+            known = range(len(section)) if isinstance(section, list) else section if isinstance(section, dict) else ()
+            if key not in known and not (place.startswith("+") and number == len(keys) and isinstance(section, dict)):
+                hint = nearest(key, section, "key") if isinstance(section, dict) else f"{keys[number - 2]} has no keys"
+                raise ConfigError(f"-S {one}: {paths.PARAMS} has no {'.'.join(map(str, keys[:number]))}; {hint}")
+            section, parent = section[key] if number < len(keys) else None, section
+        if equals and not place.startswith("~"):
             with contextlib.suppress(YAMLError):
-                parent[last] = strict_yaml.load(f"value: {text}")["value"]
+                parent[keys[-1]] = strict_yaml.load(f"value: {text}")["value"]
     return params
 
 

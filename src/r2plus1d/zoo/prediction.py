@@ -77,9 +77,10 @@ class Predictor(Recognizer):
         return [(names[k], float(window.probabilities[k])) for k in window.best(top)]
 
 
-def _version(tensor: torch.Tensor) -> tuple[int, int | None]:
-    """Another one where its numbers changed; a tensor that was made in inference mode does not tell."""
-    return id(tensor), None if tensor.is_inference() else tensor._version
+def _version(tensor: torch.Tensor) -> tuple[int, object]:
+    """Another one where its numbers changed; of a tensor that was made in inference mode, which does not tell, always
+    another one."""
+    return id(tensor), object() if tensor.is_inference() else tensor._version
 
 
 def class_names(network: Recognizer) -> list[str]:

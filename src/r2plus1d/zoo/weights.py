@@ -1,7 +1,6 @@
 """Trained networks by name, file or address: to start a training from, to test as they are, and for programs."""
 
 import difflib
-import glob
 import reprlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ import torch.hub
 
 from r2plus1d.config.files import read_row
 from r2plus1d.config.origins import IG65M, NAMES, ROW, TORCHVISION, origin
+from r2plus1d.config.resolve import full_name
 from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.datasets.fetch import FetchError, fetch
 from r2plus1d.model import checkpoint
@@ -54,12 +54,12 @@ def load(source: str | Path) -> "Predictor":
 def _loaded(name: str) -> Recognizer:
     if name in NAMES or name.startswith(TORCHVISION):
         return _published(name)
-    row = name.removeprefix(ROW)
+    row = full_name(name.removeprefix(ROW))
     given = Path(name) / paths.weights(row).name  # in the folder of a row, as `dvc artifacts get` brings it
     if "://" not in name and given.is_file() and not paths.weights(row).is_file():
         return checkpoint.recognise(given)
-    plain = "://" not in name and Path(name).suffix == ""
-    if name.startswith(ROW) or (plain and (paths.weights(row).is_file() or not Path(name).is_file())):
+    own = paths.weights(row).is_file() or (Path(name).suffix == "" and not Path(name).is_file())
+    if name.startswith(ROW) or ("://" not in name and own):
         return _trained(row)
     return checkpoint.recognise(file_of(name, "give its path"))
 
@@ -127,14 +127,20 @@ def _shown(config: RowConfig) -> dict[str, Any]:
     return {"frames": clip.frames, "frame_interval": clip.frame_interval, "frame_rate": rate, "stored": stored}
 
 
+def _unfinished(row: str) -> bool:
+    """Whether a training of the row has begun, and has not ended."""
+    work = paths.work(row, "").parent
+    return work.is_dir() and any(path.is_dir() and path.name.rpartition("-")[0] == row for path in work.iterdir())
+
+
 def _trained(row: str) -> Recognizer:
     file = paths.weights(row)
     if not file.is_file():
-        if any(paths.work(row, "x").parent.glob(f"{glob.escape(row)}-*")):
+        if _unfinished(row):
             raise CheckpointError(
-                f"{row!r} is being trained, or its training was interrupted: the same command goes on with it. What "
-                "was trained before comes back with `dvc exp apply NAME` (`dvc exp show` has the names), or with its "
-                f"settings in params.yaml and `dvc repro train@{row}`, which takes it from DVC's cache"
+                f"{row!r} is being trained, or its training was interrupted: `dvc repro train@{row}` goes on with it. "
+                "If it was trained before, that comes back with `dvc exp apply NAME` (`dvc exp show` has the names), "
+                "or with its settings of then in params.yaml and the same command, which takes it from DVC's cache"
             )
         known = sorted(found.parent.name for found in file.parents[1].glob(f"*/{file.name}"))
         if close := difflib.get_close_matches(row, [*known, *NAMES], n=1):
