@@ -201,6 +201,59 @@ def test_training_ended_with_its_readers_says_what_it_saved(with_readers):
     assert "Traceback" not in said
 
 
+READING = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from r2plus1d.clips.loader import loader
+from r2plus1d.system import stage
+
+class Clips:
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 0:
+            return torch.zeros(1), 0
+        frame = sys._getframe()
+        while "done_event" not in frame.f_locals:  # of torch's reader process, which asks it for each batch
+            frame = frame.f_back
+        frame.f_locals["done_event"]._cond.acquire()
+        (Path(sys.argv[1]) / str(os.getpid())).touch()
+        while sys.argv[2] == "SIGTERM":
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def main():
+    batches = iter(loader(Clips(), torch.device("cpu"), 1, batch_size=1))
+    next(batches)
+    time.sleep(600)
+
+stage.run(main)
+"""
+
+
+@pytest.mark.parametrize(("sign", "said"), [("SIGTERM", "terminated; what is finished is kept"), ("SIGKILL", "memory")])
+def test_readers_that_die_with_a_lock_do_not_keep_the_process(sign, said, tmp_path):
+    """Ended with its group, or by the system that lacks memory, a reader may be at any instruction."""
+    (tmp_path / "start.py").write_text(READING)
+    (tmp_path / "work").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(pool.__file__).parents[2])}
+    command = [sys.executable, str(tmp_path / "start.py"), str(tmp_path / "work"), sign]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while not list((tmp_path / "work").iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        if sign == "SIGTERM":
+            os.killpg(process.pid, signal.SIGTERM)
+        lines = process.communicate(timeout=30)[1].splitlines()
+    finally:
+        process.kill()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
 @pytest.fixture(scope="module")
 def begun(finished, tmp_path_factory) -> Project:
     """The finished project, but for its training, which was killed after an epoch; tests only copy it."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from r2plus1d.system import arithmetic, paths, timing
-from r2plus1d.system.errors import explained, printable
+from r2plus1d.system.errors import READER_LOST, explained, printable
 from r2plus1d.system.files import held
 from r2plus1d.system.pool import end_with
 from r2plus1d.system.progress import reached
@@ -45,6 +45,8 @@ def run(main: Callable, argv: list[str] | None = None, goes_on: bool = True) -> 
     except Exception as error:
         if (line := explained(error)) is None:
             raise
+        if line == READER_LOST:
+            _leave_readers()
         sys.exit(f"error: {printable(line)}{_place()}")
     finally:
         gc.freeze()  # or Python looks through everything that torch brought, for half a second, before it ends
@@ -61,7 +63,15 @@ def _place() -> str:
 
 def _terminated(goes_on: bool, *_: object) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)  # torch's handler raises an error for readers that ended as well
+    _leave_readers()
     sys.exit(ended("terminated", goes_on))
+
+
+def _leave_readers() -> None:
+    """To Python's end, which terminates them. Before it, torch would wait for a lock that a reader may have died with,
+    without end."""
+    if (loading := sys.modules.get("torch.utils.data._utils")) is not None:
+        loading._set_python_exit_flag()
 
 
 def ended(how: str, goes_on: bool = True) -> str:
