@@ -28,6 +28,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -44,7 +45,7 @@ from r2plus1d.clips.items import Reader, TestVideos, training_clip
 from r2plus1d.config import files, resolve, schema
 from r2plus1d.datasets import annotations, encode, motion
 from r2plus1d.model import checkpoint
-from r2plus1d.model.lowered import for_inference
+from r2plus1d.model.lowered import TakesFrames, for_inference
 from r2plus1d.model.network import OuterNorm, Recognizer, build
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import device
@@ -85,7 +86,7 @@ class Inputs:
         return reading.VideoReader(self.folder / "videos")
 
 
-class SeededTwice:
+class _SeededTwice:
     """The original's two random streams, numpy's and Python's, behind the interface of one generator.
 
     The original draws frames, shares and flips from numpy's, and the place of a crop from Python's; both sides draw in
@@ -95,7 +96,7 @@ class SeededTwice:
     def __init__(self, seed: int):
         self.numpy, self.python = np.random.RandomState(seed), random.Random(seed)
 
-    def integers(self, low: int, high: int | None = None, size: int | None = None):
+    def integers(self, low: int, high: int, size: int | None = None):
         if size is None:
             return self.python.randint(low, high - 1)
         return self.numpy.randint(low, high, size=size)
@@ -105,6 +106,11 @@ class SeededTwice:
 
     def random(self) -> float:
         return self.numpy.rand()
+
+
+def seeded_twice(seed: int) -> np.random.Generator:
+    """What has of a Generator's methods those that a training's views draw with."""
+    return cast(np.random.Generator, _SeededTwice(seed))
 
 
 class Recorder:
@@ -151,7 +157,7 @@ def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inpu
     samples = [annotations.Sample(name, counts[name], 0) for name in names]
     write_text(folder / "frames.txt", annotations.format_frames(samples))
     write_text(folder / "video.txt", annotations.format_videos(samples))
-    first = [next(decoding.decode(folder / "videos" / name)) for name in names]
+    first = [next(frame for frame in decoding.decode(folder / "videos" / name) if frame is not None) for name in names]
     described = [
         {"name": file.name, "width": image.shape[1], "height": image.shape[0], "frames": sample.num_frames}
         for file, image, sample in zip(files, first, samples, strict=True)
@@ -192,7 +198,7 @@ def random_weights(row: schema.RowConfig, inputs: Inputs, path: Path) -> Recogni
 # ---- The two sides ----
 
 
-def ours(row: schema.TestedRow, inputs: Inputs, number: int, model: nn.Module) -> dict[str, np.ndarray]:
+def ours(row: schema.TestedRow, inputs: Inputs, number: int, model: TakesFrames) -> dict[str, np.ndarray]:
     """What `theirs/views.py` writes for a video, from our side; its functions say the shapes."""
     sample, reader = inputs.samples[number], Recorder(inputs.reader(row))
     item = TestVideos(row, [sample], reader)[0]
@@ -213,10 +219,11 @@ def ours(row: schema.TestedRow, inputs: Inputs, number: int, model: nn.Module) -
 
 def _training_view(row: schema.RowConfig, sample: annotations.Sample, reader: Recorder, seed: int) -> tuple:
     """(indices [T], box [4], flipped, pixels [T, H, W, 3]); box and flip are drawn once more, from the same seed."""
-    pixels = training_clip(row, sample, reader, SeededTwice(seed))
-    again, train = SeededTwice(seed), row.train
+    pixels = training_clip(row, sample, reader, seeded_twice(seed))
+    again, train = seeded_twice(seed), row.train
     sampling.train_indices(sample.num_frames, row.clip.frames, row.clip.frame_interval, rng=again)
-    size = views.short_side_size(*reader.frames.shape[1:3], train.resize)
+    height, width = reader.frames.shape[1:3]
+    size = views.short_side_size(height, width, train.resize)
     box = views.random_resized_crop_box(*size, again, tuple(train.crop_area), tuple(train.crop_ratio))
     return reader.indices, np.array(box), again.random() < train.flip, np.asarray(pixels)
 
@@ -235,12 +242,12 @@ def theirs(row: schema.RowConfig, inputs: Inputs, python: Path, folder: Path) ->
         "theirs": str(folder / "theirs"),
     }
     write_json(folder / "job.json", job)
-    command = [python, "-W", "ignore", environment.THEIRS / "views.py", folder / "job.json"]
+    command = [str(python), "-W", "ignore", str(environment.THEIRS / "views.py"), str(folder / "job.json")]
     with open(folder / "original.log", "w+") as log:
         if subprocess.run(command, stderr=log, env=environment.their_variables(), check=False).returncode:
             log.seek(0)
             raise BenchmarkError(f"the original failed on {row.row}:\n{log.read()[-3000:]}")
-    return json.loads(Path(job["versions"]).read_text())
+    return json.loads((inputs.folder / "versions.json").read_text())
 
 
 # ---- The comparison ----
@@ -308,7 +315,8 @@ def compare_row(row: schema.TestedRow, inputs: Inputs, python: Path) -> tuple[di
             (folder / side).mkdir()
         for number in range(count):
             start = time.monotonic()
-            np.savez(folder / "ours" / f"{number}.npz", **ours(row, inputs, number, model))
+            arrays: dict[str, Any] = ours(row, inputs, number, model)
+            np.savez(folder / "ours" / f"{number}.npz", **arrays)
             print(f"  ours:     video {number + 1} of {count}: {time.monotonic() - start:.0f} s", flush=True)
         original = theirs(row, inputs, python, folder)
         both = [[np.load(folder / side / f"{number}.npz") for side in ("ours", "theirs")] for number in range(count)]

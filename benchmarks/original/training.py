@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
@@ -24,12 +25,15 @@ from benchmarks.common import command_line, publish
 from benchmarks.original import environment
 from r2plus1d.system.stage import run
 
-NETWORK = {"depth": 18, "num_classes": 5, "width": 8, "dropout": 0.0}
+NETWORK: dict[str, Any] = {"depth": 18, "num_classes": 5, "width": 8, "dropout": 0.0}
 
 
 def main(options: argparse.Namespace) -> None:
     python = environment.ready(options)
-    sides = {"ours": [sys.executable, __file__, "--one"], "original": [python, environment.THEIRS / "training.py"]}
+    sides: dict[str, list] = {
+        "ours": [sys.executable, __file__, "--one"],
+        "original": [python, environment.THEIRS / "training.py"],
+    }
     steps = {}
     with tempfile.TemporaryDirectory() as folder:
         make_inputs(Path(folder))

@@ -100,7 +100,7 @@ def make_dataset(folder: Path, size: int) -> None:
     """videos/<class>/<id>.mp4, and lists of them in the published formats."""
     write_h264(folder / "one.mp4", np.zeros((2, 3, 32, 42), np.uint8), 25)
     video = (folder / "one.mp4").read_bytes()
-    samples = {"train": [], "val": []}
+    samples: dict[str, list] = {"train": [], "val": []}
     for label in range(CLASSES):
         (folder / "videos" / f"class {label:03}").mkdir(parents=True)
     for number in progress(range(size), size, f"making {size}", "videos"):

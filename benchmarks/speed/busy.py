@@ -86,7 +86,7 @@ def train(way: str) -> dict:
 
     arithmetic.pin()
     if way == "without":
-        waiting.watch = lambda threads: None  # type: ignore[assignment]
+        waiting.watch = lambda threads: None
     cpu = prepare(Runtime(device="cpu", gpus=1, threads=cores(), lowered="auto", arithmetic="exact"))
     seed_everything(0)
     model = build(depth=10, width=8, num_classes=12).train()

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's ro
 
 from benchmarks.common import RESULTS, chosen_videos, command_line, publish
 from benchmarks.original import environment
-from benchmarks.original.mmaction import CPU, Inputs, SeededTwice, gather, our_versions, published_rows
+from benchmarks.original.mmaction import CPU, Inputs, gather, our_versions, published_rows, seeded_twice
 from r2plus1d.clips.items import TestVideos, TrainClips, training_clip
 from r2plus1d.config.schema import Runtime
 from r2plus1d.datasets.annotations import parse
@@ -111,7 +111,7 @@ def measure(use: str, source: str, clip: tuple[int, int], inputs: Inputs, python
     loose = str(inputs.folder / ("loose/256p" if source == "frames" else "videos"))
     own = job | {"folder": str(inputs.folder)}
     command, theirs = [sys.executable, __file__, "--one"], [python, "-W", "ignore", environment.THEIRS / "data.py"]
-    sides = {
+    sides: dict[str, list] = {
         "ours": [*command, json.dumps(own | {"normalise": False})],
         "normalised": [*command, json.dumps(own | {"normalise": True})],
         "original": [*theirs, json.dumps(job | {"prefix": loose})],
@@ -144,7 +144,7 @@ def ours(job: dict) -> dict:
     def training(number: int) -> None:
         clips = TrainClips(row, samples, reader)
         for first in range(0, job["seeds"], BATCH):
-            drawn = (training_clip(row, samples[number], reader, SeededTwice(first + n)) for n in range(BATCH))
+            drawn = (training_clip(row, samples[number], reader, seeded_twice(first + n)) for n in range(BATCH))
             batch, _ = clips.collate([(torch.from_numpy(clip), 0) for clip in drawn])
             if job["normalise"]:
                 to_input(batch, CPU)

@@ -157,8 +157,8 @@ def ffmpeg(videos: list[str], out: str, core: int, program: str, quantiser: int)
         quality = ["-q:v", str(quantiser), "-qmin", "1"]
         scale = f"scale=w='if(gt(iw,ih),-2,{SHORT_SIDE})':h='if(gt(iw,ih),{SHORT_SIDE},-2)'"
         source = [program, "-nostdin", "-v", "error", "-threads", "1", "-i", path, "-an"]
-        command = [*source, "-vf", scale, "-threads", "1", "-filter_threads", "1", *quality, folder / "img_%05d.jpg"]
-        subprocess.run(command, check=True)
+        filters = ["-vf", scale, "-threads", "1", "-filter_threads", "1"]
+        subprocess.run([*source, *filters, *quality, str(folder / "img_%05d.jpg")], check=True)
     os.sched_setaffinity(0, before)
     return {"seconds": time.perf_counter() - began}
 
@@ -171,7 +171,8 @@ def measure_speed(files: list[Path], processes: int, python: Path, options: list
     own = sorted(os.sched_getaffinity(0))[-processes:]
     paths = [str(file.resolve()) for file in files]
     sides = {"ours": (our_process,), "original": (original, python), "ffmpeg": (ffmpeg, *options)}
-    rounds, versions = {side: [] for side in sides}, None
+    rounds: dict[str, list[float]] = {side: [] for side in sides}
+    versions = None
     for _ in range(ROUNDS):
         for side, (function, *more) in sides.items():
             with tempfile.TemporaryDirectory() as out, ThreadPoolExecutor(processes) as threads:
@@ -199,17 +200,20 @@ def measure_quality(files: list[Path], folder: Path, python: Path, program: str)
     original(paths, str(outs["original"]), core, python)
     for q in QUANTISERS:
         ffmpeg(paths, str(outs[f"ffmpeg {q}"]), core, program, q)
-    found = {name: {"errors": [], "bytes": 0, "videos": []} for name in outs}
+    found: dict[str, dict] = {name: {"errors": [], "bytes": 0, "videos": []} for name in outs}
     for file in files:
-        images = list(decoding.decode(file))
-        size = views.short_side_size(*images[0].shape[:2], SHORT_SIDE)
+        images = [image for image in decoding.decode(file) if image is not None]  # all are
+        height, width = images[0].shape[:2]
+        size = views.short_side_size(height, width, SHORT_SIDE)
         for name, out in outs.items():
             jpegs = sorted((out / (file.name if name == "ours" else file.stem)).iterdir())
             if len(jpegs) != len(images):
                 raise BenchmarkError(f"{name}: {len(jpegs)} frames of {file.name}, which has {len(images)}")
             for image, jpeg in list(zip(images, jpegs, strict=True))[::EVERY]:
-                written = cv2.cvtColor(cv2.imread(str(jpeg)), cv2.COLOR_BGR2RGB).astype(float)
-                found[name]["errors"].append(float(np.square(written - views.shrink(image, size)).mean()))
+                written = cv2.imread(str(jpeg), cv2.IMREAD_COLOR_RGB)
+                if written is None:
+                    raise BenchmarkError(f"{name}: {jpeg.name} of {file.name} is no picture")
+                found[name]["errors"].append(float(np.square(written.astype(float) - views.shrink(image, size)).mean()))
             found[name]["bytes"] += sum(jpeg.stat().st_size for jpeg in jpegs)
             about = {"name": file.name, "width": size[1], "height": size[0], "frames": len(images)}
             found[name]["videos"].append(about)
@@ -229,9 +233,10 @@ def peak_memory(file: Path, folder: Path, loops: int) -> dict:
             with av.open(str(file)) as source:
                 given = source.streams.video[0]
                 stream = stream or target.add_stream_from_template(given)
+                shift = loop * (given.duration or 0)
                 for packet in source.demux(given):
-                    if packet.size:
-                        packet.stream, shift = stream, loop * given.duration
+                    if packet.size and packet.pts is not None and packet.dts is not None:
+                        packet.stream = stream
                         packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                         target.mux(packet)
                         frames += 1

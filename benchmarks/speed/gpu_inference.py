@@ -14,6 +14,7 @@ differ by more than 1e-3, or in a second run at all.
 
 import argparse
 import copy
+import functools
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's ro
 
 from benchmarks.common import BenchmarkError, command_line, gpu, milliseconds, publish, settled
 from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.arithmetic import Arithmetic
 from r2plus1d.system.stage import run
 
-ARITHMETICS = "exact", "native", "half"
+ARITHMETICS: tuple[Arithmetic, ...] = ("exact", "native", "half")
 CLIPS = ((8, 8), (32, 2))
 FRAMES, PIXELS, CROPS, VIDEOS = 300, 256, 3, 8
 LARGEST = 1e-3  # difference of an averaged score
@@ -86,12 +89,16 @@ def measure(frames: int, interval: int) -> Iterator[dict]:
     views = torch.cat([own + crop * len(distinct) for crop in range(CROPS)])
     shape = CROPS * len(distinct), PIXELS, PIXELS, 3
     videos = [torch.randint(0, 256, shape, dtype=torch.uint8, device=cuda) for _ in range(VIDEOS)]
-    result = {"clip": [frames, interval], "machine": describe(cuda), "distinct_frames": len(distinct)}
+    result: dict[str, Any] = {
+        "clip": [frames, interval],
+        "machine": describe(cuda),
+        "distinct_frames": len(distinct),
+    }
     with torch.inference_mode():
         x = to_input(videos[0][views.to(cuda)], cuda).contiguous()
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
         reset_peak_memory(cuda)
-        result["plain"] = {"ms": milliseconds(lambda x=x: model(x)), "memory_mib": peak_memory_mib(cuda)}
+        result["plain"] = {"ms": milliseconds(functools.partial(model, x)), "memory_mib": peak_memory_mib(cuda)}
         plain = [model(to_input(video[views.to(cuda)], cuda).contiguous()) for video in videos]
         del x
         for arithmetic in ARITHMETICS:
@@ -100,7 +107,7 @@ def measure(frames: int, interval: int) -> Iterator[dict]:
             network = for_inference(model, cuda, arithmetic=arithmetic)
             found = [network.from_frames(video, views) for video in videos]
             reset_peak_memory(cuda)
-            ms = milliseconds(lambda network=network: network.from_frames(videos[0], views))
+            ms = milliseconds(functools.partial(network.from_frames, videos[0], views))
             result[arithmetic] = {"ms": ms, "memory_mib": peak_memory_mib(cuda), **beside(found, plain)}
             del network
         result["logit_spread"] = plain[0].std().item()

@@ -14,6 +14,7 @@ the loss is further from the plain one's than 1.5 times that noise.
 """
 
 import copy
+import functools
 import itertools
 import sys
 from collections.abc import Iterator
@@ -30,13 +31,21 @@ from benchmarks.common import RESULTS, BenchmarkError, command_line, gpu, millis
 from r2plus1d.clips.sampling import train_indices
 from r2plus1d.datasets import motion
 from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.arithmetic import Arithmetic
 from r2plus1d.system.files import read_json, replacing
 from r2plus1d.system.pool import spread
 from r2plus1d.system.stage import run
 from r2plus1d.video import views
 
 PICTURE = RESULTS / "gpu_training.png"
-KINDS = "plain", "exact", "native", "half", "lowered", "free"
+KINDS: dict[str, tuple[bool, Arithmetic]] = {  # whether the networks for GPUs, and what is computed in
+    "plain": (False, "exact"),
+    "exact": (False, "exact"),
+    "native": (False, "native"),
+    "half": (False, "half"),
+    "lowered": (True, "half"),
+    "free": (True, "half"),
+}
 CLIPS = ((8, 8, 8), (32, 2, 6))  # frames, interval, videos of a step
 PIXELS, SHORT_SIDE = 224, 256
 CURVE, SMOOTH = 120, 20  # steps; steps of the moving average
@@ -76,10 +85,10 @@ def measure(frames: int, interval: int, batch: int) -> dict:
     labels = torch.randint(0, 400, (batch,), device=cuda)
     result = {"clip": [frames, interval], "batch": batch, "machine": describe(cuda)}
     for name in KINDS:
-        update = updates(name, settled(cuda))
+        update = stepping(name, settled(cuda))
         reset_peak_memory(cuda)
         update(clips, labels)
-        ms = milliseconds(lambda update=update: update(clips, labels))
+        ms = milliseconds(functools.partial(update, clips, labels))
         print(f"{batch} of {frames}x{interval}, {name}: {ms:.1f} ms", flush=True)
         result[name] = {"ms": ms, "clips_per_second": round(1000 * batch / ms, 1), "memory_mib": peak_memory_mib(cuda)}
         del update
@@ -87,15 +96,14 @@ def measure(frames: int, interval: int, batch: int) -> dict:
     return result
 
 
-def updates(name: str, model):
+def stepping(name: str, model):
     """A training step of the network, a function of uint8 clips and labels; sets how free cuDNN is."""
     import torch  # noqa: PLC0415
 
     from r2plus1d.model.lowered import for_training  # noqa: PLC0415
-    from r2plus1d.zoo import update  # noqa: PLC0415
+    from r2plus1d.zoo.update import updates  # noqa: PLC0415
 
-    lowered = name in ("lowered", "free")
-    arithmetic = "half" if lowered else "exact" if name == "plain" else name
+    lowered, arithmetic = KINDS[name]
     gpu(arithmetic, lowered)
     if name in ("plain", "free"):
         torch.use_deterministic_algorithms(False)
@@ -103,7 +111,7 @@ def updates(name: str, model):
     model = model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
     network = for_training(model, next(model.parameters()).device, lowered, arithmetic)
-    update = update.updates(network, optimizer, NORM)
+    update = updates(network, optimizer, NORM)
     return lambda clips, labels: update([(clips, labels)], len(labels))
 
 
@@ -125,7 +133,8 @@ def batches(videos: list, frames: int, interval: int, batch: int, seed: int) -> 
         for index in rng.choice(len(videos), batch, replace=False):
             content, label = videos[index]
             chosen = content[train_indices(len(content), frames, interval, rng=rng)[0]]
-            box = views.random_resized_crop_box(*chosen.shape[1:3], rng, (0.6, 1.0))
+            height, width = chosen.shape[1:3]
+            box = views.random_resized_crop_box(height, width, rng, (0.6, 1.0))
             clip = views.resize(np.ascontiguousarray(views.crop(chosen, box)), (PIXELS, PIXELS))
             clips.append(torch.from_numpy(np.ascontiguousarray(clip)))
             labels.append(label)
@@ -144,7 +153,7 @@ def curves(videos: list, frames: int, interval: int, batch: int) -> dict[str, li
         ("plain, another order", "plain", 1),
         ("lowered", "lowered", 0),
     ):
-        update = updates(kind, copy.deepcopy(start))
+        update = stepping(kind, copy.deepcopy(start))
         steps = batches(videos, frames, interval, batch, seed)
         found[name] = [update(clips.to(cuda), labels.to(cuda))["loss"] for clips, labels in steps]
     return found

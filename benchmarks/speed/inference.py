@@ -17,13 +17,14 @@ bfloat16 inference_without_bfloat16.json and .md, and the second table.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from benchmarks.speed import peers
 from r2plus1d.config.schema import Runtime, TestedRow
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths
-from r2plus1d.system.arithmetic import has_bfloat16
+from r2plus1d.system.arithmetic import Arithmetic, has_bfloat16
 from r2plus1d.system.files import read_json
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
@@ -137,7 +138,12 @@ def compared(task: dict, options: argparse.Namespace, python: str, began: str) -
 
 
 def measure(
-    arithmetic: str, variant: str, size: list[int], clip: list[int], crops: int, folder: str | None = None
+    arithmetic: Arithmetic,
+    variant: str,
+    size: list[int],
+    clip: tuple[int, int],
+    crops: int,
+    folder: str | None = None,
 ) -> dict:
     """Of this process: the seconds of a video's ten clips of each crop, and the averaged scores; or, of `export`, these
     of the plain network, with model.onnx and clips.npy in the folder."""
@@ -158,25 +164,27 @@ def measure(
     video = torch.randint(0, 256, (len(distinct), h, w, 3), dtype=torch.uint8)
     frames = torch.cat([video[:, y0:y1, x0:x1] for x0, y0, x1, y1 in three_crop_boxes(h, w, h)[-crops:]])
     indices = torch.cat([torch.from_numpy(places.reshape(10, -1)) + crop * len(distinct) for crop in range(crops)])
-    views = None if variant == "shared" else frames[indices]
-    if variant in ("lowered", "shared"):
-        network = for_inference(model, cpu, True, arithmetic)
-    else:
-        network = torch.compile(model) if variant == "compiled" else model
-
-    @torch.inference_mode()
-    def forward() -> torch.Tensor:
-        return network.from_frames(frames, indices) if views is None else network(to_input(views, cpu))
-
     if folder is not None:
+        views = frames[indices]
         export(model, "onnx", Path(folder, "model.onnx"), views[:2].numpy())
         np.save(Path(folder, "clips.npy"), views.numpy())
         with torch.inference_mode():  # few at a time, for memory
             return {"scores": torch.cat([model(to_input(v, cpu)) for v in views.split(2)]).softmax(1).mean(0).tolist()}
+
+    def of_views(network: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor) -> torch.Tensor:
+        return network(to_input(views, cpu))
+
+    if variant == "shared":
+        forward = functools.partial(for_inference(model, cpu, True, arithmetic).from_frames, frames, indices)
+    elif variant == "lowered":
+        forward = functools.partial(of_views, for_inference(model, cpu, True, arithmetic), frames[indices])
+    else:
+        forward = functools.partial(of_views, torch.compile(model) if variant == "compiled" else model, frames[indices])
     seconds = []
     for _ in range(WARM_UP + TIMED):
         began = time.perf_counter()
-        logits = forward()
+        with torch.inference_mode():
+            logits = forward()
         seconds.append(time.perf_counter() - began)
     return {
         "seconds": statistics.median(seconds[WARM_UP:]),
@@ -192,7 +200,9 @@ def trained_rows() -> list[str]:
     return [name for name in names if paths.weights(name).is_file()]
 
 
-def agreement(row: str, arithmetic: str | None = None, videos: str | None = None, most: int | None = None) -> dict:
+def agreement(
+    row: str, arithmetic: Arithmetic | None = None, videos: str | None = None, most: int | None = None
+) -> dict:
     """The trained network's views of the validation videos, or of those in a folder, by the plain network and as the
     pipeline computes them, in the row's arithmetic or another; of `most` videos, evenly spread."""
     from r2plus1d.model import checkpoint  # noqa: PLC0415
@@ -209,13 +219,13 @@ def agreement(row: str, arithmetic: str | None = None, videos: str | None = None
     lowered = runtime.lowered if device.type == "cuda" or kind != "half" or has_bfloat16() else False
     models = Plain(model, model.family).to(device), for_inference(model, device, lowered, kind)
     same, differences = [], []
-    for inputs in shown(opened, model, videos, most):
-        plain, fast = (evaluation.logits(network, *inputs, device).cpu().numpy() for network in models)
+    for frames, views in shown(opened, model, videos, most):
+        plain, fast = (evaluation.logits(network, frames, views, device).cpu().numpy() for network in models)
         same.append(plain.argmax(1) == fast.argmax(1))
         averaged = [accuracy.average_views(stack, average) for stack in (plain, fast)]
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
-    views = np.concatenate(same)
-    counts = {"videos": len(same), "views": views.size, "same_top1": int(views.sum())}
+    all_views = np.concatenate(same)
+    counts = {"videos": len(same), "views": all_views.size, "same_top1": int(all_views.sum())}
     autocast = kind == "half" and device.type == "cpu" and not lowered
     facts = {"row": row, "arithmetic": kind, "autocast": autocast, "real": videos is not None}
     return facts | counts | {"score": max(differences)}

@@ -92,6 +92,7 @@ def measure(arithmetic: str, clip: list[int], short_side: int, files: list[str],
             (folder / "videos" / f"{number}.mp4").symlink_to(file)
         listed = [Listed(f"{number}.mp4") for number in range(len(files))]
         counts = {video.path: video.frames for video in probe(folder / "videos", listed, folder / "looking", ALONE)[0]}
+        reader: FrameReader | VideoReader
         samples, began = [Sample(path, count, 0) for path, count in counts.items()], spent()
         if storage == "packed":
             packed = folder / "frames"
@@ -101,7 +102,7 @@ def measure(arithmetic: str, clip: list[int], short_side: int, files: list[str],
             reader = VideoReader(folder / "videos", functools.partial(extraction.packed, short_side=short_side))
         views, videos = hashlib.sha256(), TestVideos(row, samples, reader)
         for number in range(len(samples)):
-            views.update(videos[number].views(row).numpy())
+            views.update(videos[number].views(row).numpy().data)
         seconds = spent() - began
     memory = peak_memory_mib(torch.device("cpu"))
     return {

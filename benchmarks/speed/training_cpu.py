@@ -10,6 +10,7 @@ processes of its own, in turns, so that a slow minute of the machine meets all.
 Writes benchmarks/results/training_cpu.json and .md, and the table in docs/results.md.
 """
 
+import functools
 import itertools
 import statistics
 import sys
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's ro
 from benchmarks.common import answer, command_line, ours, publish, turns
 from r2plus1d.config.schema import Runtime
 from r2plus1d.results.markdown import markdown_table
+from r2plus1d.system.arithmetic import Arithmetic
 from r2plus1d.system.machine import cores
 from r2plus1d.system.stage import run
 
@@ -36,15 +38,15 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="at full size too")
     ways = [f"{kind} {variant}" for kind, variant in itertools.product(ARITHMETICS, VARIANTS)]
     sizes = (*SCALED, *(FULL if parser.parse_args().full else ()))
-    figures = [
-        {"size": size, "ways": turns(ways, lambda way, size=size: ours(way, {"size": size}, __file__), ROUNDS)}
-        for size in sizes
-    ]
+    figures = []
+    for size in sizes:
+        measured = functools.partial(ours, task={"size": size}, script=__file__)
+        figures.append({"size": size, "ways": turns(ways, measured, ROUNDS)})
     print(table(figures))
     publish("training_cpu", figures, table(figures))
 
 
-def measure(arithmetic: str, variant: str, size: list[int]) -> dict:
+def measure(arithmetic: Arithmetic, variant: str, size: list[int]) -> dict:
     """Of this process: the median of some steps after two to warm up."""
     import torch  # noqa: PLC0415 (not in the process that starts this one)
 

@@ -40,11 +40,16 @@ def child(name: str, first: int, seconds: float) -> None:
         count += 1
         target.check(value)
 
-    options = {"max_examples": ROUND, "database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
-    phases = (Phase.generate, Phase.shrink)
+    options = settings(
+        max_examples=ROUND,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+    )
     while time.monotonic() < end and finding is None:
         try:
-            seed(first)(settings(**options, phases=phases)(given(target.inputs)(counted)))()
+            seed(first)(options(given(target.inputs)(counted)))()
         except BaseException as error:
             finding = "\n".join([repr(error)[:500], *getattr(error, "__notes__", [])])
         first += 1

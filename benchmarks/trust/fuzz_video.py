@@ -50,7 +50,9 @@ TELLING = (0, 1, 0x7F, 0x80, 0xFF)  # bytes at which sizes and signs turn
 
 
 def main(inputs: int) -> int:
-    ends, kinds, lost, failures = Counter(), {seed[:2]: Counter() for seed in SEEDS}, [], []
+    ends: Counter[str] = Counter()
+    kinds: dict[tuple[str, str], Counter[str]] = {seed[:2]: Counter() for seed in SEEDS}
+    lost, failures = [], []
     peak, processes = 0, set()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video")
@@ -97,6 +99,7 @@ def seed_file(folder: Path, container: str, codec: str, pixels: str) -> bytes:
     path = folder / f"seed.{container}"
     with av.open(str(path), "w", format="ogg" if container == "ogv" else None) as target:
         stream = target.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
         stream.codec_context.thread_count = 1
         for number in range(12):
@@ -107,9 +110,9 @@ def seed_file(folder: Path, container: str, codec: str, pixels: str) -> bytes:
     return path.read_bytes()
 
 
-def damaged(rng: np.random.Generator, data: bytes, others: list[bytes]) -> bytes:
+def damaged(rng: np.random.Generator, whole: bytes, others: list[bytes]) -> bytes:
     """One to a dozen changes, half of them among the first and last bytes, where the headers stand."""
-    data = bytearray(data)
+    data = bytearray(whole)
     for _ in range(int(rng.integers(1, 13))):
         if len(data) < 16:
             break
@@ -145,7 +148,7 @@ def outcome(path: Path) -> str:
     try:
         for image in sandbox.decode(path):
             digest.update(repr(image.shape).encode())
-            digest.update(image)
+            digest.update(image.data)
             count += 1
     except VideoError as error:
         return str(error)
@@ -155,7 +158,8 @@ def outcome(path: Path) -> str:
 def peak_mib() -> int:
     """Resident memory of the decoder's process at its highest."""
     status = Path(f"/proc/{sandbox._own.process._popen.pid}/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) // 1024
+    (peak,) = re.findall(r"VmHWM:\s+(\d+)", status)
+    return int(peak) // 1024
 
 
 def report(figures: dict) -> str:

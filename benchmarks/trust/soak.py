@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        ready = prepare(Path(folder, "stages"))
+        ready, took = prepare(Path(folder, "stages"))
         fresh, expected, seconds = prepare_dvc(Path(folder, "dvc"))
         trials = [(stage, sign, "stage") for stage in STAGES for sign in ("SIGKILL", "SIGTERM")]
         trials += [(stage, "SIGINT", "group") for stage in STAGES]
@@ -63,7 +63,7 @@ def main() -> None:
             else:
                 project.clear(name, ROW)
                 command = [f"stages/{name}.py", *([ROW] if name in OF_ROWS else [])]
-                done.append(end(project, command, ready.seconds[name], sign, to, compared(ready), rng))
+                done.append(end(project, command, took[name], sign, to, compared(ready), rng))
             done[-1] = {"command": name, "signal": sign, "to": to} | done[-1]
             print(json.dumps(done[-1]), file=sys.stderr, flush=True)
             shutil.rmtree(project.folder)
@@ -80,16 +80,15 @@ def main() -> None:
         sys.exit(f"{len(bad)} of {total} runs were not as undisturbed ones")
 
 
-def prepare(folder: Path) -> Project:
-    """A project after all stages, with the seconds that each took; the rows but one have the figures of the one."""
-    project = Project(folder, smaller_params())
-    project.seconds = {}
+def prepare(folder: Path) -> tuple[Project, dict[str, float]]:
+    """A project after all stages, and the seconds that each took; the rows but one have the figures of the one."""
+    project, seconds = Project(folder, smaller_params()), {}
     project.must("resolve")  # compiles the modules: a run after it is shorter
     for stage in STAGES:
         began = time.monotonic()
         project.must(stage, *([ROW] if stage in OF_ROWS else []))
-        project.seconds[stage] = time.monotonic() - began
-    return project
+        seconds[stage] = time.monotonic() - began
+    return project, seconds
 
 
 def prepare_dvc(folder: Path) -> tuple[Project, dict, float]:

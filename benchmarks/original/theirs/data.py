@@ -57,11 +57,13 @@ def clips(job: dict) -> list:
 def extraction(job: dict) -> list:
     """Seconds of each video: its frames, short side as asked for, in loose JPEG files of OpenCV's own quality."""
     spec = importlib.util.spec_from_file_location("tool", MIM / "tools" / "data" / "build_rawframes.py")
+    assert spec is not None
+    assert spec.loader is not None
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     folder = job["out"]
-    tool.lock = Lock()
-    tool.args = SimpleNamespace(out_dir=folder, use_opencv=True, new_short=job["short_side"], new_width=0, new_height=0)
+    options = SimpleNamespace(out_dir=folder, use_opencv=True, new_short=job["short_side"], new_width=0, new_height=0)
+    vars(tool).update(lock=Lock(), args=options)
     seconds = []
     for video in job["videos"]:
         began = time.perf_counter()
