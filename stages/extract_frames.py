@@ -5,6 +5,7 @@ row has packed from the same videos at the same short side are taken over.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from r2plus1d.config import files
 from r2plus1d.config.schema import FramesConfig
 from r2plus1d.datasets.manifest import read_table
 from r2plus1d.system import code, kept, paths, records
-from r2plus1d.system.files import digest
+from r2plus1d.system.files import digest, held
 from r2plus1d.system.stage import run
 from r2plus1d.video import shards
 from r2plus1d.video.groups import CODE, Machines, listed
@@ -24,6 +25,7 @@ def main(name: str) -> None:
     row = files.read_row(paths.CONFIGS, name, FramesConfig)
     out, inputs = paths.frames(row.dataset, name), [paths.manifest(row.dataset), paths.probe(row.dataset)]
     facts: dict = {"short_side": row.short_side, "input": row.input}
+    shutil.rmtree(shards.unfinished(out), ignore_errors=True)  # of one that was killed
     with records.recorded("extract_frames", name, inputs, lambda: shards.told(out), lambda: facts):
         if row.input == "video" or row.loose_frames:
             shards.nothing_packed(out)
@@ -50,15 +52,17 @@ def pack(row: FramesConfig) -> None:
     keys = [paths.manifest(row.dataset), paths.probe(row.dataset)]
     work = paths.work(f"extract-{row.dataset}-{row.short_side}", digest(keys, CODE))
     counts = dict(zip(probed["path"], probed["frames"].tolist(), strict=True))
-    extraction.extract(
-        paths.videos(row),
-        listed(table, row.in_place is not None),
-        counts,
-        row.short_side,
-        work,
-        paths.frames(row.dataset, row.row),
-        Machines(machine.readers, machine.scheduler),
-    )
+    name = f"extract-{row.dataset}-{row.short_side}"
+    with held(paths.lock(name, None), f"extracting {row.dataset} at a short side of {row.short_side}"):
+        extraction.extract(
+            paths.videos(row),
+            listed(table, row.in_place is not None),
+            counts,
+            row.short_side,
+            work,
+            paths.frames(row.dataset, row.row),
+            Machines(machine.readers, machine.scheduler),
+        )
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def compute(config: TestedRow) -> None:
         say(f"{config.row}, with one frame a clip: top-1 {result.figures['top1']}")
 
     if config.train.freeze != "all":
-        processes.run(lambda: make(row), config.runtime, row.key)
+        processes.run(lambda: make(row), config.runtime, lambda: records.key(row))
     elif processes.first():
         make(row)
 

@@ -25,7 +25,7 @@ def main(name: str) -> None:
         live.clear(name)
         return
     if row.config.checkpoint is None and row.config.train.freeze != "all":
-        processes.run(lambda: make(row), row.config.runtime, row.key)
+        processes.run(lambda: make(row), row.config.runtime, lambda: records.key(row))
     elif processes.first():  # where several processes were started, one is enough
         make(row)
 

@@ -145,7 +145,7 @@ def gather(files: list[Path], folder: Path, short_sides: dict[str, int]) -> Inpu
             raise BenchmarkError(f"{file}: no such video")
         (folder / "videos" / name).symlink_to(file.resolve())
     listed, alone = [Listed(name) for name in names], Machines(workers=0)
-    readable, _, unreadable = probe(folder / "videos", listed, folder / "work", alone)
+    readable, _, unreadable = probe(folder / "videos", listed, folder / "looking", alone)
     if unreadable:
         raise BenchmarkError(f"{files[names.index(unreadable[0].path)]}: {unreadable[0].reason}")
     counts = {video.path: video.frames for video in readable}

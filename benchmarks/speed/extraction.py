@@ -117,7 +117,7 @@ def ours(videos: list[str], out: str, core: int) -> dict:
     for name, path in zip(names, videos, strict=True):
         (folder / name).symlink_to(path)
     listed, work, alone = [Listed(name) for name in names], Path(out, "work"), Machines(workers=0)
-    readable, _, unreadable = probe(folder, listed, work, alone)
+    readable, _, unreadable = probe(folder, listed, Path(out, "looking"), alone)
     if unreadable:
         raise BenchmarkError(f"{unreadable[0].path}: {unreadable[0].reason}")
     counts = {video.path: video.frames for video in readable}

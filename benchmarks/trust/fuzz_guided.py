@@ -24,7 +24,6 @@ CHECKS = {
     "label-maps": (lambda content: targets.check_label_map(content.decode("utf-8", "replace")), [b"0 a\n1 b c\n"]),
     "kinetics": (targets.check_kinetics, [b"label,youtube_id,time_start,time_end\na b,abc-_123456,1,11\n"]),
     "logs": (targets.check_log, [targets.LOG]),
-    "scores": (targets.check_scores, [b"[[0.1, 0.9], [1, 0]]"]),
     "weights": (targets.check_pth, [targets.LEGACY, targets.ZIPPED]),
     "safetensors": (targets.check_safetensors, [targets.SAFE]),
 }

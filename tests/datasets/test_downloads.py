@@ -53,7 +53,7 @@ def bring(source, tmp_path, connections=2):
     store = tmp_path / "store"
     data = DataConfig(dataset="x", source=source, path=None, in_place=str(store / "videos"))
     machine = Machine(workers=0, scheduler=None, connections=connections, live="none")
-    return dispatch.bring(data, tmp_path / "work", tmp_path / "empty", machine)
+    return dispatch.bring(data, tmp_path / "work", machine)
 
 
 def test_videos_come_under_the_annotated_names_labels_and_splits(kinetics, tmp_path, capsys):

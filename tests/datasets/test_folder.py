@@ -44,7 +44,9 @@ def configured(folder) -> DataConfig:
 
 
 def bring(folder, tmp_path):
-    return dispatch.bring(configured(folder), tmp_path / "work", tmp_path / "videos", MACHINE)[:2]
+    rows, aside, _ = dispatch.bring(configured(folder), tmp_path / "work", MACHINE)
+    files.replace_folder(tmp_path / "work", tmp_path / "videos")  # as the stage does at its end
+    return rows, aside
 
 
 def test_videos_of_a_folder_without_train_and_val_are_divided_later(folder, tmp_path):
@@ -225,13 +227,12 @@ def test_classes_that_differ_in_a_blank_are_numbered_the_same_in_every_process(f
         "import sys; from pathlib import Path; from r2plus1d.config.schema import DataConfig, Machine; "
         "from r2plus1d.datasets import dispatch; "
         "data, machine = DataConfig.model_validate_json(sys.argv[1]), Machine.model_validate_json(sys.argv[2]); "
-        "print(dispatch.bring(data, Path(sys.argv[3]), Path(sys.argv[4]), machine)[2])"
+        "print(dispatch.bring(data, Path(sys.argv[3]), machine)[2])"
     )
     configurations = [configured(folder).model_dump_json(), MACHINE.model_dump_json()]
     found = set()
     for number in range(3):
-        folders = [str(tmp_path / f"{name}{number}") for name in ("work", "videos")]
-        command = [sys.executable, "-c", code, *configurations, *folders]
+        command = [sys.executable, "-c", code, *configurations, str(tmp_path / f"work{number}")]
         environment = {**os.environ, "PYTHONHASHSEED": str(number), "PYTHONPATH": str(ROOT / "src")}
         found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
     assert found == {"['dips', 'pull ups', 'pull_ups', 'squats']\n"}
@@ -328,7 +329,7 @@ def test_experiment_in_a_folder_of_its_own_says_how_it_finds_untracked_videos(tm
         (here / "my_videos").mkdir(parents=True)
         monkeypatch.chdir(here)
         with pytest.raises(manifest.DataError, match=f"git tracks alone: give {tmp_path}/my_videos instead"):
-            dispatch.bring(configured("my_videos"), tmp_path / "work", tmp_path / "videos", MACHINE)
+            dispatch.bring(configured("my_videos"), tmp_path / "work", MACHINE)
         with pytest.raises(annotations.ListError, match=f"git tracks alone: give {tmp_path}/my/train.txt instead"):
             annotations.read_text("my/train.txt")
         with pytest.raises(errors.ConfigError, match=f"git tracks alone: give {tmp_path}/my.pth instead"):

@@ -10,7 +10,7 @@ from r2plus1d.model import layouts
 from r2plus1d.model.lowered import for_inference, for_training
 from r2plus1d.model.network import CONVS, build
 from tests.support.cases import slow
-from tests.support.networks import as_trained
+from tests.support.networks import as_trained, to_torchvision
 
 CPU = torch.device("cpu")
 
@@ -54,7 +54,7 @@ def test_network_of_another_library_has_the_same_logits_here(name):
         logits = theirs(x)
         for network in (ours, for_inference(ours, CPU), for_inference(ours, CPU, lowered=False)):
             torch.testing.assert_close(network(x), logits, rtol=1e-5, atol=1e-5 * logits.abs().max().item())
-    back = layouts.to_torchvision(ours.state_dict())
+    back = to_torchvision(ours.state_dict())
     assert list(back) == list(theirs.state_dict())
     assert all(torch.equal(back[key], tensor) for key, tensor in theirs.state_dict().items())
 
@@ -85,8 +85,8 @@ def test_training_step_of_another_library_has_the_same_gradients_here(name):
     x, labels = torch.randn(2, 3, 4, 16, 16, dtype=torch.float64), torch.tensor([1, 2])
     for network in (theirs, for_training(ours, CPU)):
         nn.functional.cross_entropy(network(x), labels).backward()
-    gradients = layouts.to_torchvision({key: parameter.grad for key, parameter in ours.named_parameters()})
-    state = layouts.to_torchvision(ours.state_dict())
+    gradients = to_torchvision({key: parameter.grad for key, parameter in ours.named_parameters()})
+    state = to_torchvision(ours.state_dict())
     for key, parameter in theirs.named_parameters():
         torch.testing.assert_close(gradients[key], parameter.grad, rtol=1e-6, atol=1e-8)
     for key, buffer in theirs.named_buffers():

@@ -1,7 +1,8 @@
-"""Networks for tests, and the comparison of their weights."""
+"""Networks for tests, the comparison of their weights, and these under torchvision's names."""
 
 import torch
 
+from r2plus1d.model import layouts
 from r2plus1d.model.network import OuterNorm, build
 
 
@@ -36,3 +37,13 @@ def as_trained(model, statistics=True):
 def same(state, model) -> bool:
     own = model.state_dict()
     return set(state) == set(own) and all(torch.equal(state[name], own[name]) for name in own)
+
+
+def to_torchvision(state):
+    """The same tensors under torchvision's names, which its own networks load strictly, and IG-65M's do.
+
+    `state` is of a network of one of those two families. A name that ours do not have stays as it is.
+    """
+    pairs = (*(layouts.SPLIT if "backbone.conv1.conv.conv_s.weight" in state else layouts.WHOLE), *layouts.BOTH)
+    reverse = [(ours, theirs) for theirs, ours in pairs]
+    return {layouts._renamed(name, reverse): tensor for name, tensor in state.items()}

@@ -14,13 +14,12 @@ from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.datasets.fetch import FetchError
 from r2plus1d.datasets.manifest import DataError, read_table
-from r2plus1d.model import layouts
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import finetune, weights
 from tests.support.commands import r2plus1d, ran
-from tests.support.networks import as_trained
+from tests.support.networks import as_trained, to_torchvision
 from tests.support.project import ROOT, Project, tiniest_params
 from tests.support.server import serving
 
@@ -96,7 +95,7 @@ def test_params_get_what_is_needed_keep_their_comments_and_stay_the_second_time(
 
 def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, tmp_path, monkeypatch):
     mine = videos(tmp_path / "mine")
-    torch.save(layouts.to_torchvision(build(depth=10, width=4, family="ig65m").state_dict()), tmp_path / "any.pth")
+    torch.save(to_torchvision(build(depth=10, width=4, family="ig65m").state_dict()), tmp_path / "any.pth")
     for gpu, init, settings, expected in (
         (True, "any.pth", [], None),
         (False, "any.pth", ["train.freeze=2"], None),  # what -S says comes after it
@@ -150,7 +149,7 @@ def with_weights(own, tmp_path, params) -> Project:
     own.set(params)
     torch.manual_seed(0)
     start = as_trained(build(depth=10, width=4, num_classes=3, family="torchvision"))
-    torch.save(layouts.to_torchvision(start.state_dict()), tmp_path / "theirs.pth")
+    torch.save(to_torchvision(start.state_dict()), tmp_path / "theirs.pth")
     return own
 
 

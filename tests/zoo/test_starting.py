@@ -10,7 +10,7 @@ import yaml
 
 from r2plus1d.config import origins
 from r2plus1d.config.schema import CUSTOM, RowConfig, TestedRow
-from r2plus1d.model import checkpoint, layouts
+from r2plus1d.model import checkpoint
 from r2plus1d.model.checkpoint import LAST, CheckpointError
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
@@ -19,7 +19,7 @@ from r2plus1d.zoo.accuracy import ScoresError
 from r2plus1d.zoo.rows import open_row
 from r2plus1d.zoo.update import build_model, learning_rate
 from tests.support.commands import copy_of, dvc, ran
-from tests.support.networks import as_trained
+from tests.support.networks import as_trained, to_torchvision
 from tests.support.project import Project
 from tests.support.server import serving
 
@@ -72,7 +72,7 @@ def given(kind: str, row, served) -> tuple[RowConfig, torch.nn.Module]:
         checkpoint.save(start, folder / "model.safetensors")
         source = str(folder / "model.safetensors")
     else:
-        state = start.state_dict() if family == "mmaction" else layouts.to_torchvision(start.state_dict())
+        state = start.state_dict() if family == "mmaction" else to_torchvision(start.state_dict())
         torch.save({"state_dict": state} if family == "mmaction" else state, folder / "weights.pth")
         source = str(folder / "weights.pth") if kind.endswith("file") else f"{address}/weights.pth"
     return changed(row.config, init=source, model={"family": family}), start
@@ -248,7 +248,7 @@ def test_fine_tuning_from_each_kind_of_weights_goes_through_dvc_repro(kind, base
     (tmp_path / "served").mkdir()
     file = tmp_path / "served" / "weights.pth"
     if not of_row:
-        torch.save(layouts.to_torchvision(network(family=family).state_dict()), file)
+        torch.save(to_torchvision(network(family=family).state_dict()), file)
     with serving(tmp_path / "served") as address:
         init = {"row:base": kind, "torchvision at an address": f"{address}/weights.pth", "ig65m in a file": str(file)}
         params = yaml.safe_load((base.folder / "params.yaml").read_text())

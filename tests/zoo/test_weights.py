@@ -15,14 +15,13 @@ from r2plus1d.config import origins
 from r2plus1d.config.resolve import full_name
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets.fetch import FetchError
-from r2plus1d.model import layouts
 from r2plus1d.model.checkpoint import CheckpointError
 from r2plus1d.model.families import FAMILIES, View
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
 from r2plus1d.zoo import weights
 from tests.support.cases import slow
-from tests.support.networks import as_trained, same
+from tests.support.networks import as_trained, same, to_torchvision
 from tests.support.project import ROOT
 from tests.support.server import serving
 
@@ -64,7 +63,7 @@ def test_name_of_published_weights_gives_their_network_classes_and_view(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
     start = as_trained(r2plus1d.build(depth=18, width=8, num_classes=5, family=family))
-    state = start.state_dict() if family == "mmaction" else layouts.to_torchvision(start.state_dict())
+    state = start.state_dict() if family == "mmaction" else to_torchvision(start.state_dict())
     torch.save(state, tmp_path / "theirs.pth")
     with serving(tmp_path) as address:
         url = f"{address}/theirs.pth"

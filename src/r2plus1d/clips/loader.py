@@ -3,6 +3,7 @@
 import functools
 import os
 import pickle
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -100,7 +101,10 @@ class _Loader(DataLoader):
         except (UserError, OSError) as error:
             if not str(error).startswith("Caught "):
                 raise
-            raise type(error)(str(error).strip().splitlines()[-1].partition(": ")[2]) from None
+            text = str(error).strip().splitlines()[-1].partition(": ")[2]
+            system = re.fullmatch(r"\[Errno (\d+)\] (.*?)(?:: (['\"])(.*)\3)?", text)
+            arguments = (int(system[1]), system[2], system[4]) if system else (text,)
+            raise type(error)(*arguments) from None
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):
                 raise

@@ -59,7 +59,6 @@ class TrainConfig(Section):
     max_grad_norm: Positive
     resize: Pixels
     crop: Pixels
-    # the least area of a frame of 64 x 64 still has a pixel
     crop_area: Annotated[list[Annotated[float, Field(ge=0.001, le=1)]], Field(min_length=2, max_length=2)]
     crop_ratio: Annotated[list[Annotated[float, Field(ge=0.1, le=10)]], Field(min_length=2, max_length=2)]
     flip: Annotated[float, Field(ge=0, le=1)]

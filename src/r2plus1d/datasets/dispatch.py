@@ -15,23 +15,20 @@ from r2plus1d.config.schema import (
 )
 from r2plus1d.datasets.catalogue import Catalogue
 from r2plus1d.datasets.manifest import Entry, SetAside
-from r2plus1d.system.files import held, remove_partials, replace_folder
+from r2plus1d.system.files import held, remove_partials
 
 
-def bring(
-    config: DataConfig, work: Path, videos: Path, machine: Machine
-) -> tuple[list[Entry], list[SetAside], list[str]]:
-    """Fills `videos` and returns the rows of the manifest, those of the files set aside, and the class names.
+def bring(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Entry], list[SetAside], list[str]]:
+    """Fills `work` with the videos and returns the rows of the manifest, those of the files set aside, and the class
+    names.
 
-    `videos` stays empty where files are used in place: those of existing lists, and downloaded ones, which are kept
+    `work` stays empty where files are used in place: those of existing lists, and downloaded ones, which are kept
     outside the pipeline's own folders. What an interrupted run left in `work` is reused. Raises DataError where there
     are not at least two classes.
     """
     work.mkdir(parents=True, exist_ok=True)
     remove_partials(work)
-    rows, aside, classes = _brought(config, work, machine)
-    replace_folder(work, videos)
-    return rows, aside, classes
+    return _brought(config, work, machine)
 
 
 def given(config: DataConfig) -> list[Path]:

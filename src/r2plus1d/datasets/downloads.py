@@ -38,7 +38,7 @@ class DownloadError(UserError):
 def bring(
     catalogue: Catalogue, limit: Limit, skip: list[str], store: Path, connections: int
 ) -> tuple[list[Entry], list[SetAside]]:
-    """Fills `store`/videos and returns (rows of the manifest by path, rows of what is set aside); see `datasets`.
+    """Fills `store`/videos and returns (rows of the manifest by path, rows of what is set aside); see `dispatch.bring`.
 
     `skip` names parts to go without. Raises DownloadError where the disk is too small, a part has changed or is
     damaged, or no video is found, and FetchError.

@@ -25,7 +25,7 @@ from r2plus1d.datasets.annotations import (
     writable,
 )
 from r2plus1d.datasets.manifest import VIDEO_SUFFIXES, Entry, SetAside
-from r2plus1d.system.errors import FrameError, one_line
+from r2plus1d.system.errors import MACHINE, FrameError, one_line
 from r2plus1d.system.files import sha256
 from r2plus1d.system.paths import in_experiment
 from r2plus1d.system.pool import spread
@@ -36,7 +36,8 @@ SECONDS = re.compile(r"_[0-9]{6}_[0-9]{6}$")
 
 
 def find(source: ListsSource, root: Path, workers: int | None) -> tuple[list[Entry], list[SetAside], list[str]]:
-    """(rows of the manifest in the order of the lists, rows of what is set aside, class names); see `datasets`.
+    """(rows of the manifest in the order of the lists, rows of what is set aside, class names): see
+    `dispatch.bring`.
 
     A folder of loose frames is described by the names and sizes of its files, since reading them all would take as long
     as training. Raises ListError for a list that cannot be read, paths that leave `root`, and where nothing is found.
@@ -198,6 +199,8 @@ def _describe(
             count, sizes = survey(path, frame_name, sample.num_frames)
             digest, size = hashlib.sha256(repr(sizes).encode()).hexdigest(), sum(sizes.values())
     except (OSError, FrameError) as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            raise
         return None, SetAside(places[0], split, one_line(error))
     return Entry(places[0], classes[sample.label], split, count, size, digest), None
 
@@ -210,8 +213,9 @@ def survey(folder: Path, frame_name: str, listed: int = 0) -> tuple[int, dict[st
     """
     there = {entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
     first = 0 if frame_name.format(0) in there else 1
-    pattern = sum(Path(name).suffix == Path(frame_name).suffix for name in there)
-    count, found = listed or max(pattern, 1), {}
+    before, after = map(re.escape, re.split(r"\{.*?\}", frame_name))
+    numbered = re.compile(rf"{before}\d+{after}")  # flow_x_00001.jpg beside img_00001.jpg is of another kind
+    count, found = listed or max(sum(numbered.fullmatch(name) is not None for name in there), 1), {}
     for number in range(first, first + count):  # a list may say a billion: the first that is missing ends this
         name = frame_name.format(number)
         if not there.get(name):

@@ -58,21 +58,21 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
     Goes on after the bytes that an interrupted call left, where they surely belong to the same file: a name with a
     SHA-256 is checked at the end, and for other names the server has to give an ETag or a date, which `If-Range` asks
     for again; such a file has a folder of its own for each address, and its SHA-256 is kept with it for later calls.
-    Where there is neither, it is fetched in one call or from its start. `arrived` takes the place of a progress bar;
-    what it raises ends the call, and the bytes are kept. Raises FetchError where the server cannot be reached or
-    refuses, and where the file's SHA-256 does not begin as its name says.
+    Where there is neither, it is fetched in one call or from its start. Waits for another process that fetches the
+    same file. `arrived` takes the place of a progress bar; what it raises ends the call, and the bytes are kept. Raises
+    FetchError where the server cannot be reached or refuses, and where the file's SHA-256 does not begin as its name
+    says.
     """
     name, prefix = Path(urlsplit(url).path).name, sha256_prefix(url)
     if prefix is None:
         folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
-    final = folder / name
-    if final.is_file() and sha256(final).startswith(prefix or recorded_sha256(final) or ""):
-        if arrived is not None:
-            arrived(_size(final))
+    final, work = folder / name, folder / f".{name}.part"
+    if _is_whole(final, prefix, arrived):
         return final
-    work = folder / f".{name}.part"
-    work.mkdir(parents=True, exist_ok=True)
-    with held(folder / f".{name}.part.lock", str(final)):
+    with held(folder / f".{name}.part.lock", str(final), lambda: _wait(PAUSE, arrived)):
+        if _is_whole(final, prefix, arrived):  # by the process that this one waited for
+            return final
+        work.mkdir(exist_ok=True)
         partial = work / "content"
         if prefix is None and "If-Range" not in _version(partial):
             partial.unlink(missing_ok=True)
@@ -91,6 +91,13 @@ def fetch(url: str, folder: Path, arrived: Arrived | None = None) -> Path:
         partial.replace(final)
         shutil.rmtree(work)
     return final
+
+
+def _is_whole(final: Path, prefix: str | None, arrived: Arrived | None) -> bool:
+    whole = final.is_file() and sha256(final).startswith(prefix or recorded_sha256(final) or "")
+    if whole and arrived is not None:
+        arrived(_size(final))
+    return whole
 
 
 def fetch_read(url: str, folder: Path, read: Callable[[Path], Result]) -> Result:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 import unicodedata
 from collections import defaultdict
 from pathlib import Path
@@ -31,13 +32,14 @@ def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], lis
     root = Path(path)
     found, aside, classes = look(root)
     splits = {folder.name: split for split, folder in _splits(root).items()}
-    needed = sum(file.stat().st_size for file, _ in found)
-    if needed > (free := shutil.disk_usage(work).free):
+    missing = [file for file, _ in found if not _is_copied(file, work / file.relative_to(root))]
+    needed = sum(file.stat().st_size for file in missing)
+    if needed > (free := shutil.disk_usage(work).free) and not _share(missing[0], work):
         raise DataError(f"{root}: copying needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free")
     rows = []
     for file, label in progress(found, len(found), "copying", "videos"):
         target = work / file.relative_to(root)
-        if not (target.exists() and target.stat().st_size == file.stat().st_size):
+        if not _is_copied(file, target):
             with replacing(target) as partial:
                 _copy(file, partial)
         rows.append(entry(target, work, label, splits.get(file.relative_to(root).parts[0], "")))
@@ -46,13 +48,34 @@ def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], lis
     return sorted(rows), sorted(aside + repeated), classes
 
 
+def _is_copied(source: Path, target: Path) -> bool:
+    """By an interrupted run, and not changed since."""
+    if not target.exists():
+        return False
+    there, copied = source.stat(), target.stat()
+    return (there.st_size, there.st_mtime_ns) == (copied.st_size, copied.st_mtime_ns)
+
+
 def _copy(source: Path, target: Path) -> None:
-    """On Btrfs and XFS both files then share what they hold, until one is written to. A hard link would save nothing:
-    DVC copies what has another name elsewhere."""
+    """With the time of its last change. A hard link would save nothing: DVC copies what has another name elsewhere."""
+    times = source.stat()
+    if not _shared(source, target):
+        shutil.copyfile(source, target)
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _shared(source: Path, target: Path) -> bool:
+    """Whether both files now share what they hold, until one is written to, as on Btrfs and XFS."""
     with open(source, "rb") as whole, open(target, "wb") as copied, contextlib.suppress(OSError):
         fcntl.ioctl(copied, SHARE_BLOCKS, whole.fileno())
-        return
-    shutil.copyfile(source, target)
+        return True
+    return False
+
+
+def _share(source: Path, folder: Path) -> bool:
+    """Whether a file in the folder would share what it holds with `source`."""
+    with tempfile.NamedTemporaryFile(dir=folder) as target:
+        return _shared(source, Path(target.name))
 
 
 def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]:

@@ -1,4 +1,4 @@
-"""State dicts of other libraries under our names, and back; and which network a state dict is of.
+"""State dicts of other libraries under our names; and which network a state dict is of.
 
 Our names are MMAction's. torchvision's are those of its video ResNets (`r2plus1d_18`, `r3d_18`, `mc3_18`), and of
 IG-65M's networks, which are built from them. Networks with bottlenecks have no weights under torchvision's names.
@@ -43,16 +43,6 @@ def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under our names. A name that theirs do not have stays as it is."""
     pairs = (*(SPLIT if "stem.3.weight" in state else WHOLE), *BOTH)
     return {_renamed(name, pairs): tensor for name, tensor in state.items()}
-
-
-def to_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under torchvision's names, which its own networks load strictly, and IG-65M's do.
-
-    `state` is of a network of one of those two families. A name that ours do not have stays as it is.
-    """
-    pairs = (*(SPLIT if "backbone.conv1.conv.conv_s.weight" in state else WHOLE), *BOTH)
-    reverse = [(ours, theirs) for theirs, ours in pairs]
-    return {_renamed(name, reverse): tensor for name, tensor in state.items()}
 
 
 def arguments_of(state: dict[str, Tensor], theirs: bool) -> dict:

@@ -147,7 +147,7 @@ class Lowered(nn.Module):
         self.family, self.dtype = model.family, dtype
         self.stem = _convolutions(backbone.conv1, dtype)
         self.blocks = nn.ModuleList(_LoweredBlock(block, dtype) for block in backbone.blocks)
-        self.last = model.cls_head.fc_cls
+        self.last = model.cls_head.fc_cls.float()
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         clips = x_NCTHW.permute(0, 2, 3, 4, 1).to(self.dtype)

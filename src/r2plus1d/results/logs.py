@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -84,29 +83,6 @@ def read_log(path: Path) -> TrainingLog:
     trained = trained[run == run.groupby(trained["epoch"]).transform("max")]
     trained = trained.drop_duplicates(["epoch", "iter"], keep="last").sort_values(["epoch", "iter"], ignore_index=True)
     return TrainingLog(path, trained, _table(val, VAL).groupby("epoch", as_index=False).last())
-
-
-def read_scores(path: Path) -> np.ndarray:
-    """The scores of a `result.json`: float64 [N, K], a list of K class scores for each of N videos, in list order.
-
-    Raises LogError with the row (counted from 1) that is no list of numbers, not finite, or of another length.
-    """
-    try:
-        rows = _json(path.read_bytes(), str(path))
-    except OSError as error:
-        raise LogError(f"{path}: {error.strerror}; expected a file of scores, such as a result.json") from error
-    if not isinstance(rows, list) or not rows:
-        raise LogError(f"{path}: found {reprlib.repr(rows)}, expected a list with a list of scores for each video")
-    for number, row in enumerate(rows, 1):
-        where = f"{path}, row {number}"
-        if not isinstance(row, list) or not row:
-            raise LogError(f"{where}: found {reprlib.repr(row)}, expected a list of scores")
-        if len(row) != len(rows[0]):
-            raise LogError(f"{where}: found {len(row)} scores, expected {len(rows[0])} as in row 1")
-        bad = [value for value in row if type(value) is not float or not math.isfinite(value)]
-        if bad:
-            raise LogError(f"{where}: found the score {reprlib.repr(bad[0])}, expected a finite number")
-    return np.array(rows, np.float64)
 
 
 def comparison(ours: TrainingLog, theirs: TrainingLog) -> str:

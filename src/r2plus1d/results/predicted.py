@@ -23,6 +23,7 @@ from r2plus1d.zoo.prediction import Looker, PredictionError, Window, window_fram
 
 COLUMNS = ("path", "start", "end", "rank", "class", "probability")
 SECONDS = 5  # after which the table is written again
+SELDOM = 20  # times as long as the last writing took, before the next one of features
 LINES = 6  # classes of a timeline
 DOTTED = 60  # windows, up to which each has its dot
 LONGEST = 200  # characters of a picture's name, without its ending
@@ -94,39 +95,55 @@ def features(videos: Sequence[Path], looker: Looker, seconds: float | None, stri
 
     Raises BrokenVideosError at the end, where some videos could not be read.
     """
-    lines: list[tuple[str, float, float]] = []
-    found: list[np.ndarray] = []
-    broken = 0
-    for ending in ("npy", "csv", "parquet"):
-        (out / f"features.{ending}").unlink(missing_ok=True)  # of an earlier call
+    table, broken = _Features(out), 0
     try:
         for video in progress(videos, len(videos), "features", "videos"):
             try:
-                for start, end, vector in looker.features(video, seconds, stride):
-                    lines.append((shown_path(video), start, end))
-                    found.append(vector)
+                for found in looker.features(video, seconds, stride):
+                    table.add(shown_path(video), *found)
             except (VideoError, PredictionError) as error:
                 broken += 1
                 print(f"{shown_path(video)}: {error}", file=sys.stderr, flush=True)
     finally:
-        if found:
-            _write_features(lines[: len(found)], np.stack(found), out)
-            saved(f"what was found is in {out}")
+        table.write()
+    if table.lines:
+        files = ", ".join(str(out / name) for name in table.names)
+        say(f"{len(table.lines)} lines of {len(table.found[0])} numbers: {files}")
     if broken:
         raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
 
 
-def _write_features(lines: list[tuple[str, float, float]], found: np.ndarray, out: Path) -> None:
-    table = pd.DataFrame(lines, columns=COLUMNS[:3])
-    with replacing(out / "features.npy") as partial, open(partial, "wb") as file:
-        np.save(file, found)
-    write_text(out / "features.csv", table.to_csv(index=False, lineterminator="\n"))
-    names = ["features.npy", "features.csv"]
-    if importlib.util.find_spec("pyarrow"):
-        with replacing(out / "features.parquet") as partial:
-            table.assign(features=list(found)).to_parquet(partial, index=False)
-        names.append("features.parquet")
-    say(f"{len(lines)} lines of {found.shape[1]} numbers: {', '.join(str(out / name) for name in names)}")
+class _Features:
+    """The files of `features`, written now and then: the more there is in them, the more seldom."""
+
+    def __init__(self, out: Path):
+        self.out, self.names = out, ["features.npy", "features.csv"]
+        if importlib.util.find_spec("pyarrow"):
+            self.names.append("features.parquet")
+        for ending in ("npy", "csv", "parquet"):
+            (out / f"features.{ending}").unlink(missing_ok=True)  # of an earlier call
+        self.lines: list[tuple[str, float, float]] = []
+        self.found: list[np.ndarray] = []
+        self._next = time.monotonic() + SECONDS
+
+    def add(self, path: str, start: float, end: float, vector: np.ndarray) -> None:
+        self.found.append(vector)
+        self.lines.append((path, start, end))
+        if (began := time.monotonic()) > self._next:
+            self.write()
+            self._next = time.monotonic() + max(SECONDS, SELDOM * (time.monotonic() - began))
+
+    def write(self) -> None:
+        if not self.lines:
+            return
+        table, found = pd.DataFrame(self.lines, columns=COLUMNS[:3]), np.stack(self.found[: len(self.lines)])
+        with replacing(self.out / "features.npy") as partial, open(partial, "wb") as file:
+            np.save(file, found)
+        write_text(self.out / "features.csv", table.to_csv(index=False, lineterminator="\n"))
+        if "features.parquet" in self.names:
+            with replacing(self.out / "features.parquet") as partial:
+                table.assign(features=list(found)).to_parquet(partial, index=False)
+        saved(f"what was found is in {self.out}")
 
 
 def _windows(

@@ -17,7 +17,7 @@ def short_names(configs: Sequence[RowConfig], published: Mapping[str, Any]) -> d
 
 
 def summary(rows: Sequence[Any], names: Mapping[str, str], videos: int) -> dict[str, Any]:
-    """Of `report.RowFigures`: the dataset, how many `videos` were measured, and each row's accuracies (percent;
+    """Of `figures.RowFigures`: the dataset, how many `videos` were measured, and each row's accuracies (percent;
     `single_clip` by one centre clip, `static` by one repeated frame), videos per second and training memory (MiB)."""
     return {"dataset": rows[0].config.dataset, "videos": videos} | {
         names[row.config.row]: _figures(row) for row in rows

@@ -13,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that the package lies in
 PACKAGE = Path(__file__).resolve().parents[1].name
-LIBRARIES = ("torch", "numpy", "av", "opencv-python-headless", "simplejpeg", "safetensors", "pandas")
+LIBRARIES: tuple[str, ...] = ("torch", "numpy", "av", "opencv-python-headless", "simplejpeg", "safetensors", "pandas")
+LIBRARIES += ("scipy", "scikit-learn")
 Trees = dict[str, str]  # digest by file: a module below ROOT, or a script below the working directory
 
 

@@ -10,9 +10,13 @@ WAYS_OUT = {
     errno.EACCES: "give this user access",
     errno.EPERM: "give this user access",
     errno.EIO: "the disk or the network to it fails",
+    errno.ESTALE: "the disk or the network to it fails",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "this system has as many files open as it may: close some programs",
     errno.ENOMEM: "free some memory",
 }
+
+MACHINE = WAYS_OUT.keys() - {errno.EACCES, errno.EPERM, errno.EROFS}  # faults that no file has of itself
 
 READER_LOST = (
     "a worker process was killed, most likely by the system because memory ran out (dmesg may say so), or in a "

@@ -11,9 +11,9 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from r2plus1d.system.errors import UserError
 
@@ -102,21 +102,22 @@ def replace_folder(work: Path, final: Path) -> None:
 
 
 @contextlib.contextmanager
-def held(lock: Path, what: str) -> Iterator[None]:
+def held(lock: Path, what: str, wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Locks the file `lock` until the block ends; the lock dies with the process, the file stays.
 
-    Raises BusyError where another process holds it, with the process, since when, and on which machine.
+    Where another process holds it, calls `wait` until it does no longer. Without one it raises BusyError, with the
+    process, since when, and on which machine.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{what} is busy: {_holder(lock)}") from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            print(f"{lock}: no locks on this file system; see to it that nobody else runs {what}", file=sys.stderr)
+        told = False
+        while not _locked(file, lock, what):
+            if wait is None:
+                raise BusyError(f"{what} is busy: {_holder(lock)}")
+            if not told:
+                print(f"{what} is busy: {_holder(lock, way_out=False)}; waiting", file=sys.stderr, flush=True)
+            told = True
+            wait()
         since = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         with naming(lock):
             file.truncate(0)
@@ -125,12 +126,24 @@ def held(lock: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _holder(lock: Path) -> str:
+def _locked(file: IO, lock: Path, what: str) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"{lock}: no locks on this file system; see to it that nobody else runs {what}", file=sys.stderr)
+    return True
+
+
+def _holder(lock: Path, way_out: bool = True) -> str:
     if (noted := read_json(lock)) is None:
-        return "another process has just started; try again"
+        return f"another process has just started{'; try again' if way_out else ''}"
     number = noted["process"]
     place = f"process {number} on {noted['machine']} since {noted['since']}"
-    return f"{place}; wait for it, or end it there with: kill {number}"
+    return f"{place}; wait for it, or end it there with: kill {number}" if way_out else place
 
 
 def sha256(path: Path) -> str:

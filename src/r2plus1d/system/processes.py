@@ -44,7 +44,7 @@ class ProcessError(UserError):
 
 class _Replica(DistributedDataParallel):
     def _passing_sync_batchnorm_handle(self, module: nn.Module) -> None:
-        """Refuses torch's own synchronised batch norm on the CPU, where `model.OuterNorm` works."""
+        """Refuses torch's own synchronised batch norm on the CPU, where `network.OuterNorm` works."""
 
 
 def run(work: Callable[[], None], runtime: Runtime, key: Callable[[], str]) -> None:

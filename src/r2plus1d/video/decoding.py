@@ -1,4 +1,4 @@
-"""Decoding video files; with `reading`, which decodes parts of them, all that knows PyAV.
+"""Decoding video files; with `reading`, which decodes parts of them, all that decodes with PyAV.
 
 Frames are uint8 [H, W, 3] in RGB, upright: turned and mirrored as the file says. Frame numbers count from 0.
 All frames of a video have the size of its first: others are scaled to it. FFmpeg gets an open file and nothing else:
@@ -16,7 +16,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from r2plus1d.system.errors import UserError, one_line
+from r2plus1d.system.errors import MACHINE, UserError, one_line
+from r2plus1d.system.files import sha256
 from r2plus1d.video.looks import Spread, look
 from r2plus1d.video.stack import MAX_PIXELS
 
@@ -42,11 +43,12 @@ def decode(path: Path, wanted: Container[int] | None = None) -> Iterator[np.ndar
     """All frames in order; those not `wanted` (None: all are) are decoded but not converted, and come as None.
 
     Raises VideoError for a file without a video stream, with broken content or beyond the limits above; at the end for
-    one without frames, and one that is cut off: frames are missing of those that the container announced. In this
-    process, where a fault of the decoder ends everything: `sandbox.decode` is for files that nobody has decoded yet.
+    one without frames, and one that is cut off: frames are missing of those that the container announced. Raises
+    OSError where the machine is at fault, such as a failing disk. In this process, where a fault of the decoder ends
+    everything: `sandbox.decode` is for files that nobody has decoded yet.
     """
     convert = VideoReformatter()  # one for all frames: a new one costs more than the frame
-    with _video_errors():
+    with _video_errors(path):
         for number, shown in enumerate(_shown(path)):
             yield upright(shown, convert) if wanted is None or number in wanted else None
 
@@ -64,7 +66,7 @@ class Measured(NamedTuple):
 def measured(path: Path) -> Iterator[int | Measured]:
     """For each frame how many the file announces (0: it does not); then what was found. Raises as `decode` does."""
     kept, times, count, convert = Spread[Shown](), [], 0, VideoReformatter()
-    with _video_errors():
+    with _video_errors(path):
         for count, shown in enumerate(_shown(path), 1):
             kept.show(count - 1, shown)
             if shown.frame.time is not None:
@@ -147,13 +149,16 @@ def _shown(path: Path) -> Iterator[Shown]:
 
 
 @contextlib.contextmanager
-def _video_errors() -> Iterator[None]:
-    """What FFmpeg says, as VideoError; MemoryError may be the machine's fault."""
+def _video_errors(path: Path) -> Iterator[None]:
+    """What FFmpeg says, as VideoError; MemoryError, and what a disk or a lack of open files brings, are the machine's
+    fault."""
     try:
         yield
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, MemoryError):  # FFmpeg has one of its own
             raise
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            sha256(path)  # which fails alike, where it is not FFmpeg's word for a damaged file
         raise VideoError(one_line(error)) from error
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from r2plus1d.system import code
-from r2plus1d.system.errors import UserError, one_line
+from r2plus1d.system.errors import MACHINE, UserError, one_line
 from r2plus1d.system.files import read_json, remove_partials, replacing, sha256
 from r2plus1d.system.pool import spread
 from r2plus1d.system.progress import progress
@@ -71,8 +71,9 @@ def in_groups(
 
 
 def forget(work: Path) -> None:
-    """Removes the notes of finished work."""
-    shutil.rmtree(_notes(work), ignore_errors=True)
+    """Removes finished work, and its notes."""
+    for folder in (_notes(work), work):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_content(file: Path, video: Listed) -> None:
@@ -82,6 +83,8 @@ def check_content(file: Path, video: Listed) -> None:
     try:
         found = sha256(file)
     except OSError as error:
+        if error.errno in MACHINE:
+            raise
         raise VideoError(one_line(error)) from error
     if found != video.sha256:
         raise VideoError("its content is not the one noted in manifest.csv")

@@ -14,7 +14,6 @@ SIDE = 16  # blocks; a row has one more
 BITS = SIDE * SIDE
 PLAIN = 8  # of 0 to 765, the sum of three channels: neighbours that differ by less tell nothing
 LEAST = 112  # bits that must tell, or the frame says nothing: black, faded, a plain title
-DIGITS = 2 * BITS // 4  # of a look as text
 MOST = 8  # looks of a video
 
 F = TypeVar("F")

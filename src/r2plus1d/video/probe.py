@@ -9,7 +9,7 @@ from r2plus1d.system.errors import FrameError
 from r2plus1d.system.progress import progress
 from r2plus1d.video import sandbox
 from r2plus1d.video.decoding import VideoError
-from r2plus1d.video.groups import Listed, Machines, check_content, forget, in_groups
+from r2plus1d.video.groups import Listed, Machines, check_content, in_groups
 from r2plus1d.video.loose import frame_size
 
 
@@ -19,12 +19,11 @@ def probe(
     """(what was found of those below `videos`, what they look like, those that are set aside: unreadable, cut off or
     without frames).
 
-    What an interrupted run noted in `work` is kept: it must differ where the code or the videos differ.
+    What an interrupted run noted in `work` is kept: it must differ where the code or the videos differ. `groups.forget`
+    removes it, once the tables are written.
     """
     look = functools.partial(_look, videos=videos.absolute())
     found = list(in_groups(look, _always, sorted(listed), work, machines, "looking at videos"))
-    forget(work)
-    work.rmdir()
     readable = [Probed(*row) for group in found for row in group["readable"]]
     looks = [Looks(*row) for group in found for row in group["looks"]]
     return readable, looks, [Unreadable(*row) for group in found for row in group["unreadable"]]

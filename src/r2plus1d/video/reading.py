@@ -1,4 +1,4 @@
-"""Frames straight from video files, decoding no more than they need: with `decoding` all that knows PyAV."""
+"""Frames straight from video files, decoding no more than they need: with `decoding` all that decodes with PyAV."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class VideoReader:
             raise VideoError(f"{self.folder / path}: {error}, though it could be read before") from error
         if len(frames) < len(wanted):
             missing = wanted[len(frames)]
-            raise VideoError(f"{self.folder / path}: frame {missing} is missing; run extract_frames again")
+            raise VideoError(f"{self.folder / path}: frame {missing} is missing, though it could be read before")
         return frames if np.array_equal(indices, wanted) else frames[places]
 
 

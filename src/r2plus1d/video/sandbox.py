@@ -36,8 +36,9 @@ SECONDS, SECONDS_A_FRAME = 60, 1  # of processor time, so other programs on the 
 SILENCE = 600  # seconds on the clock without a frame, of a process that neither works nor ends
 START = 300  # seconds on the clock for it to begin
 TRIES = 2  # the last in a fresh process: what came before, or whoever killed it by hand, decides nothing
-HEADER = struct.Struct("<cIII")  # kind, height and width of a frame (LOOKED: 0, frames announced), text that follows
-READY, FRAME, LOOKED, END, REASON, NO_MEMORY = b"R", b"F", b"L", b"E", b"V", b"M"
+# kind, height and width of a frame (LOOKED: 0, frames announced; FAULT: 0, errno), text that follows
+HEADER = struct.Struct("<cIII")
+READY, FRAME, LOOKED, END, REASON, NO_MEMORY, FAULT = b"R", b"F", b"L", b"E", b"V", b"M", b"O"
 LONGEST_TEXT = 2000  # bytes
 SLOTS = 8  # frames decoded ahead; sent through a pipe, one of 340 x 256 took 0.2 ms longer
 SHARED = SLOTS * 3 * decoding.MAX_PIXELS  # bytes; they exist from when they are used
@@ -62,9 +63,9 @@ class _LostError(Exception):
 def decode(path: Path) -> Iterator[np.ndarray]:
     """All frames in order, uint8 RGB [H, W, 3] of one size; each is valid until the next one is asked for.
 
-    Raises VideoError as `decoding.decode` does, and where the decoder crashes, hangs or needs more than the limits,
-    twice; DecoderError where its process does not start, or is killed from outside each time. One video at a time in a
-    thread.
+    Raises VideoError and OSError as `decoding.decode` does; VideoError, too, where the decoder crashes, hangs or needs
+    more than the limits, twice; DecoderError where its process does not start, or is killed from outside each time. One
+    video at a time in a thread.
     """
     for image in _decoded(path, pixels=True):
         assert isinstance(image, np.ndarray)
@@ -164,7 +165,7 @@ class _Process:
         with contextlib.suppress(BrokenPipeError):  # the message that does not come says why
             self._questions.write(json.dumps([str(path.absolute()), pixels]).encode() + b"\n")
         while True:
-            kind, height, width, text = self._message(FRAME + LOOKED + END + REASON + NO_MEMORY)
+            kind, height, width, text = self._message(FRAME + LOOKED + END + REASON + NO_MEMORY + FAULT)
             if kind == NO_MEMORY:
                 raise _LostError(f"decoding it takes more than {MEMORY / 2**30:g} GiB of memory")
             if kind == LOOKED:
@@ -183,6 +184,8 @@ class _Process:
         self.busy = False
         if kind == REASON:
             raise VideoError(text)
+        if kind == FAULT:
+            raise OSError(width, text, str(path))
         if not pixels:
             yield Measured(*json.loads(text))
 
@@ -280,6 +283,8 @@ def main() -> None:
             _send(answers, REASON, text=str(error))
         except MemoryError:
             _send(answers, NO_MEMORY)
+        except OSError as error:
+            _send(answers, FAULT, width=error.errno or 0, text=one_line(error))
         else:
             _send(answers, END, text=found)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import simplejpeg
 
-from r2plus1d.system.errors import FrameError, one_line
+from r2plus1d.system.errors import MACHINE, FrameError, one_line
 from r2plus1d.system.files import replace_folder, replacing
 from r2plus1d.video.stack import MAX_PIXELS, Stack
 
@@ -145,7 +145,7 @@ def nothing_packed(out: Path) -> None:
 def take_over(packed: Path, out: Path) -> None:
     """The frames that are packed already for another row: the same files under another name, without a copy where the
     file system has hard links."""
-    work = out.with_name(f".{out.name}.part")
+    work = unfinished(out)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for file in sorted(packed.iterdir()):
@@ -154,6 +154,11 @@ def take_over(packed: Path, out: Path) -> None:
         except OSError:
             shutil.copyfile(file, work / file.name)
     replace_folder(work, out)
+
+
+def unfinished(out: Path) -> Path:
+    """What `take_over` leaves where it is killed."""
+    return out.with_name(f".{out.name}.part")
 
 
 def read_index(folder: Path) -> pd.DataFrame:
@@ -174,7 +179,7 @@ def read_index(folder: Path) -> pd.DataFrame:
 
 
 class FrameReader:
-    """Reads frames from a folder of shards; the counterpart of `video.VideoReader`.
+    """Reads frames from a folder of shards; the counterpart of `reading.VideoReader`.
 
     Opens a shard for each call alone, which costs a thirtieth of the decoding: thousands of shards kept open would
     exceed what a process may open. So it can be handed to any number of processes and threads.
@@ -207,6 +212,8 @@ class FrameReader:
                     file.seek(offset)
                     _add(images, file.read(length), path, offset, video)
         except (OSError, ValueError, LookupError, OverflowError, tokenize.TokenError) as error:  # of numpy's header too
+            if isinstance(error, OSError) and error.errno in MACHINE:
+                raise
             raise FrameError(f"{path}: {error}; run `dvc repro extract_frames`") from error
         return images.given if np.array_equal(unique, indices) else images.given[inverse]
 

@@ -110,8 +110,8 @@ def random_resized_crop_box(
     """
     ratios = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), size=ATTEMPTS))
     areas = rng.uniform(*area, size=ATTEMPTS) * (h * w)
-    widths = np.round(np.sqrt(areas * ratios)).astype(np.int64)
-    heights = np.round(np.sqrt(areas / ratios)).astype(np.int64)
+    widths = np.round(np.sqrt(areas * ratios)).astype(np.int64).clip(1)
+    heights = np.round(np.sqrt(areas / ratios)).astype(np.int64).clip(1)
     for box_w, box_h in zip(widths.tolist(), heights.tolist(), strict=True):
         if box_w <= w and box_h <= h:
             left, top = int(rng.integers(0, w - box_w + 1)), int(rng.integers(0, h - box_h + 1))

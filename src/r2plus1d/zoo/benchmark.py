@@ -58,8 +58,10 @@ def training_memory(
     arithmetic = computed(config.runtime.arithmetic, device, training=True)
     network = for_training(model, device, lowered(config, device), arithmetic)
     update = updates(network, optimizer, config.train.max_grad_norm, model.family)
-    schedule = Schedule(len(samples), config.train.videos_per_gpu, config.seed, 0, config.benchmark.train_steps)
-    batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=schedule))
+    size = min(config.train.videos_per_gpu, len(samples))
+    schedule = Schedule(len(samples), size, config.seed, 0, config.benchmark.train_steps)
+    whole = [batch for batch in schedule if len(batch) == size]  # the rest of an epoch takes less
+    batches = reading(loader(TrainClips(config, samples, reader), device, 0, batch_sampler=whole))
     reset_peak_memory(device)
     for clips, labels in itertools.islice(batches, config.benchmark.train_steps):
         update([(clips.to(device), labels.to(device))], len(labels))

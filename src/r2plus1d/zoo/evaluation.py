@@ -1,4 +1,4 @@
-"""The table's protocol: ten clips by three crops of every validation video, averaged.
+"""The table's protocol: ten clips by three crops of every video of the split that is measured, averaged.
 
 Shapes: N videos, V views, K classes. Source of the protocol: the published rows (see params.yaml, `recipe.test`).
 """

@@ -144,9 +144,9 @@ def _with(params: dict, settings: Sequence[str]) -> dict:
 
 def _fetch(params: dict) -> None:
     """The weights first: without them nothing else is worth its time."""
-    (row,) = resolve(params, published_weights(), _networks(params)).rows
-    if row.init is not None and not is_path(row.init):
-        _file_of(row.init)
+    for row in resolve(params, published_weights(), _networks(params)).rows:
+        if row.init is not None and not is_path(row.init):
+            _file_of(row.init)
 
 
 def _networks(params: dict) -> dict[str, dict[str, Any]]:

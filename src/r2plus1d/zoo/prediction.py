@@ -76,6 +76,9 @@ class Predictor(Recognizer):
         names = class_names(self)
         return [(names[k], float(window.probabilities[k])) for k in window.best(top)]
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "_looker"}
+
 
 def _version(tensor: torch.Tensor) -> tuple[int, object]:
     """Another one where its numbers changed; of a tensor that was made in inference mode, which does not tell, always
@@ -197,7 +200,7 @@ class Looker:
     def _scores(self, network: TakesFrames, frames: torch.Tensor, indices: torch.Tensor) -> np.ndarray:
         """float32 [V, what the network gives]"""
         crops, places = views.crops(frames, self.view.crop, self.view.crops), self._places(frames, indices)
-        found = logits(network, crops.to(self.device), places.to(self.device), self.device).float().cpu().numpy()
+        found = logits(network, crops, places, self.device).float().cpu().numpy()
         check_finite(found)
         return found
 

@@ -67,6 +67,11 @@ def unfinished(row: Row, what: str = "") -> Path:
     return paths.work(f"{what}-{row.config.row}" if what else row.config.row, key)
 
 
+def key(row: Row) -> str:
+    """Differs whenever the configuration, the data or a file to start from differ."""
+    return digest([*row.sources(), *_given(row.config)])
+
+
 def _given(config: RowConfig) -> list[Path]:
     """The file on this machine that a row starts from, or takes its weights from, if any."""
     taken = config.checkpoint or config.init

@@ -30,7 +30,7 @@ def learning_rate(config: RowConfig, epoch: int) -> float:
 
 
 def build_arguments(config: RowConfig, num_classes: int) -> dict:
-    """What `model.build` is called with for this row."""
+    """What `network.build` is called with for this row."""
     rest = {"num_classes": num_classes, "dropout": config.train.dropout, "frames": config.clip.frames}
     return config.model.model_dump() | rest
 

@@ -41,7 +41,8 @@ def load(source: str | Path) -> "Predictor":
 
     The network takes normalised float clips [N, 3, T, H, W] and returns logits [N, K]. Its `family` says how to
     normalise (see `video.views.to_input`), its `view` how to show it a video, and `classes` are the names of its K
-    classes, or None where nobody says. Raises CheckpointError, FetchError.
+    classes, or None where nobody says. Raises CheckpointError, FetchError, ConfigError for an unknown torchvision:...,
+    and UserError for `published` where no metrics/published.json is found.
     """
     from r2plus1d.zoo.prediction import Predictor  # noqa: PLC0415 (of no use to a training)
 
