@@ -96,8 +96,9 @@ class _SeededTwice:
     def __init__(self, seed: int):
         self.numpy, self.python = np.random.RandomState(seed), random.Random(seed)
 
-    def integers(self, low: int, high: int, size: int | None = None):
+    def integers(self, low: int, high: int | None = None, size: int | None = None):
         if size is None:
+            assert high is not None
             return self.python.randint(low, high - 1)
         return self.numpy.randint(low, high, size=size)
 

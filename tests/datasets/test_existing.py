@@ -109,6 +109,15 @@ def test_video_short_of_listed_frames_is_set_aside(own):
         survey(folder, FRAME_NAME)
 
 
+def test_frames_are_counted_without_what_else_lies_beside_them(own):
+    """MMAction's own tool writes optical flow into the same folder."""
+    folder = sorted(p for p in (own / "frames").rglob("*") if p.name.startswith("id-"))[0]
+    before = survey(folder, FRAME_NAME)
+    for name in ("flow_x_00001.jpg", "flow_y_00001.jpg", "img_thumb.jpg"):
+        (folder / name).write_bytes(b"flow")
+    assert survey(folder, FRAME_NAME) == before
+
+
 def test_lists_of_another_folder_are_refused(own):
     with pytest.raises(annotations.ListError, match=r"none of the 6 videos listed is there; the first is falling/id-"):
         find(source(own), own / "frames", 0)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.server
+import os
 import re
 import shutil
 import socket
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import requests
 
 from r2plus1d.datasets import fetch
 from r2plus1d.datasets.catalogue import Part
+from r2plus1d.system import files
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 NAME = f"weights_20200729-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -120,6 +123,18 @@ def test_file_arrives_whole_from_a_shaky_server(server, tmp_path, mood):
     path = fetch.fetch(server.url, tmp_path)
     assert path.read_bytes() == CONTENT
     assert left(tmp_path) == [NAME]
+
+
+def test_file_is_fetched_once_by_all_that_need_it_at_the_same_time(server, tmp_path, capsys):
+    with ThreadPoolExecutor(1) as threads:
+        with files.held(tmp_path / f".{NAME}.part.lock", "the file"):
+            other = threads.submit(fetch.fetch, server.url, tmp_path)
+            while "; waiting" not in (said := capsys.readouterr().err):
+                time.sleep(0.01)
+            (tmp_path / NAME).write_bytes(CONTENT)
+        assert other.result().read_bytes() == CONTENT
+    assert f"{NAME} is busy: process {os.getpid()} on " in said
+    assert server.asked == []
 
 
 def test_file_that_is_there_is_fetched_once(server, tmp_path):

@@ -312,6 +312,30 @@ def test_leftovers_of_an_interrupted_run_stay_out_of_the_dataset(folder, tmp_pat
     assert not (tmp_path / "videos" / "dips" / "deleted_since.mp4").exists()
 
 
+def test_interrupted_copy_asks_for_the_room_of_what_is_missing(folder, tmp_path, monkeypatch):
+    work, usage = tmp_path / "work", shutil.disk_usage(tmp_path)
+    work.mkdir()
+    folder_dataset.copy(str(folder), work)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+    monkeypatch.setattr(folder_dataset, "_share", lambda *_: False)
+    assert len(folder_dataset.copy(str(folder), work)[0]) == 12
+    (folder / "dips" / "new.mp4").write_bytes(b"new")
+    with pytest.raises(manifest.DataError, match=r"copying needs 0\.0 GB, and 0\.0 GB of disk are free"):
+        folder_dataset.copy(str(folder), work)
+    monkeypatch.setattr(folder_dataset, "_share", lambda *_: True)  # on Btrfs and XFS a copy takes no room
+    assert len(folder_dataset.copy(str(folder), work)[0]) == 13
+
+
+def test_video_that_is_another_since_it_was_copied_is_copied_again(folder, tmp_path):
+    work, video = tmp_path / "work", folder / "dips" / "dips_0.mp4"
+    work.mkdir()
+    folder_dataset.copy(str(folder), work)
+    video.write_bytes(video.read_bytes()[:-1] + b"x")  # of the same size
+    rows, *_ = folder_dataset.copy(str(folder), work)
+    assert {row.path: row.sha256 for row in rows}["dips/dips_0.mp4"] == files.sha256(video)
+    assert (work / "dips" / "dips_0.mp4").read_bytes() == video.read_bytes()
+
+
 @pytest.mark.parametrize(("keep", "words"), [(["dips"], "1 class (dips)"), ([], "0 classes (none)")])
 def test_folder_with_too_few_classes_is_refused(folder, tmp_path, keep, words):
     for label in ("dips", "pull ups", "squats"):

@@ -66,6 +66,18 @@ def test_running_stage_is_started_once_and_its_holder_named(copied, monkeypatch)
     assert copied.results()[f"models/{ROW}/model.safetensors"]
 
 
+def test_rows_of_one_short_side_are_not_packed_at_the_same_time(copied, finished):
+    copied.clear("extract_frames", ROW)
+    left = copied.folder / paths.frames("motion", f".{ROW}.part")  # of one that was killed
+    left.mkdir()
+    row = files.read_json(copied.folder / paths.row_config(ROW, "extract_frames"))
+    with files.held(copied.folder / paths.lock(f"extract-motion-{row['short_side']}", None), "another row"):
+        refused = copied.run("extract_frames", ROW, R2PLUS1D_AGAIN="1")
+    assert f"extracting motion at a short side of {row['short_side']} is busy: process" in refused.stderr
+    copied.must("extract_frames", ROW, R2PLUS1D_AGAIN="1")
+    assert not left.exists()
+
+
 @pytest.mark.parametrize(
     ("environment", "held"),
     [
@@ -220,13 +232,14 @@ class Clips:
             frame = frame.f_back
         frame.f_locals["done_event"]._cond.acquire()
         (Path(sys.argv[1]) / str(os.getpid())).touch()
-        while sys.argv[2] == "SIGTERM":
-            time.sleep(1)
+        while sys.argv[2] == "SIGTERM" or not Path(sys.argv[1], "computing").exists():
+            time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGKILL)
 
 def main():
     batches = iter(loader(Clips(), torch.device("cpu"), 1, batch_size=1))
     next(batches)
+    Path(sys.argv[1], "computing").touch()
     time.sleep(600)
 
 stage.run(main)
@@ -242,8 +255,7 @@ def test_readers_that_die_with_a_lock_do_not_keep_the_process(sign, said, tmp_pa
     command = [sys.executable, str(tmp_path / "start.py"), str(tmp_path / "work"), sign]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        while not list((tmp_path / "work").iterdir()):
-            assert process.poll() is None
+        while len(list((tmp_path / "work").iterdir())) < 2:
             time.sleep(0.01)
         if sign == "SIGTERM":
             os.killpg(process.pid, signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Disks, folders, files, memory and processes that fail: one line with the way out, and the same bytes afterwards."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -123,6 +124,21 @@ def test_unreadable_file_ends_in_one_line(stage, row, file, workers, copied):
     assert len(failed.stderr.splitlines()) == 1, failed.stderr
 
 
+@pytest.mark.parametrize(("stage", "table"), [("download", "set_aside"), ("probe", "looks")])
+def test_work_is_kept_until_its_tables_are_written(stage, table, copied, finished):
+    """Of Kinetics it takes hours."""
+    copied.clear(stage, ROW)
+    place = copied.folder / "data" / "motion" / f"{table}.csv"
+    place.mkdir()  # which no file can replace
+    failed = copied.run(stage)
+    assert failed.returncode == 1
+    assert list((copied.folder / "runs").glob(f"{stage}-motion-*"))
+    place.rmdir()
+    copied.must(stage)
+    assert copied.results() == finished.results()
+    assert not list((copied.folder / "runs").glob(f"{stage}-motion-*"))
+
+
 class Killing(Clips):
     """A dataset whose reader processes end by a signal: SIGBUS where there is no shared memory left."""
 
@@ -158,6 +174,23 @@ def test_reader_that_ends_while_the_model_computes_is_explained():
     with pytest.raises(RuntimeError) as error:
         time.sleep(20)
     assert explained(error.value) == READER_LOST
+
+
+class Failing(Killing):
+    """Its readers may open no more files."""
+
+    def __getitem__(self, _: int) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "a: 'b'.mp4")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_fault_of_the_system_is_explained_whoever_reads(workers):
+    with pytest.raises(OSError, match="Too many") as error:
+        list(loader(Failing(signal.SIGKILL), torch.device("cpu"), workers, batch_size=1))
+    assert explained(error.value) == (
+        "a: 'b'.mp4: Too many open files; raise the limit of open files (ulimit -n), then run the same command again: "
+        "what is finished is kept"
+    )
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGBUS])

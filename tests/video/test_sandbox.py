@@ -1,5 +1,6 @@
 """Decoding in a process of its own: a decoder that crashes, hangs or grows costs one video and nothing else."""
 
+import errno
 import hashlib
 import os
 import resource
@@ -17,6 +18,7 @@ import pytest
 
 from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
+from r2plus1d.system.errors import explained
 from r2plus1d.video import extraction, groups, probe, sandbox, shards
 from r2plus1d.video.decoding import VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
@@ -270,3 +272,23 @@ def test_limit_of_memory_that_is_too_low_is_named(clip_path):
     )
     found = subprocess.run([sys.executable, "-c", code, str(clip_path)], capture_output=True, text=True, check=True)
     assert found.stdout == "`ulimit -v` is 4194304; decoding needs at least 5767168\n"
+
+
+def test_fault_of_the_machine_is_none_of_the_video(clip_path, monkeypatch):
+    """Else the video would be set aside for good."""
+    assert sandbox.measure(clip_path).frames == 40
+    limits = resource.prlimit(sandbox._own.process._popen.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(sandbox._own.process._popen.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    with pytest.raises(OSError, match="Too many open files") as error:
+        probe._look(0, [Listed(clip_path.name)], clip_path.parent)
+    assert (error.value.errno, error.value.filename) == (errno.EMFILE, str(clip_path))
+    assert "raise the limit of open files" in str(explained(error.value))
+    resource.prlimit(sandbox._own.process._popen.pid, resource.RLIMIT_NOFILE, limits)
+    assert sandbox.measure(clip_path).frames == 40
+
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(groups, "sha256", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        groups.check_content(clip_path, Listed(clip_path.name, "0" * 64))

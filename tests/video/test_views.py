@@ -43,3 +43,9 @@ def test_resized_pixels_follow_the_published_arithmetic(size):
     a, b = a[:, None, None], b[:, None, None]
     pixels = ((a * (rows[..., top, :, :] >> 4) >> 16) + (b * (rows[..., bottom, :, :] >> 4) >> 16) + 2) >> 2
     np.testing.assert_array_equal(views.resize(frames, size), pixels)
+
+
+def test_random_crop_of_a_small_frame_has_a_pixel_at_least():
+    boxes = [views.random_resized_crop_box(8, 10, np.random.default_rng(n), (0.001, 0.002)) for n in range(200)]
+    assert all(left < right and top < bottom for left, top, right, bottom in boxes)
+    assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {(1, 1)}

@@ -139,6 +139,14 @@ def test_published_weights_are_found_though_the_zoo_has_one_row(here, tmp_path, 
     assert [address.rpartition("-")[2] for address in asked] == ["63462eb3.pth"] * 2
 
 
+def test_setting_may_add_a_row(here, tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(finetune, "_file_of", asked.append)
+    row = "{input: frames, short_side: 256, frames: 32, frame_interval: 2}"
+    finetune.finetune(videos(tmp_path / "mine"), "published", ["model.frames=32", f"+zoo.mine={row}"])
+    assert len(asked) == 1  # of `custom`
+
+
 def with_weights(own, tmp_path, params) -> Project:
     """A project under DVC whose folder dataset is tiny, next to torchvision's kind of weights, theirs.pth."""
     params["datasets"]["folder"] |= {

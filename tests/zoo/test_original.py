@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.original.mmaction import SeededTwice
+from benchmarks.original.mmaction import seeded_twice
 from r2plus1d.clips import sampling
 from r2plus1d.config import resolve
 from r2plus1d.model.network import build
@@ -34,14 +34,14 @@ def test_training_clips_start_where_the_original_s_do(golden):
     for (n, length, interval, clips, start, seed), a, b in zip(
         z["params"], z["offsets"], z["offsets"][1:], strict=False
     ):
-        rng = SeededTwice(int(seed))
+        rng = seeded_twice(int(seed))
         ours = sampling.train_indices(int(n), int(length), int(interval), int(clips), rng=rng).ravel() + start
         assert ours.tolist() == z["frame_inds"][a:b].tolist()
 
 
 def test_random_crops_lie_where_the_original_s_do(golden):
     for h, w, seed, *box in np.load(golden("rrc_boxes.npz"))["rows_h_w_seed_l_t_r_b"].tolist():
-        assert list(views.random_resized_crop_box(h, w, SeededTwice(seed))) == box
+        assert list(views.random_resized_crop_box(h, w, seeded_twice(seed))) == box
 
 
 def test_short_side_sizes_are_rounded_like_the_original_s(golden):

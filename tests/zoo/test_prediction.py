@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -93,6 +94,14 @@ def test_loaded_network_says_what_is_in_a_video(weights, videos):
     assert sum(share for _, share in everything) == pytest.approx(1, abs=1e-6)
     with pytest.raises(VideoError, match="Invalid data"):
         r2plus1d.load(weights).predict(videos / "broken.mp4")
+
+
+def test_network_in_half_precision_predicts_and_is_saved_without_what_it_keeps(weights, videos):
+    network, video = r2plus1d.load(weights), videos / "below" / "é 1.mp4"
+    before, size = dict(network.predict(video)), len(pickle.dumps(r2plus1d.load(weights)))
+    assert len(pickle.dumps(network)) == size
+    for name, share in network.half().predict(video):
+        assert share == pytest.approx(before[name], abs=0.01)
 
 
 def test_windows_cover_the_video_and_the_last_one_ends_with_it():
@@ -340,6 +349,19 @@ def test_pictures_of_videos_with_one_name_do_not_meet(tmp_path):
     videos = [tmp_path / place for place in ("a/x.mp4", "b/x.avi", "c/X.mp4", "d/y.mp4", f"e/{'é' * 120}.mp4")]
     names = predicted._names(videos)
     assert list(names.values()) == ["x", "x (2)", "X (3)", "y", "é" * 100]
+
+
+def test_features_that_were_found_are_in_their_files_before_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(predicted, "SECONDS", 0)
+
+    class Looker:
+        def features(self, video, seconds, stride):
+            for number in range(3):
+                assert (tmp_path / "features.npy").exists() == (number > 0)
+                yield number, number + 1, np.full(4, number, np.float32)
+
+    predicted.features([tmp_path / "a.mp4"], Looker(), 1, None, tmp_path)
+    assert np.load(tmp_path / "features.npy").tolist() == [[n] * 4 for n in range(3)]
 
 
 def test_features_are_what_the_last_layer_takes(weights, network, videos, tmp_path):
