@@ -20,7 +20,7 @@ test: $(READY)
 	@pytest -n $$(($$(nproc) < 4 ? $$(nproc) + 1 : 4)) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What somebody has pushed to the project's DVC remote, but for videos and frames; then what must run, if anything.
-pull: $(READY)
+pull: $(READY) published
 	@dvc pull --allow-missing && dvc repro --allow-missing
 
 verify: $(READY)

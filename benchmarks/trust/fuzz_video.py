@@ -179,5 +179,5 @@ def report(figures: dict) -> str:
 
 if __name__ == "__main__":
     parser = command_line(__doc__)
-    parser.add_argument("inputs", nargs="?", type=int, default=100_000, metavar="INPUTS")
+    parser.add_argument("inputs", nargs="?", type=int, default=150_000, metavar="INPUTS")
     sys.exit(main(parser.parse_args().inputs))

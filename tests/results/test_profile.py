@@ -13,6 +13,7 @@ from r2plus1d.system import paths, timing
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths.RESULTS.parent.mkdir()
+    (paths.CONFIGS / "custom").mkdir(parents=True)
     paths.RESULTS.write_text("before\n<!-- profile -->\n<!-- /profile -->\nafter\n")
     return tmp_path
 
@@ -47,6 +48,28 @@ def test_stage_that_was_skipped_keeps_its_seconds(folder):
     assert seconds(later) == [("resolve", "1.5"), ("train", "8.0"), ("all", "9.5")]
     assert "Stages that have not run here keep the seconds of the committed table." in later
     assert paths.RESULTS.read_text().startswith("before\n<!-- profile -->\n\n| stage |")
+
+
+def test_table_stays_as_it_is_where_nothing_has_run(folder):
+    record("resolve", 98.0, 1.5)
+    record("train", 100.0, 10.0, "custom")
+    profile.profile()
+    before = [path.read_bytes() for path in (paths.PROFILE, paths.RESULTS)]
+    for path in folder.glob("logs/seconds/*"):
+        path.unlink()
+    shown = profile.profile()
+    assert (profile.BETWEEN, "0.5") in seconds(shown)
+    assert "Nothing has run here yet" in shown
+    assert [path.read_bytes() for path in (paths.PROFILE, paths.RESULTS)] == before
+
+
+def test_row_that_is_gone_leaves_the_table(folder):
+    record("train", 100.0, 10.0, "custom")
+    record("train", 120.0, 10.0, "gone")
+    (paths.CONFIGS / "gone").mkdir()
+    assert len(seconds(profile.profile())) == 4
+    (paths.CONFIGS / "gone").rmdir()
+    assert len(seconds(profile.profile())) == 2
 
 
 def test_stages_of_different_hours_are_told_from_one_run(folder):

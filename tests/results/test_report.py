@@ -91,6 +91,14 @@ def test_ways_of_training_on_the_same_videos_stand_side_by_side(rows, names, tmp
         ["| last layer", "torchvision"],
         ["| fine-tuned, 4 of 5 stages frozen", "torchvision"],
     ]
+    other = {
+        "test": config.test.model_copy(update={"clips": 5}),
+        "model": config.model.model_copy(update={"conv": "r3d"}),
+    }
+    write_text(paths.row_config(CUSTOM, "test"), "3")
+    tried.note(dataclasses.replace(rows[-1], config=config.model_copy(update={"init": None} | other)))
+    table = tried.table("folder")
+    assert "| conv r3d, test.clips 5 |" in table.splitlines()[-1]
     assert report.measured_table(measured(rows, names, tried=table)).endswith(table)
     write_text(paths.lists("folder") / "list.txt", "other videos")
     assert tried.table("folder") is None

@@ -36,14 +36,15 @@ class ProfileError(UserError):
 
 
 def profile() -> str:
-    """The table, also written to benchmarks/results/profile.md, next to what it is made from, and docs/results.md.
-
-    Raises ProfileError."""
+    """The table, also written to benchmarks/results/profile.md, next to what it is made from, and docs/results.md, once
+    a stage has run here. Raises ProfileError."""
     here = [record for path in paths.seconds("", None).parent.glob("*.json") if (record := read_json(path))]
-    known = {(record["stage"], record["row"]): record for record in [*(read_json(paths.PROFILE) or []), *here]}
-    known.pop((BETWEEN, None), None)
-    if not known:
+    committed = read_json(paths.PROFILE) or []
+    if not here and not committed:
         raise ProfileError(f"no record of a stage in {paths.seconds('', None).parent}: run `dvc repro`")
+    if not here:
+        return f"{table(committed)} Nothing has run here yet: this is the committed table."
+    known = {(record["stage"], record["row"]): record for record in [*committed, *here] if _is_of_now(record)}
     all_here = len(here) == len(known)
     if all_here and (between := _between(here)) is not None:
         known[BETWEEN, None] = {**here[0], "stage": BETWEEN, "row": None, "seconds": between, "start": 0, "reading": 0}
@@ -67,6 +68,11 @@ def table(records: list[dict]) -> str:
     machines = sorted({f"{record['processor']}, {record['cores']} cores" for record in records})
     note = f"Seconds of the last run of each stage, on {' and '.join(machines)}. start: Python and its imports; "
     return f"{markdown_table(COLUMNS, rows)}\n\n{note}reading: waiting for clips."
+
+
+def _is_of_now(record: dict) -> bool:
+    """Of a row that params.yaml has, or of all of them."""
+    return record["stage"] != BETWEEN and (record["row"] is None or (paths.CONFIGS / record["row"]).is_dir())
 
 
 def _place(record: dict) -> tuple:

@@ -26,7 +26,7 @@ def note(row: RowFigures) -> None:
         "lists": _lists(config.dataset),
         "configuration": digest([paths.row_config(CUSTOM, "test")]),
         "trained": trained(config),
-        "values": config.train.model_dump() | {"seed": config.seed},
+        "values": config.train.model_dump() | {"seed": config.seed} | _others(config),
         "started from": source_text(config) if config.init else "nothing",
         "clip": f"{config.clip.frames}x{config.clip.frame_interval}",
         "epochs": config.train.epochs,
@@ -38,6 +38,13 @@ def note(row: RowFigures) -> None:
     same_run = ("lists", "configuration")
     known = [other for other in _noted() if any(other.get(key) != entry[key] for key in same_run)]
     write_json(NOTES, [*known, entry])
+
+
+def _others(config: TestedRow) -> dict:
+    """What else tells one way from another: the network and how it is tested."""
+    network = {key: value for key, value in config.model.model_dump().items() if value is not None}
+    shown = {f"test.{key}": value for key, value in config.test.model_dump().items()}
+    return network | shown | {"test.arithmetic": config.runtime.arithmetic}
 
 
 def table(dataset: str) -> str | None:
