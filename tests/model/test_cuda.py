@@ -115,7 +115,7 @@ def test_batch_norm_equals_torchs_and_leaves_padding_zero(monkeypatch, relu, res
     torch.testing.assert_close(own.running_mean, plain.running_mean)
 
 
-@pytest.mark.parametrize(("depth", "frames", "shift"), [(10, 4, 1), slow(10, 8, 2), slow(50, 8, 1)])
+@pytest.mark.parametrize(("depth", "frames", "shift"), [(10, 4, 1), slow(10, 6, 2), slow(50, 4, 1)])
 def test_network_for_inference_gives_the_plain_logits_of_clips_that_share_frames(depth, frames, shift):
     model = settled(depth)
     indices = torch.arange(frames) + shift * torch.arange(2)[:, None]
@@ -134,7 +134,7 @@ def test_network_for_inference_gives_the_plain_logits_of_clips_that_share_frames
 def test_network_for_training_has_the_plain_loss_gradients_and_statistics():
     model, other = settled(10), settled(10)
     other.load_state_dict(model.state_dict())
-    clips, labels = torch.randint(0, 256, (3, 2, 32, 32, 3), dtype=torch.uint8), torch.tensor([1, 2, 3])
+    clips, labels = torch.randint(0, 256, (2, 2, 32, 32, 3), dtype=torch.uint8), torch.tensor([1, 2])
     plain = functional.cross_entropy(model.train()(to_input(clips, CPU).contiguous()), labels)
     fast = functional.cross_entropy(Training(other.train(), torch.float32)(clips), labels)
     torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from r2plus1d.video.views import center_box, three_crop_boxes
 from r2plus1d.zoo import accuracy
 
 
@@ -64,10 +65,10 @@ def test_fewer_views_are_those_at_even_distances_by_the_middle_crop_or_all():
     found = accuracy.of_fewer_views(scores, 3, "score")
     assert set(found) == {(n, c) for n in (1, 2, 3, 4) for c in (1, 3)}
     expected = {
-        (1, 1): [6],  # the clip in the middle
-        (2, 1): [5, 7],
-        (3, 1): [4, 6, 7],
-        (4, 1): [4, 5, 6, 7],
+        (1, 1): [10],  # the clip in the middle
+        (2, 1): [9, 11],
+        (3, 1): [8, 10, 11],
+        (4, 1): [8, 9, 10, 11],
         (1, 3): [2, 6, 10],
         (2, 3): [1, 3, 5, 7, 9, 11],
     }
@@ -75,3 +76,11 @@ def test_fewer_views_are_those_at_even_distances_by_the_middle_crop_or_all():
         np.testing.assert_allclose(found[number], [0, np.mean(views)])
     np.testing.assert_array_equal(found[4, 3], accuracy.average_views(scores, "score"))
     assert set(accuracy.of_fewer_views(scores[:4], 1, "prob")) == {(n, 1) for n in (1, 2, 3, 4)}
+
+
+def test_fewer_views_by_one_crop_are_those_of_the_centre():
+    middle = three_crop_boxes(10, 20, 10).index(center_box(10, 20, 10))
+    scores = np.zeros((3, 4, 2))
+    scores[middle] = 0, 1
+    found = accuracy.of_fewer_views(scores.reshape(12, 2), 3, "score")
+    assert [found[number, 1][1] for number in (1, 2, 3, 4)] == [1] * 4

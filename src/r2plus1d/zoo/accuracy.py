@@ -38,7 +38,7 @@ def of_fewer_views(scores: np.ndarray, crops: int, mode: Mode) -> dict[tuple[int
     by_crop = scores.reshape(crops, -1, scores.shape[-1])
     found = {}
     for count in sorted({1, crops}):
-        of = by_crop if count == crops else by_crop[[crops // 2]]
+        of = by_crop if count == crops else by_crop[-1:]  # the middle crop is the last: views.three_crop_boxes
         clips = of.shape[1]
         for number in range(1, clips + 1):
             chosen = ((np.arange(number) + 0.5) / number * clips).astype(np.int64)
