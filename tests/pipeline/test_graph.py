@@ -3,6 +3,7 @@
 import ast
 import copy
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from r2plus1d.config.schema import CUSTOM
 from r2plus1d.results import summary
 from r2plus1d.results.profile import STAGES
 from r2plus1d.system import paths
+from tests.support import warm
 from tests.support.cases import slow
 from tests.support.commands import clone_of, commit_all, dvc, git, r2plus1d, ran
 from tests.support.project import ROOT, Project, tiny_params
@@ -89,6 +91,63 @@ def test_records_name_no_code_beyond_the_dependencies_of_their_stage(committed):
         deps = described(record["stage"])["deps"]
         assert f"stages/{record['stage']}.py" in code
         assert all(any(name == dep or name.startswith(f"{dep}/") for dep in deps) for name in code)
+
+
+# ---- Data ----
+
+
+def at_or_below(path: str, deps: list[str]) -> bool:
+    return any(path == dep or path.startswith(f"{dep}/") for dep in deps)
+
+
+def test_records_name_no_input_beyond_the_dependencies_of_their_stage(committed):
+    records = [json.loads(file.read_text()) for file in committed.folder.glob("metrics/records/*/made_by_*.json")]
+    assert len(records) == 9
+    for record in records:
+        stages = [record["stage"], *(["features"] if record["stage"] == "one_frame" else [])]  # which read the same
+        for stage in stages:
+            names = {"${dataset}": "motion", "${key}": record["row"]}
+            deps = described(stage)["deps"]
+            for name, value in names.items():
+                deps = [dep.replace(name, value) for dep in deps]
+            inputs = {path.replace(f"/{record['stage']}.json", f"/{stage}.json") for path in record["inputs"]}
+            assert inputs
+            assert {path for path in inputs if not at_or_below(path, deps)} == set(), stage
+
+
+OPENED = """
+import os, runpy, sys
+from r2plus1d.results import page, plots
+page.page = lambda *_: ""  # drawing takes seconds
+plots.save_figure = lambda *_: None
+files = set()
+
+def hook(event, values):
+    if event == "open" and isinstance(values[0], str) and not values[2] & (os.O_WRONLY | os.O_RDWR):
+        files.add(values[0])
+
+sys.addaudithook(hook)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(*files, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(("stage", "row"), [("card", ["custom"]), ("report", [])])
+def test_stage_without_a_record_reads_the_figures_among_its_dependencies_and_no_others(own, stage, row):
+    """But for records, which are of the very bytes that the stage depends on."""
+    script = [f"stages/{stage}.py", *row]
+    done = warm.run(["-c", OPENED, *script], own.folder, {**os.environ, "PYTHONPATH": str(own.folder / "src")}, 60)
+    assert done.returncode == 0, done.stderr
+    opened = {path for path in done.stdout.splitlines() if path.startswith("metrics/")}
+    opened -= {path for path in opened if path.startswith("metrics/records/") or path.endswith(".part")}
+    deps = [dep.replace("${key}", "custom") for dep in described(stage)["deps"] if dep.startswith("metrics/")]
+    assert [path for path in opened if not at_or_below(path, deps)] == []
+    assert [dep for dep in deps if not any(at_or_below(path, [dep]) for path in opened)] == []
+
+
+def test_every_stage_that_computes_runs_again_with_other_versions():
+    assert {stage for stage in GRAPH if "constraints.txt" not in described(stage)["deps"]} == {"resolve", "scan"}
 
 
 # ---- Order ----
