@@ -182,6 +182,12 @@ def test_tolerance_is_three_standard_deviations_of_the_difference(first, second,
     assert (abs(first - second) <= verification.tolerance(first, second, videos)) == within
 
 
+def test_accuracy_of_another_number_of_videos_is_never_within_the_tolerance():
+    old, new = {"top1": 50.0, "videos": 144}, {"top1": 50.5, "videos": 143}
+    found = verification.compare_figures(TEST, old, new, exact=False)
+    assert [finding.verdict for finding in found] == [verification.DIFFERENT] * 2
+
+
 def test_exact_outputs_stay_exact_where_arithmetic_may_differ():
     assert verification.compare_output("resolve", "configs", "a", "b", exact=False).verdict == verification.DIFFERENT
     assert verification.compare_output("train@x", "m", "a", "b", exact=False).verdict == verification.NOT_COMPARED
