@@ -64,7 +64,7 @@ def test_our_own_log_reads_as_training_counts_it(tmp_path):
         for iteration in (20, 40):
             entry = {k: v for k, v in train(epoch, iteration, 3.0 / epoch).items() if k not in ("loss_cls", "memory")}
             ours.add(entry, memory=900.0, data_time=0.1, time=0.2)
-    ours.add(val(3, 0.5))
+    ours.add(val(3, 0.5, mean_class_accuracy=0.4))
     (tmp_path / "train.log.json").write_text("".join(json.dumps(e) + "\n" for e in ours.timed))
     log = logs.read_log(tmp_path)  # a folder such as models/<row>
     read_back = log.curve().drop(columns="val_top5").round(4).reset_index()

@@ -1,5 +1,6 @@
 """Trainings that start from weights: what is taken, what stays fixed, what repeats."""
 
+import itertools
 import re
 import types
 
@@ -226,6 +227,45 @@ def test_update_in_parts_is_the_update_of_the_whole_where_no_batch_norm_sees_the
         torch.testing.assert_close(weight, whole, rtol=1e-5, atol=1e-7)
         assert own == pytest.approx(losses, rel=1e-4)
     assert not torch.allclose(five, whole, rtol=1e-3), "steps of five videos"
+
+
+def test_dropout_is_drawn_anew_in_every_epoch(row, tmp_path, monkeypatch):
+    seeds: dict[int, set[int]] = {}
+    step = training.Training.step
+
+    def noted(self, epoch, *rest):
+        seeds.setdefault(epoch, set()).add(torch.initial_seed())
+        return step(self, epoch, *rest)
+
+    monkeypatch.setattr(training.Training, "step", noted)
+    train(row.config, row, tmp_path)
+    assert len(seeds) == row.config.train.epochs
+    assert len(set.union(*seeds.values())) == len(seeds)
+
+
+def test_log_has_the_means_of_the_steps_since_the_entry_before(row, tmp_path, monkeypatch):
+    """Of three steps an epoch, whose classes are first and third in turn."""
+    count = itertools.count(1)
+
+    def updates(*_):
+        def update(parts, _):
+            ((_, labels),) = parts
+            number, shown = next(count), torch.nn.functional.one_hot(labels, 12)
+            first, second = shown.roll(1, 1), shown.roll(2, 1)
+            logits = (shown + (2 * first + 3 * second if number % 2 == 0 else 0)).float()
+            return {"loss": float(number), "grad_norm": 10.0 * number, "logits": logits}
+
+        return update
+
+    monkeypatch.setattr(training, "updates", updates)
+    _, (_, log) = train(changed(row.config, train={"log_interval": 2, "epochs": 2}), row, tmp_path)
+    keys = ("epoch", "iter", "loss", "grad_norm", "top1_acc", "top5_acc")
+    assert [tuple(entry[key] for key in keys) for entry in log.entries if entry["mode"] == "train"] == [
+        (1, 2, 1.5, 15.0, 0.5, 1.0),
+        (1, 3, 3.0, 30.0, 1.0, 1.0),
+        (2, 2, 4.5, 45.0, 0.5, 1.0),
+        (2, 3, 6.0, 60.0, 0.0, 1.0),
+    ]
 
 
 @pytest.fixture(scope="module")
