@@ -1,5 +1,6 @@
 """The network: its layers, its parameters, its cost, and its norms over several processes."""
 
+import math
 import os
 import socket
 from typing import get_args
@@ -200,6 +201,19 @@ def gradients_of_one_process(rank: int) -> dict:
 def test_every_convolution_and_depth_of_the_builder_can_be_asked_for():
     assert set(get_args(schema.Convolution)) == set(CONVS)
     assert set(get_args(schema.Depth)) == set(BLOCKS)
+
+
+def test_fresh_weights_are_drawn_as_widely_as_the_original_s():
+    """MMAction's: the convolutions He et al.'s for what goes out of them, the last layer 0.01."""
+    torch.manual_seed(0)
+    model = build(depth=10, width=16)
+    last = model.cls_head.fc_cls
+    assert last.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not last.bias.any()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            out = module.out_channels * math.prod(module.kernel_size)
+            assert module.weight.std().item() == pytest.approx(math.sqrt(2 / out), rel=0.1)
 
 
 def test_unknown_depth_or_convolution_is_an_error():
