@@ -1,9 +1,11 @@
 """Packed frames: what is written, and what is refused."""
 
+import io
 import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image, JpegImagePlugin
 
 from r2plus1d.system import errors
 from r2plus1d.video import shards
@@ -76,6 +78,14 @@ def test_spoilt_index_is_refused(packed, old, new):
     (packed / "index.csv").write_text(index.replace(old, new, 1))
     with pytest.raises(errors.FrameError, match=r"index\.csv: damaged"):
         shards.FrameReader(packed)
+
+
+def test_frames_are_packed_at_quality_95_with_halved_chroma():
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    ours = Image.open(io.BytesIO(shards.encode(noise)))
+    Image.fromarray(noise).save(other := io.BytesIO(), "jpeg", quality=95, subsampling="4:2:0")
+    assert ours.quantization == Image.open(other).quantization
+    assert JpegImagePlugin.get_sampling(ours) == JpegImagePlugin.get_sampling(Image.open(other))
 
 
 @pytest.mark.parametrize(
