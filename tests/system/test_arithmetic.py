@@ -37,6 +37,15 @@ class Seen(torch.utils.data.Dataset):
 EXPECTED = (arithmetic.PINNED, "AVX2")
 
 
+def test_kernels_of_torch_onednn_and_mkl_are_pinned():
+    assert arithmetic.KERNELS == {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_CBWR": "COMPATIBLE",
+    }
+    assert arithmetic.KERNELS.keys() - arithmetic.PINNED.keys() <= {"ATEN_CPU_CAPABILITY"}  # without AVX2
+
+
 @ON_AVX2
 def test_tests_use_the_pinned_kernels():
     assert seen() == EXPECTED
