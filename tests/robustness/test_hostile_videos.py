@@ -218,6 +218,12 @@ def test_frames_that_are_announced_and_absent_set_a_video_aside(tmp_path, mp4):
     assert outcome(tmp_path / "b.mp4") == INVALID
 
 
+def test_video_of_which_a_tenth_is_missing_is_kept_and_of_which_more_is_set_aside(tmp_path, mp4):
+    for announced, expected in ((44, (40, (48, 64, 3))), (46, "cut off: 40 of 46 frames")):
+        (tmp_path / "v.mp4").write_bytes(patched(mp4, b"stts", 12, announced.to_bytes(4, "big")))
+        assert outcome(tmp_path / "v.mp4") == expected
+
+
 def broken(mp4: bytes) -> dict[str, bytes]:
     noise = np.random.default_rng(0).bytes(600)
     middle = mp4.index(b"mdat") + 1000

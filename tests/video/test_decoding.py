@@ -144,3 +144,8 @@ def test_frame_rate_is_that_of_the_times_where_the_file_says_another(tmp_path):
     jumping = [0] + [3_600_000 + 40 * n for n in range(1, 60)]
     assert measured(timed(tmp_path / "jumping.mkv", jumping)).rate == pytest.approx(25, abs=0.1)
     assert measured(timed(tmp_path / "one.mp4", [0])).rate == 25.0
+
+
+@pytest.mark.parametrize(("timed", "rate"), [(25.2, 25.0), (27.5, 27.5), (22.5, 22.5)])
+def test_announced_frame_rate_counts_where_the_times_are_within_two_percent_of_it(timed, rate):
+    assert decoding._rate([number / timed for number in range(250)], 250, 25.0) == rate
