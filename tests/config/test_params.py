@@ -9,7 +9,7 @@ import time
 import pytest
 from dvc.utils.serialize import parse_yaml
 
-from r2plus1d.config import files, resolve, schema, strict_yaml
+from r2plus1d.config import files, layers, resolve, schema, strict_yaml
 
 RATES = (0.1, 0.2, 0.1, 0.075)  # of the published rows, on 8 GPUs
 
@@ -84,6 +84,17 @@ def test_quarter_scale_shrinks_every_row_alike(params):
         assert (row.test.resize, row.test.crop) == (56, 56), "tested at the size that it is trained at"
         assert row.model.width == 8
         assert row.clip.short_side == {"256p": 64, "320p": 80}[row.resolution]
+
+
+def test_scaled_sizes_are_the_nearest_ones():
+    assert [layers.scaled(320, factor, "side") for factor in (0.33, 0.331, 0.332)] == [106, 106, 106]
+
+
+def test_generated_videos_have_an_even_short_side_at_any_scale(params):
+    """As the codec needs it."""
+    scales = [number / 100 for number in range(10, 30)]
+    sides = [resolve.resolve(changed(params, "scale.resolution", s)).data.source.short_side for s in scales]
+    assert [side % 2 for side in sides] == [0] * len(sides)
 
 
 def test_size_of_the_test_that_the_user_gives_is_scaled_like_all_others(params):
