@@ -70,6 +70,8 @@ def test_card_says_what_the_weights_are_and_what_made_them(figures):
     depth = figures.config.model.depth
     assert f"R(2+1)D with {depth} layers, trained on the dataset `motion`: 2 classes, 360 videos." in text
     assert r"Classes: a \<b\> \& c, b." in text
+    assert "| class | videos | precision | recall | taken for |" in text
+    assert r"| a \<b\> \& c | 1 | 50.0 | 100.00 (20.7-100.0) |  |" in text
     assert r"| b | 1 | 0.0 | 0.00 (0.0-79.3) | a \<b\> \& c 1 |" in text
     assert "commit 0123456789abcdef, with changes in 1 file" in text
     assert "torch 2.0, numpy 2.1" in text

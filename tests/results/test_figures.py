@@ -47,11 +47,11 @@ def test_mean_over_classes_has_a_bootstrap_interval_around_it(row):
 
 
 def test_calibration_error_is_the_mean_distance_of_probability_and_share(row):
-    """100 videos said to be right with 0.9, of which 60 are; then half of them with 0.5, of which 30 of 50 are."""
+    """100 videos said to be right with 0.9, of which 60 are; then a quarter of them with 0.5, of which 15 of 25 are."""
     assert row.calibration_error == pytest.approx(30)
     table = row.predictions.copy()
-    table.loc[::2, "probability"] = 0.5
-    assert dataclasses.replace(row, predictions=table).calibration_error == pytest.approx((30 + 10) / 2)
+    table.loc[::4, "probability"] = 0.5
+    assert dataclasses.replace(row, predictions=table).calibration_error == pytest.approx((75 * 30 + 25 * 10) / 100)
 
 
 def test_row_that_beats_its_baselines_is_said_to(row, published):

@@ -51,6 +51,11 @@ def test_share_of_more_than_there_are_or_of_nothing_has_no_interval(right, video
         intervals.wilson(right, videos)
 
 
+def test_interval_is_widest_where_half_are_right():
+    reach = [(high - low) / 2 for low, high in (intervals.wilson(right, 400) for right in range(401))]
+    assert intervals.widest(400) == reach[200] == max(reach)
+
+
 def answers(videos: int, classes: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Actual and predicted classes [N], such a share of them right by design, the others anything."""
     rng = np.random.default_rng(seed)

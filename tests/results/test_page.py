@@ -122,6 +122,11 @@ def test_row_of_many_classes_lists_its_worst(rows, published):
     assert "Surest mistakes" not in html
 
 
+def test_confusion_has_a_line_for_each_actual_class():
+    table = pd.DataFrame([["a", "b"], ["a", "b"], ["b", "b"]], columns=["actual", "predicted"])
+    assert page._matrix(table, ["a", "b"]) == [("a", [0, 100]), ("b", [0, 100])]
+
+
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on the PATH")
 @pytest.mark.parametrize("width", [390, 820, 1400])
 def test_browser_shows_all_of_the_page(html, tmp_path, width):
