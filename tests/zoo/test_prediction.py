@@ -29,7 +29,7 @@ from r2plus1d.model.lowered import for_inference
 from r2plus1d.results import predicted
 from r2plus1d.system.arithmetic import has_bfloat16
 from r2plus1d.video import extraction, views
-from r2plus1d.video.decoding import VideoError, decode
+from r2plus1d.video.decoding import Measured, VideoError, decode
 from r2plus1d.video.groups import Listed, Machines
 from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
@@ -134,6 +134,13 @@ def test_window_says_what_its_frames_would_say_alone(network, videos, view):
         places = torch.arange(indices.size).reshape(indices.shape)
         scores = evaluation.logits(for_inference(network, CPU), boxed, places, CPU).numpy()
         np.testing.assert_allclose(window.probabilities, average_views(scores, "prob"), rtol=0, atol=1e-6)
+
+
+def test_video_that_tells_no_rate_is_taken_to_have_30_frames_a_second(network, videos, monkeypatch):
+    steps = [1, Measured(1, 64, 64, 0.0, "")]
+    monkeypatch.setattr(prediction.sandbox, "measuring", lambda _: iter(steps))
+    (window,) = prediction.Looker(network, CPU).windows(videos / "one frame.mp4")
+    assert window.end == round(1 / 30, 3)
 
 
 def test_frames_of_past_windows_are_forgotten(network, videos):

@@ -177,6 +177,8 @@ def test_as_many_run_at_a_time_as_the_cores_hold(monkeypatch, params):
     monkeypatch.setattr(seeds, "cores", lambda: 8)
     monkeypatch.setattr(seeds.records, "read", lambda stage, row: {"machine": {"type": "cpu"}})
     assert seeds._jobs([row]) == 4  # of two threads
+    two = row.model_copy(update={"runtime": row.runtime.model_copy(update={"gpus": 2})})
+    assert seeds._jobs([row, two]) == 2  # of two processes
     every = row.model_copy(update={"runtime": row.runtime.model_copy(update={"threads": None})})
     assert seeds._jobs([row, every]) == 1
     monkeypatch.setattr(seeds.records, "read", lambda stage, row: {"machine": {"type": "cuda"}})
