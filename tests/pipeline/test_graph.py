@@ -115,6 +115,17 @@ def test_records_name_no_input_beyond_the_dependencies_of_their_stage(committed)
             assert {path for path in inputs if not at_or_below(path, deps)} == set(), stage
 
 
+@pytest.mark.parametrize(
+    ("folder", "readers"),
+    [
+        ("data/${dataset}/videos", {"probe", "extract_frames", "build_lists", "baselines"}),
+        ("data/${dataset}/features/${key}", {"train"}),
+    ],
+)
+def test_folder_that_no_record_names_is_a_dependency_of_those_that_read_it(folder, readers):
+    assert {stage for stage in GRAPH if folder in described(stage)["deps"]} == readers
+
+
 OPENED = """
 import os, runpy, sys
 from r2plus1d.results import page, plots

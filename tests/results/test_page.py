@@ -91,6 +91,7 @@ def test_page_shows_tables_classes_and_mistakes_as_text(html):
     assert html.count("a &lt;b&gt; &amp; c") > 5
     assert "a <b> & c" not in html
     assert "<td>70.00 (9.5-90.5)</td>" in html
+    assert "<td>50.0</td><td>100.00 (20.7-100.0)</td>" in html  # precision, recall
     assert "67.30" in html
     assert 'taken for <span class="wrong">a &lt;b&gt; &amp; c</span> with 80.0%' in html
 
