@@ -48,6 +48,7 @@ def build(data: DataConfig, group: str) -> None:
     for path, label, split in zip(manifest["path"], manifest["label"], manifest["split"], strict=True):
         if path in frames:
             splits[split].append(Sample(path, frames[path], labels[label]))
+    refuse_missing(manifest, aside)
     found = {path for path in manifest["path"] if (videos / path).exists()}
     named = {*manifest["split"], *aside["split"], "train", "val"}
     listed = [split for split in lists.SPLITS if split in named]
@@ -73,6 +74,14 @@ def build(data: DataConfig, group: str) -> None:
     coverage["suspected_pairs"] = len(pairs) if looks else None  # of loose frames the pictures are not looked at
     write_json(paths.COVERAGE, coverage)
     print(", ".join(f"{key} {value}" for key, value in coverage.items()))
+
+
+def refuse_missing(manifest: pd.DataFrame, aside: pd.DataFrame) -> None:
+    """Raises ListError for a list of which no video was found."""
+    for split in sorted(set(aside["split"]) - set(manifest["split"]) - {""}):
+        path, _, reason = next(aside[aside["split"] == split].itertuples(index=False, name=None))
+        count = (aside["split"] == split).sum()
+        raise ListError(f"none of the {count} videos of {split} can be taken; the first is {path}: {reason}")
 
 
 def check_counts(manifest: pd.DataFrame, frames: dict[str, int]) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from r2plus1d.config import files, resolve
+from r2plus1d.config.schema import FolderSource
+from r2plus1d.datasets import folder
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.files import write_text
@@ -19,10 +21,11 @@ def main() -> None:
         hint = "write it without ~" if data.path.startswith("~") else "give the folder that holds your videos"
         hint += paths.in_experiment(data.path)
         raise ConfigError(f"datasets.{data.dataset}.path is {data.path!r}: there is no such folder; {hint}")
-    if folder := params["datasets"].get("folder", {}).get("path"):  # DVC reads it, whatever the dataset
-        for file in Path(folder).rglob("*"):
-            if file.exists() and not (file.is_file() or file.is_dir()):
-                raise ConfigError(f"{str(file)!r} is a pipe, socket or device, which DVC would read; remove it")
+    rule = data.source.group if isinstance(data.source, FolderSource) else ""
+    if rule.lower().endswith(".csv") and not Path(rule).is_file():
+        raise ConfigError(f"datasets.folder.source.group is {rule!r}: there is no such file{paths.in_experiment(rule)}")
+    if own := params["datasets"].get("folder", {}).get("path"):  # DVC reads it, whatever the dataset
+        folder.check(Path(own))
     made = {paths.CONFIGS / name: files.dump(config) for name, config in resolved.files().items()}
     for path, text in made.items():
         write_text(path, text)

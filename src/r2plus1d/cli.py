@@ -12,6 +12,8 @@ from pathlib import Path
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.stage import run
 
+ENDINGS = {"onnx": (".onnx",), "pt2": (".pt2",), "torchscript": (".ts", ".pt", ".torchscript")}  # of exported files
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="r2plus1d", description="R(2+1)D: commands that go with the pipeline")
@@ -239,11 +241,20 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(call=_export)
 
 
+def _read(arguments: argparse.Namespace) -> list[Path]:
+    return [Path(arguments.source), *(arguments.check or [])]
+
+
 def _export(arguments: argparse.Namespace) -> None:
     from r2plus1d.zoo import export, weights
 
     if arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a folder; give the name of a file in it")
+    if arguments.out.suffix.lower() not in ENDINGS[arguments.format]:
+        endings = " or ".join(ENDINGS[arguments.format])
+        raise ConfigError(f"--out {arguments.out}: expected a name that ends with {endings}")
+    if any(place.exists() and arguments.out.exists() and place.samefile(arguments.out) for place in _read(arguments)):
+        raise ConfigError(f"--out {arguments.out} is what the export is made from; give another name")
     _folder(arguments.out.parent)
     export.need(arguments.format)
     source = _full(arguments.source)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import runpy
 import shutil
 import socket
@@ -263,7 +264,6 @@ NOT_IN_LISTS = [
     "bidi\u202etxt.mp4",
     "no\u200bwidth.mp4",
     "nel\x85.mp4",
-    b"\xff\xfe.mp4",
 ]
 CLASSES = ["-v", "NA", "q\"u,o'te", "\u00e9", "#1 "]
 
@@ -284,8 +284,7 @@ def test_videos_of_all_legal_names_reach_a_training(tmp_path):
     (root / " blank").mkdir()
     (root / " blank" / "1.mp4").write_bytes(video)
     (root / "-v" / "empty.mp4").touch()
-    with open(os.fsencode(root / "NA") + b"/\xff.txt", "wb"):
-        pass
+    (root / "NA" / "notes.txt").touch()
     params = tiny_params()
     params["dataset"], params["datasets"]["folder"]["path"] = "folder", str(root)
     copied = {key: params["datasets"]["motion"][key] for key in ("scale", "runtime", "train", "benchmark")}
@@ -320,7 +319,7 @@ def test_interrupted_copy_asks_for_the_room_of_what_is_missing(folder, tmp_path,
     monkeypatch.setattr(folder_dataset, "_share", lambda *_: False)
     assert len(folder_dataset.copy(str(folder), work)[0]) == 12
     (folder / "dips" / "new.mp4").write_bytes(b"new")
-    with pytest.raises(manifest.DataError, match=r"copying needs 0\.0 GB, and 0\.0 GB of disk are free"):
+    with pytest.raises(manifest.DataError, match=r"copying needs 0\.0 MB, and 0\.0 MB of disk are free"):
         folder_dataset.copy(str(folder), work)
     monkeypatch.setattr(folder_dataset, "_share", lambda *_: True)  # on Btrfs and XFS a copy takes no room
     assert len(folder_dataset.copy(str(folder), work)[0]) == 13
@@ -334,6 +333,55 @@ def test_video_that_is_another_since_it_was_copied_is_copied_again(folder, tmp_p
     rows, *_ = folder_dataset.copy(str(folder), work)
     assert {row.path: row.sha256 for row in rows}["dips/dips_0.mp4"] == files.sha256(video)
     assert (work / "dips" / "dips_0.mp4").read_bytes() == video.read_bytes()
+
+
+def test_video_with_the_size_and_time_of_another_is_copied_by_its_content(folder, tmp_path):
+    """As when two mislabelled clips are exchanged after a run that was interrupted."""
+    work, (one, other) = tmp_path / "work", (folder / "dips" / "dips_0.mp4", folder / "squats" / "squats_0.mp4")
+    work.mkdir()
+    other.write_bytes(one.read_bytes()[:-1] + b"x")
+    for video in (one, other):
+        os.utime(video, (1, 1))
+    folder_dataset.copy(str(folder), work)
+    contents = one.read_bytes(), other.read_bytes()
+    for video, content in zip((other, one), contents, strict=True):
+        video.write_bytes(content)
+        os.utime(video, (1, 1))
+    scanned = dict(folder_dataset.scan(str(folder)))
+    rows = {row.path: row.sha256 for row in folder_dataset.copy(str(folder), work, scanned)[0]}
+    assert rows["dips/dips_0.mp4"] == files.sha256(one) == files.sha256(work / "dips" / "dips_0.mp4")
+    one.write_bytes(b"changed since the scan")
+    with pytest.raises(manifest.DataError, match=r"dips_0\.mp4: it was changed while this ran; run the same command"):
+        folder_dataset.copy(str(folder), work, scanned)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (b"caf\xe9.mp4", r"caf\\\\udce9\.mp4': its name is not in UTF-8, which DVC cannot take; rename it"),
+        (b"gone.mp4", "gone.mp4: a link to nowhere (No such file or directory), which DVC cannot read; remove it"),
+        (
+            b".dvcignore",
+            ".dvcignore: DVC takes no such file inside the folder; remove it, or move it next to the folder",
+        ),
+    ],
+)
+def test_what_dvc_would_stumble_over_is_named_before_it_does(folder, name, words):
+    folder_dataset.check(folder)
+    place = os.fsencode(folder / "dips") + b"/" + name
+    os.symlink("nowhere", place) if b"gone" in name else open(place, "wb").close()
+    with pytest.raises(manifest.DataError) as error:
+        folder_dataset.check(folder)
+    assert re.sub(r"\\+", r"\\", str(error.value)).endswith(re.sub(r"\\+", r"\\", words).replace("\\.", "."))
+
+
+def test_folder_of_which_no_video_is_taken_is_told(folder):
+    (folder / "empty").mkdir()
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "a.gif").touch()
+    (folder / ".hidden").mkdir()
+    *_, classes = folder_dataset.look(folder)
+    assert folder_dataset.without_videos(folder, classes) == ["empty", "pictures"]
 
 
 @pytest.mark.parametrize(("keep", "words"), [(["dips"], "1 class (dips)"), ([], "0 classes (none)")])

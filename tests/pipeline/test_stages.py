@@ -235,7 +235,7 @@ def test_pipe_among_the_videos_is_refused_before_dvc_reads_it(project, tmp_path)
     project.set(params)
     failed = project.run("resolve")
     assert failed.returncode == 1
-    assert "x.mp4' is a pipe, socket or device, which DVC would read; remove it" in failed.stderr
+    assert "x.mp4: a pipe, socket or device, which DVC would read; remove it" in failed.stderr
 
 
 def test_command_below_the_project_says_where_to_run_it(project):

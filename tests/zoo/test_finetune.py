@@ -17,6 +17,7 @@ from r2plus1d.datasets.manifest import DataError, read_table
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
+from r2plus1d.system.git import git
 from r2plus1d.zoo import finetune, weights
 from tests.support.commands import r2plus1d, ran
 from tests.support.networks import as_trained, to_torchvision
@@ -43,6 +44,7 @@ def here(tmp_path, monkeypatch):
     for name in (paths.PARAMS, paths.PUBLISHED):
         shutil.copy(ROOT / name, folder / name)
     monkeypatch.chdir(folder)
+    git("init", "--quiet")
     monkeypatch.setattr(finetune, "_run", lambda settings: None)
     return folder
 

@@ -6,7 +6,7 @@ Types, ranges and the rules within one section; what is inherited and scaled is 
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from r2plus1d.system.arithmetic import Arithmetic
 
@@ -182,6 +182,16 @@ class FolderSource(Section):
     seed: Seed  # of the division into training and validation videos
     val_share: Annotated[float, Field(gt=0, lt=1)]
     group: Annotated[str, Field(min_length=1)]  # what keeps clips of one recording together: see datasets.recordings
+
+    @field_validator("group")
+    @classmethod
+    def check(cls, rule: str) -> str:
+        if not rule.lower().endswith(".csv"):
+            try:
+                re.compile(rule)
+            except re.error as error:
+                raise ValueError(f"{rule!r} is no regular expression ({error})") from error
+        return rule
 
 
 class ListsSource(Section):

@@ -1,6 +1,6 @@
 """Where videos come from: brings those of a dataset to one folder, or finds them where they lie, with a manifest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ from r2plus1d.datasets.manifest import Entry, SetAside
 from r2plus1d.system.files import held, remove_partials
 
 
-def bring(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Entry], list[SetAside], list[str]]:
+def bring(
+    config: DataConfig, work: Path, machine: Machine, scanned: Mapping[str, str] | None = None
+) -> tuple[list[Entry], list[SetAside], list[str]]:
     """Fills `work` with the videos and returns the rows of the manifest, those of the files set aside, and the class
     names.
 
     `work` stays empty where files are used in place: those of existing lists, and downloaded ones, which are kept
-    outside the pipeline's own folders. What an interrupted run left in `work` is reused. Raises DataError where there
-    are not at least two classes.
+    outside the pipeline's own folders. What an interrupted run left in `work` is reused. `scanned` are the digests of
+    the user's own videos, as `scan` found them. Raises DataError where there are not at least two classes.
     """
     work.mkdir(parents=True, exist_ok=True)
     remove_partials(work)
-    return _brought(config, work, machine)
+    return _brought(config, work, machine, scanned)
 
 
 def given(config: DataConfig) -> list[Path]:
@@ -39,7 +41,9 @@ def given(config: DataConfig) -> list[Path]:
     return [Path(file) for file in (source.train, source.val, source.test, source.labels) if file is not None]
 
 
-def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Entry], list[SetAside], list[str]]:
+def _brought(
+    config: DataConfig, work: Path, machine: Machine, scanned: Mapping[str, str] | None
+) -> tuple[list[Entry], list[SetAside], list[str]]:
     """By the kind of source, of whose modules only the one that is needed is loaded: a change of another one is then
     no change of this dataset's code."""
     # ruff: noqa: PLC0415
@@ -50,7 +54,7 @@ def _brought(config: DataConfig, work: Path, machine: Machine) -> tuple[list[Ent
     if isinstance(config.source, FolderSource):
         from r2plus1d.datasets import folder
 
-        return folder.copy(config.path, work)
+        return folder.copy(config.path, work, scanned)
     if isinstance(config.source, ListsSource):
         from r2plus1d.datasets import existing
 

@@ -9,9 +9,11 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 import unicodedata
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from r2plus1d.datasets.annotations import writable
@@ -26,7 +28,10 @@ SPLITS |= {"trn": "train", "dev": "val", "test": "test", "testing": "test", "tst
 AFTER_SPLIT = re.compile(r"(?<=.)(s|[ _-]?(set|data|split|videos|clips))$")  # such as in `train_set` and `tests`
 
 
-def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], list[str]]:
+def copy(
+    path: str | None, work: Path, scanned: Mapping[str, str] | None = None
+) -> tuple[list[Entry], list[SetAside], list[str]]:
+    """`scanned` are the digests of `scan`, by path. Raises DataError where a video is another than then."""
     if path is None:
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
     root = Path(path)
@@ -35,14 +40,20 @@ def copy(path: str | None, work: Path) -> tuple[list[Entry], list[SetAside], lis
     missing = [file for file, _ in found if not _is_copied(file, work / file.relative_to(root))]
     needed = sum(file.stat().st_size for file in missing)
     if needed > (free := shutil.disk_usage(work).free) and not _share(missing[0], work):
-        raise DataError(f"{root}: copying needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of disk are free")
+        raise DataError(f"{root}: copying needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB of disk are free")
     rows = []
     for file, label in progress(found, len(found), "copying", "videos"):
         target = work / file.relative_to(root)
+        place = label, splits.get(file.relative_to(root).parts[0], "")
         if not _is_copied(file, target):
-            with replacing(target) as partial:
-                _copy(file, partial)
-        rows.append(entry(target, work, label, splits.get(file.relative_to(root).parts[0], "")))
+            _copy(file, target)
+        row, then = entry(target, work, *place), (scanned or {}).get(_scanned_as(file, root))
+        if then not in (None, row.sha256):  # what an earlier run copied of another one with this name
+            _copy(file, target)
+            row = entry(target, work, *place)
+        if then not in (None, row.sha256):
+            raise DataError(f"{file}: it was changed while this ran; run the same command again")
+        rows.append(row)
     _remove_others(work, {row.path for row in rows})
     rows, repeated = _without_repeats(rows, root)
     return sorted(rows), sorted(aside + repeated), classes
@@ -59,9 +70,10 @@ def _is_copied(source: Path, target: Path) -> bool:
 def _copy(source: Path, target: Path) -> None:
     """With the time of its last change. A hard link would save nothing: DVC copies what has another name elsewhere."""
     times = source.stat()
-    if not _shared(source, target):
-        shutil.copyfile(source, target)
-    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with replacing(target) as partial:
+        if not _shared(source, partial):
+            shutil.copyfile(source, partial)
+        os.utime(partial, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def _shared(source: Path, target: Path) -> bool:
@@ -164,7 +176,44 @@ def scan(path: str | None) -> list[Found]:
     root = Path(str(path))
     files = sorted(file for file in root.rglob("*") if file.is_file() and os.access(file, os.R_OK))
     shown = progress(files, len(files), "looking through the folder", "files")
-    return [Found(ascii(str(file.relative_to(root))), sha256(file)) for file in shown]
+    return [Found(_scanned_as(file, root), sha256(file)) for file in shown]
+
+
+def _scanned_as(file: Path, root: Path) -> str:
+    return ascii(str(file.relative_to(root)))
+
+
+def without_videos(root: Path, classes: list[str]) -> list[str]:
+    """What looks like the folder of a class, but for which there is no video to take: its name with the splits'."""
+    folders = _splits(root).values() or [root]
+    below = [place for folder in folders for place in sorted(folder.iterdir()) if place.is_dir()]
+    there = [place for place in below if place.name[:1] != "." and place.name not in classes]
+    return [_told(place, root) for place in there]
+
+
+def check(root: Path) -> None:
+    """Raises DataError for what DVC, which reads all of the folder, would stumble over."""
+    for folder, folders, names in os.walk(root):
+        for file in (Path(folder, name) for name in sorted([*folders, *names])):
+            if (problem := _problem(file)) is not None:
+                raise DataError(f"{_told(file, root.parent)}: {problem}")
+
+
+def _problem(file: Path) -> str | None:
+    try:
+        file.name.encode()
+        kind = file.stat().st_mode
+    except UnicodeEncodeError:
+        return "its name is not in UTF-8, which DVC cannot take; rename it"
+    except OSError as error:
+        return f"a link to nowhere ({error.strerror}), which DVC cannot read; remove it"
+    if file.name == ".dvcignore":
+        return "DVC takes no such file inside the folder; remove it, or move it next to the folder"
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        return "a pipe, socket or device, which DVC would read; remove it"
+    if stat.S_ISREG(kind) and not os.access(file, os.R_OK):
+        return "it may not be read, and DVC reads it; give this user access, or remove it"
+    return None
 
 
 def _scan(root: Path, tops: dict[str, Path]) -> tuple[list[tuple[Path, str]], list[SetAside]]:

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from r2plus1d.results.plots import save_figure, styled
-from r2plus1d.system.errors import UserError
+from r2plus1d.system.errors import UserError, printable
 from r2plus1d.system.files import replacing, write_text
 from r2plus1d.system.progress import progress, saved, say
 from r2plus1d.video.decoding import VideoError
@@ -78,9 +78,9 @@ def predict(
                 windows = list(_windows(video, looker, names, top, (seconds, stride), table, strip))
             except (VideoError, PredictionError) as error:
                 broken += 1
-                print(f"{shown_path(video)}: {error}", file=sys.stderr, flush=True)
+                print(f"{printed_path(video)}: {error}", file=sys.stderr, flush=True)
                 continue
-            picture(windows, strip.kept(), names, top, shown_path(Path(video.name)), out / f"{pictures[video]}.png")
+            picture(windows, strip.kept(), names, top, printed_path(Path(video.name)), out / f"{pictures[video]}.png")
     finally:
         table.write()
     if broken < len(videos):
@@ -103,7 +103,7 @@ def features(videos: Sequence[Path], looker: Looker, seconds: float | None, stri
                     table.add(shown_path(video), *found)
             except (VideoError, PredictionError) as error:
                 broken += 1
-                print(f"{shown_path(video)}: {error}", file=sys.stderr, flush=True)
+                print(f"{printed_path(video)}: {error}", file=sys.stderr, flush=True)
     finally:
         table.write()
     if table.lines:
@@ -171,7 +171,8 @@ def _windows(
             ]
         )
         told = ", ".join(f"{names[k]} {100 * window.probabilities[k]:.1f}%" for k in best)
-        say(f"{name}: {told}" if total == 1 else f"{name} {window.start:.1f} to {window.end:.1f} s: {told}")
+        said = printed_path(video)
+        say(f"{said}: {told}" if total == 1 else f"{said} {window.start:.1f} to {window.end:.1f} s: {told}")
         frames = window.frames if total == 1 else window.frames[len(window.frames) // 2][None]
         for place, frame in enumerate(frames):
             strip.show(number + place, frame.copy())
@@ -179,8 +180,13 @@ def _windows(
 
 
 def shown_path(path: Path) -> str:
-    """As text that can be printed and written, whatever bytes the name has."""
+    """As text that can be written, whatever bytes the name has."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def printed_path(path: Path) -> str:
+    """As one line of a terminal, which obeys nothing in it."""
+    return printable(shown_path(path)).replace("\n", "\\n")
 
 
 @styled

@@ -31,6 +31,7 @@ MAX_ALL_PIXELS = 2**41  # of all frames: a million of 1920 x 1080
 LEAST_RATE, MOST_RATE = 0.1, 1000  # frames a second; other figures are no rate
 UNEVEN = 0.02  # share of a video's length by which its frames' times may contradict its announced rate
 SPACES = {8: "YCgCo", 10: "BT.2020 constant luminance", 14: "ICtCp"}  # ITU-T H.273
+EBML = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # of a Matroska file: the header, then the segment
 MOST_CHUNKS = 10_000  # of an AVI, a gigabyte each
 MAX_SHAPE = 32  # long side : short side; a frame of 1 x 5000 would grow to 256 x 1,280,000
 
@@ -144,6 +145,8 @@ def _shown(path: Path) -> Iterator[Shown]:
             count = number + 1
         if count == 0:
             raise VideoError("no frames")
+        if container.format.name.startswith("matroska") and _is_cut_matroska(path):
+            raise VideoError("cut off: the file ends before its content does")
         if count < stream.frames * (1 - MISSING_FRAMES) and not packets.whole(path):
             raise VideoError(f"cut off: {count} of {stream.frames} frames")
 
@@ -246,6 +249,23 @@ def _whole_avi(path: Path) -> bool:
             at += 8 + int.from_bytes(head[4:], "little")
             at += at % 2
     return at <= end + 1
+
+
+def _is_cut_matroska(path: Path) -> bool:
+    """Whether more than the usual share is missing of the segment that holds all content: it says how long it is, but
+    for a recording that was not closed (RFC 8794, 4 to 6, RFC 9559, 4.5)."""
+    with open(path, "rb") as file:
+        end, at = os.fstat(file.fileno()).st_size, 0
+        for kind in EBML:
+            file.seek(at)
+            head = file.read(12)
+            width = 9 - head[4].bit_length() if len(head) == 12 and head[:4] == kind else 9
+            if width > 8:
+                return False  # not as it must be, which FFmpeg may read all the same
+            most = (1 << 7 * width) - 1
+            size = int.from_bytes(head[4 : 4 + width], "big") & most
+            at += 4 + width + size
+        return size != most and at - end > MISSING_FRAMES * size
 
 
 def _check_pixels(height: int, width: int) -> None:

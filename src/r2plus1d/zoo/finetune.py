@@ -18,7 +18,8 @@ from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError
 from r2plus1d.system import dvc_command, paths
 from r2plus1d.system.errors import ConfigError, UserError
-from r2plus1d.system.files import write_text
+from r2plus1d.system.files import held, write_text
+from r2plus1d.system.git import git
 
 BEFORE = paths.PARAMS.with_name("params.before.yaml")
 NOTHING = "none"  # the name of weights for a network that starts from nothing
@@ -33,30 +34,35 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
 
     `init` names the weights to start from; "none" stands for the small network from nothing. `settings` are further
     values, KEY=VALUE as `dvc exp run -S` takes them. Raises DataError for a folder whose videos have no labels,
-    ConfigError for values that cannot be, FetchError where the weights cannot be had, and FinetuneError where DVC
-    fails. params.yaml is written when all this is in order.
+    ConfigError for values that cannot be, FetchError where the weights cannot be had, GitError outside of a git clone,
+    BusyError beside another call, and FinetuneError where DVC fails. params.yaml is written when all this is in order.
     """
     folder_of_videos = videos.resolve()
     if "${" in str(folder_of_videos):
         raise DataError(f"{videos}: DVC would take what follows ${{ for the name of a parameter; rename the folder")
     found, classes = _labelled(folder_of_videos)
     print(f"{len(found)} videos of {len(classes)} classes: {', '.join(classes)}", flush=True)
+    for place in folder.without_videos(folder_of_videos, classes):
+        print(f"{place}: no video in it that can be taken, so no class", flush=True)
     before = read_params(paths.PARAMS)  # or an error that says what is wrong with it
-    params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
-    changes = _change(params, folder_of_videos, _fetched_address(init), settings)
-    _fetch(_with(strict_yaml.load(strict_yaml.edited(params)), settings))
-    if changes:
-        if before["zoo"] != {CUSTOM: MODEL}:
-            write_text(BEFORE, paths.PARAMS.read_text(encoding="utf-8-sig"))
-            changes.append(f"zoo: {CUSTOM} alone; {BEFORE} is the file as it was")
-        write_text(paths.PARAMS, strict_yaml.edited(params))
-        print(f"{paths.PARAMS}: {'; '.join(changes)}", flush=True)
-    _run(settings)
+    git("rev-parse", "--git-dir")  # which DVC's experiments need
+    with held(paths.lock("finetune", None), "r2plus1d finetune"):
+        params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
+        changes = _change(params, folder_of_videos, _fetched_address(init), settings)
+        _fetch(_with(strict_yaml.load(strict_yaml.edited(params)), settings))
+        if changes:
+            if before["zoo"] != {CUSTOM: MODEL}:
+                write_text(BEFORE, paths.PARAMS.read_text(encoding="utf-8-sig"))
+                changes.append(f"zoo: {CUSTOM} alone; {BEFORE} is the file as it was")
+            write_text(paths.PARAMS, strict_yaml.edited(params))
+            print(f"{paths.PARAMS}: {'; '.join(changes)}", flush=True)
+        _run(settings)
 
 
 def _labelled(videos: Path) -> tuple[list, list[str]]:
     if not videos.is_dir():
         raise DataError(f"{str(videos)!r}: there is no such folder")
+    folder.check(videos)
     try:
         found, _, classes = folder.look(videos)
     except DataError as error:
@@ -128,6 +134,8 @@ def _with(params: dict, settings: Sequence[str]) -> dict:
     params.yaml has not, before that file is written."""
     for one in settings:
         place, equals, text = one.removeprefix(f"{paths.PARAMS}:").partition("=")
+        if not place.lstrip("+~") or not (equals or place.startswith("~")):
+            raise ConfigError(f"-S {one!r}: expected KEY=VALUE, such as train.epochs=20")
         keys: list[Any] = [int(key) if key.isdecimal() else key for key in place.lstrip("+~").split(".")]
         section: Any = params
         for number, key in enumerate(keys, 1):

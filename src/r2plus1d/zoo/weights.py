@@ -137,6 +137,8 @@ def _unfinished(row: str) -> bool:
 def _trained(row: str) -> Recognizer:
     file = paths.weights(row)
     if not file.is_file():
+        if Path(row).is_dir():
+            raise CheckpointError(f"{row}: a folder without {file.name}; give a file, or the folder of a trained row")
         if _unfinished(row):
             raise CheckpointError(
                 f"{row!r} is being trained, or its training was interrupted: `dvc repro train@{row}` goes on with it. "
