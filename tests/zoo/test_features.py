@@ -19,17 +19,17 @@ from tests.zoo.test_starting import changed, network
 
 
 @pytest.fixture
-def row(prepared, tmp_path, monkeypatch):
-    """A narrow row that trains its last layer alone."""
+def row(request, prepared, tmp_path, monkeypatch):
+    """A narrow row that trains its last layer alone; of MMAction's family unless a test says otherwise."""
     monkeypatch.chdir(prepared.folder)
-    row = open_row(CUSTOM, RowConfig)
-    checkpoint.export_mmaction(network(), tmp_path / "start.pth")
+    row, family = open_row(CUSTOM, RowConfig), getattr(request, "param", "mmaction")
+    checkpoint.export_mmaction(network(family=family), tmp_path / "start.pth")
     small = {"epochs": 3, "videos_per_gpu": 4, "crop": 16, "freeze": "all", "views": 2, "weight_decay": 0.01}
     config = changed(
         row.config,
         train=small,
         clip={"frames": 4},
-        model={"depth": 10, "width": 4},
+        model={"depth": 10, "width": 4, "family": family},
         init=str(tmp_path / "start.pth"),
     )
     return types.SimpleNamespace(config=config, classes=row.classes, splits=row.splits, reader=row.reader)
@@ -39,8 +39,9 @@ def computed(row, work, workers=0):
     return features.features(row.config, row.splits, row.reader, row.classes, work, workers)
 
 
+@pytest.mark.parametrize("row", ["mmaction", "torchvision"], indirect=True)
 def test_features_are_what_the_last_layer_takes_of_the_training_and_the_validation_views(row, tmp_path):
-    found, start = computed(row, tmp_path / "work"), network()
+    found, start = computed(row, tmp_path / "work"), network(family=row.config.model.family)
     assert (found.train.shape, found.val.shape) == ((12, 2, 32), (12, 32))
     with torch.inference_mode():
         for index in (0, 7):

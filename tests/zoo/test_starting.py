@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.nn import functional
 
+from r2plus1d.clips.items import TrainClips
 from r2plus1d.config import origins
 from r2plus1d.config.schema import CUSTOM, RowConfig, TestedRow
 from r2plus1d.model import checkpoint
@@ -18,7 +20,7 @@ from r2plus1d.system import paths
 from r2plus1d.zoo import evaluation, training, weights
 from r2plus1d.zoo.accuracy import ScoresError
 from r2plus1d.zoo.rows import open_row
-from r2plus1d.zoo.update import build_model, learning_rate
+from r2plus1d.zoo.update import build_model, learning_rate, normalised
 from tests.support.commands import copy_of, dvc, ran
 from tests.support.networks import as_trained, to_torchvision
 from tests.support.project import Project
@@ -266,6 +268,22 @@ def test_log_has_the_means_of_the_steps_since_the_entry_before(row, tmp_path, mo
         (2, 2, 4.5, 45.0, 0.5, 1.0),
         (2, 3, 6.0, 60.0, 0.0, 1.0),
     ]
+
+
+@pytest.mark.parametrize("family", ["mmaction", "torchvision"])
+def test_loss_is_of_clips_normalised_as_the_network_s_family_has_them(row, tmp_path, family):
+    """All stages frozen, and all videos in the first step: the network computes as in a test."""
+    start = network(family=family, num_classes=12)
+    torch.nn.init.normal_(start.cls_head.fc_cls.weight)
+    checkpoint.export_mmaction(start, tmp_path / "start.pth")
+    step = {"freeze": 5, "dropout": 0.0, "videos_per_gpu": 12, "epochs": 1, "warmup_epochs": 0}
+    config = changed(row.config, init=str(tmp_path / "start.pth"), model={"family": family}, train=step)
+    _, (_, log) = train(config, row, tmp_path / "work")
+    clips = TrainClips(config, row.splits["train"], row.reader)
+    x, labels = clips.collate([clips[0, index] for index in range(12)])
+    with torch.inference_mode():
+        expected = functional.cross_entropy(start(normalised(x, torch.device("cpu"), start.family)), labels)
+    assert log.entries[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.fixture(scope="module")
