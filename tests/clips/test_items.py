@@ -39,6 +39,28 @@ def test_training_clip_depends_on_seed_epoch_and_index_alone(row):
     assert not torch.equal(first, clips[(3, 0)][0])
 
 
+@pytest.mark.parametrize(
+    ("seed", "item", "same"), [(0, (0, 0), True), (1, (0, 0), False), (0, (1, 0), False), (0, (0, 1), False)]
+)
+def test_every_seed_epoch_and_index_draws_a_clip_of_its_own(row, seed, item, same):
+    """Of twice the same video."""
+    twice = [SAMPLES[0], SAMPLES[0]]
+    clip, _ = items.TrainClips(row.model_copy(update={"seed": 0}), twice, Numbered())[0, 0]
+    other, _ = items.TrainClips(row.model_copy(update={"seed": seed}), twice, Numbered())[item]
+    assert torch.equal(clip, other) == same
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_training_clip_is_cropped_and_flipped_as_the_row_says(row, flip):
+    """A square of as many pixels as the frame does not fit into it, so it is the middle one, or its mirror image."""
+    train = {"resize": 64, "crop": 64, "crop_area": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "flip": flip}
+    clips = items.TrainClips(row.model_copy(update={"train": row.train.model_copy(update=train)}), SAMPLES, Numbered())
+    columns = list(range(10, 74))
+    for epoch in range(5):
+        clip, _ = clips[epoch, 0]
+        assert clip[0, 0, :, 1].tolist() == (columns[::-1] if flip else columns)
+
+
 def test_training_clip_steps_by_the_frame_interval(row):
     clip, _ = items.TrainClips(row, SAMPLES, Numbered())[(0, 0)]
     assert np.diff(clip[:, 0, 0, 0].numpy().astype(int)).tolist() == [8] * 7
@@ -79,6 +101,12 @@ def test_views_of_a_test_video_stand_at_crop_times_clips_plus_clip(row):
             view = stack[crop * 10 + clip]
             assert view[:, 0, 0, 0].tolist() == expected[clip].tolist()
             assert view[0, 0, 0, 1] == left
+
+
+def test_test_video_is_of_the_height_and_width_that_the_row_gives(row):
+    test = row.test.model_copy(update={"resize": [40, 60], "crop": 32, "crops": 1})
+    video = items.TestVideos(row.model_copy(update={"test": test}), SAMPLES, Numbered())[0]
+    assert video.frames.shape[1:3] == (40, 60)
 
 
 def test_static_control_repeats_the_middle_frame(row):

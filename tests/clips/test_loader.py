@@ -22,6 +22,16 @@ def test_epoch_has_every_sample_once_and_the_last_batch_too():
     assert list(loader.Schedule(10, 4, 1, start=1, epochs=2)) == batches[3:]
 
 
+@pytest.mark.parametrize("labels", [None, [0] * 20 + [1] * 20])
+def test_order_of_the_samples_is_of_the_seed_and_the_epoch(labels):
+    def order(seed: int, epoch: int) -> list[int]:
+        return [index for batch in Schedule(40, 8, seed, epoch, epoch + 1, labels=labels) for _, index in batch]
+
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(one) for one in orders}) == 4
+    assert order(0, 0) == orders[0]
+
+
 def test_balanced_epoch_has_as_many_samples_and_every_class_equally_often():
     labels = [0] * 12 + [1] * 3 + [2]
     for epoch, batches in enumerate(
