@@ -82,6 +82,13 @@ def test_video_of_the_test_list_that_another_list_has_is_refused():
         check({**GOOD, "test": test}, content=content, available=content.keys())
 
 
+def test_class_of_the_test_list_without_training_videos_is_refused():
+    splits = {**GOOD, "test": [Sample("test/c/5.mp4", 70, 2)]}
+    content = {**CONTENT, "test/c/5.mp4": "another"}
+    with pytest.raises(annotations.ListError, match=r"class with no training video:\n  c$"):
+        check(splits, ("a", "b c", "c"), content, content.keys())
+
+
 def test_finished_weights_are_tested_without_training_videos():
     check({**GOOD, "train": []})
 

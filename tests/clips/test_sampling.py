@@ -32,6 +32,12 @@ def test_frames_and_clips_at_a_frame_rate_are_torchvision_s(count, rate):
         assert chosen[-1, -1] == len(numbers) - 1
 
 
+@pytest.mark.parametrize(("count", "expected"), [(31, 18), (30, 18), (29, 17), (1, 1)])
+def test_part_of_a_frame_at_a_frame_rate_is_none(count, expected):
+    """At 15 a second, of 25: 18.6 are 18, but there is always one."""
+    assert len(sampling.at_rate(count, 25, 15)) == expected
+
+
 def test_frame_of_a_rate_above_the_video_s_is_the_last_one_shown_by_then():
     assert sampling.at_rate(4, 10, 25).tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
     assert sampling.at_rate(3, 30, 1).tolist() == [0]
