@@ -161,3 +161,14 @@ def test_row_of_another_family_is_shown_its_clips_as_the_family_is(params, name)
     if name == "torchvision":
         assert (row.clip.frames, row.clip.frame_interval) == (view.frames, view.frame_interval)
         assert (row.clip.frame_rate, row.test.spread) == (view.frame_rate or "all", view.spread)
+
+
+def test_timed_views_are_three_crops_of_the_short_side_where_one_frame_is_seen_by_the_centre_crop(params):
+    """Of torchvision's networks, whose own test takes the centre crop of larger frames."""
+    given = changed(changed(params, "model.init", "torchvision"), "benchmark.crops", 3)
+    files = resolve.resolve(changed(given, "baselines.one_frame", "all"), PUBLISHED).files()
+    tested, timed = files[f"{CUSTOM}/test.json"].test, files[f"{CUSTOM}/benchmark.json"].test
+    one = files[f"{CUSTOM}/one_frame.json"].of.test
+    assert (tested.resize, tested.crop, tested.crops) == ([128, 171], 112, 1)
+    assert (timed.resize, timed.crop, timed.crops) == (112, 112, 3)
+    assert (one.resize, one.crop, one.crops) == ([128, 171], 112, 1)

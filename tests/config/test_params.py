@@ -314,6 +314,17 @@ def test_rows_that_are_trained_with_one_frame_are_those_of_the_dataset_or_the_se
     assert (one.test.clips, one.test.crops) == (10, 3)
 
 
+def test_views_of_the_benchmark_and_of_one_frame_are_their_own_whatever_the_test_says(params):
+    for key, value in (("clips", 2), ("crops", 1), ("average_clips", "score"), ("keep_views", True)):
+        params = changed(params, f"test.{key}", value)
+    found = resolve.resolve(params).files()
+    row, timed, one = (found[f"custom/{name}.json"] for name in ("test", "benchmark", "one_frame"))
+    assert (row.test.clips, row.test.crops, row.test.average_clips, row.test.keep_views) == (2, 1, "score", True)
+    assert (timed.test.clips, timed.test.crops, timed.test.average_clips) == (10, 3, "prob")
+    own = one.of.test
+    assert (own.clips, own.crops, own.average_clips, own.keep_views) == (10, 3, "prob", False)
+
+
 def test_row_s_configuration_is_free_of_workers_and_machines(params):
     before = resolve.resolve(params)
     elsewhere = changed(params, "machine.scheduler", "tcp://host:8786")
