@@ -84,6 +84,13 @@ def test_whole_video_is_seen_as_in_the_test(params, network, videos):
     assert (window.start, window.end) == (0, 1.6)
 
 
+def test_three_crops_are_of_the_whole_short_side_and_what_nobody_asks_for_stays():
+    assert prediction.with_views(VIEW, None, 3) == dataclasses.replace(VIEW, crops=3, resize=VIEW.crop)
+    assert prediction.with_views(VIEW, 2, 1) == dataclasses.replace(VIEW, clips=2)
+    three = dataclasses.replace(VIEW, crops=3, resize=32)
+    assert prediction.with_views(three, 7, None) == dataclasses.replace(three, clips=7)
+
+
 def test_loaded_network_says_what_is_in_a_video(weights, videos):
     found = r2plus1d.load(weights).predict(videos / "below" / "é 1.mp4", top=2)
     assert len(found) == 2
@@ -215,6 +222,35 @@ def command(*words) -> list[str]:
 
 def predict(*words, name="predict", **options) -> subprocess.CompletedProcess:
     return console(name, *words, **options)
+
+
+ASKED = ("--window", 0.8, "--stride", 0.4, "--clips", 2, "--crops", 3)
+
+
+@pytest.fixture
+def asked(network):
+    """What looks at a video as ASKED says."""
+    return prediction.Looker(network, CPU, dataclasses.replace(VIEW, clips=2, crops=3, resize=VIEW.crop))
+
+
+def test_command_predicts_by_the_windows_and_the_views_that_it_is_given(weights, asked, videos, tmp_path):
+    video = videos / "below" / "é 1.mp4"
+    done = predict(video, "--weights", weights, *ASKED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "predictions" / "predictions.csv")
+    found = table.pivot_table("probability", "start", "class")[CLASSES]
+    assert found.index.tolist() == [0, 0.4, 0.8]
+    expected = [window.probabilities for window in asked.windows(video, 0.8, 0.4)]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_command_takes_features_by_the_windows_and_the_views_that_it_is_given(weights, asked, videos, tmp_path):
+    video, out = videos / "below" / "é 1.mp4", tmp_path / "features"
+    done = predict(video, "--weights", weights, *ASKED, cwd=tmp_path, name="features")
+    assert done.returncode == 0, done.stderr
+    starts, _, expected = zip(*asked.features(video, 0.8, 0.4), strict=True)
+    assert pd.read_csv(out / "features.csv")["start"].tolist() == [*starts] == [0, 0.4, 0.8]
+    np.testing.assert_allclose(np.load(out / "features.npy"), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, videos, tmp_path):
