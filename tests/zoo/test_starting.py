@@ -101,6 +101,11 @@ def test_training_starts_from_the_weights_but_for_the_last_layer(kind, row, serv
     assert (made.classes, made.view.frames, made.view.crop) == (row.classes, 4, 16)
 
 
+def test_network_has_the_row_s_dropout(row):
+    config = changed(row.config, train={"dropout": 0.3})
+    assert build_model(config, 12).cls_head.dropout.p == 0.3
+
+
 def test_last_layer_is_taken_where_the_classes_are_the_same(row, tmp_path):
     start = network(num_classes=12)
     said: list[str] = []

@@ -1,5 +1,6 @@
 """Trained networks for programs and notebooks."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,16 @@ def test_loaded_row_knows_its_classes_and_its_own_test_and_the_file_alone_its_tr
     assert network.family == FAMILIES["mmaction"]
     assert network.view == View(frames=8, frame_interval=8, resize=28, crop=28, clips=1, crops=1, stored=40)
     assert alone.view == View(frames=8, frame_interval=8, resize=32, crop=28, clips=10, crops=1, stored=40)
+
+
+def test_loaded_row_looks_at_videos_as_its_own_test_says(copied, monkeypatch):
+    monkeypatch.chdir(copied.folder)
+    file = paths.row_config(CUSTOM, "test")
+    config = json.loads(file.read_text())
+    config["test"] |= {"resize": [30, 40], "crop": 24, "clips": 7, "spread": "ends", "average_clips": "score"}
+    file.write_text(json.dumps(config))
+    view = r2plus1d.load(CUSTOM).view
+    assert (view.resize, view.crop, view.clips, view.spread, view.average) == ((30, 40), 24, 7, "ends", "score")
 
 
 @pytest.mark.parametrize(
