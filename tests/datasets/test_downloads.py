@@ -161,6 +161,15 @@ def test_video_whose_seconds_differ_from_the_annotation_is_found(kinetics, tmp_p
     assert f"val/abseiling/{name('val', 0, 1)}" in [row[0] for row in rows]
 
 
+def test_video_of_which_two_clips_are_annotated_is_known_by_its_seconds_alone(kinetics, tmp_path):
+    stem = name("val", 0, 1)[:11]
+    kinetics.files["/400/annotations/val.csv"] += f"yoga,{stem},50,60,val,0\n".encode()
+    put(kinetics, "/400/val/part_1.tar.gz", [(f"{stem}_000077_000087.mp4", b"other seconds")], tmp_path)
+    rows, aside, _ = bring(source(kinetics, splits=["val"]), tmp_path)
+    assert not [row for row in rows if stem in row[0]]
+    assert (f"val/part_1.tar.gz/{stem}_000077_000087.mp4", "", "in the archives, but not annotated") in aside
+
+
 def test_corrupted_video_gives_way_to_its_replacement(kinetics, tmp_path):
     better = ("replacement_for_corrupted_k400/" + name("train", 2, 3), b"better")
     put(kinetics, "/400/replacement.tgz", [better], tmp_path)

@@ -25,6 +25,13 @@ def test_share_of_every_class_goes_to_validation_drawn_by_the_seed():
     assert any(divided(seed=seed)[0] != split for seed in range(1, 5))
 
 
+@pytest.mark.parametrize(("count", "expected"), [(9, 3), (8, 2), (2, 1), (1, 0)])
+def test_share_is_rounded_and_leaves_a_video_on_each_side_where_there_are_two(count, expected):
+    split, without = divided(labels={f"a/{i}.mp4": "a" for i in range(count)}, classes=["a"])
+    assert list(split.values()).count("val") == expected
+    assert without == (["a"] if count == 1 else [])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_clips_of_one_recording_are_on_one_side_and_the_shares_are_kept(seed):
     paths = sorted(LABELS)
