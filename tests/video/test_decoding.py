@@ -149,3 +149,23 @@ def test_frame_rate_is_that_of_the_times_where_the_file_says_another(tmp_path):
 @pytest.mark.parametrize(("timed", "rate"), [(25.2, 25.0), (27.5, 27.5), (22.5, 22.5)])
 def test_announced_frame_rate_counts_where_the_times_are_within_two_percent_of_it(timed, rate):
     assert decoding._rate([number / timed for number in range(250)], 250, 25.0) == rate
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mkv", "libx264"), ("webm", "libvpx")])
+def test_matroska_file_of_which_more_than_a_tenth_is_missing_is_cut_off(container, codec, tmp_path):
+    path = tmp_path / f"a.{container}"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream(codec, rate=25, width=64, height=48)
+        for number in range(40):
+            image = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        target.mux(stream.encode(None))
+    whole = path.read_bytes()
+    assert len(list(decode(path))) == 40
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VideoError, match="cut off: the file ends before its content does"):
+        list(decode(path))
+    at = whole.index(b"\x18\x53\x80\x67") + 4
+    unknown = b"\x01" + b"\xff" * 7  # the length of a recording that was not closed
+    path.write_bytes((whole[:at] + unknown + whole[at + 8 :])[: len(whole) // 2])
+    assert 10 < len(list(decode(path))) < 30

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,16 @@ def test_command_exports_a_model_file_and_says_how_far_it_is_from_the_network(ne
     def ran(*more):
         return console(*words, *more, cwd=tmp_path)
 
+    (tmp_path / "m.txt").touch()
+    for wrong, said in (
+        (tmp_path / "m.txt", "expected a name that ends with .pt2"),
+        (video.with_suffix(".pt2"), "made from"),
+    ):
+        shutil.copy(video, video.with_suffix(".pt2"))
+        refused = console(*words[:-1], wrong, "--check", video.with_suffix(".pt2"), cwd=tmp_path)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+    assert video.with_suffix(".pt2").read_bytes() == video.read_bytes()
     without = ran()
     assert without.returncode == 1
     assert (

@@ -17,7 +17,8 @@ from r2plus1d.datasets.manifest import DataError, read_table
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
-from r2plus1d.system.git import git
+from r2plus1d.system.files import BusyError, held
+from r2plus1d.system.git import GitError, git
 from r2plus1d.zoo import finetune, weights
 from tests.support.commands import r2plus1d, ran
 from tests.support.networks import as_trained, to_torchvision
@@ -95,6 +96,21 @@ def test_params_get_what_is_needed_keep_their_comments_and_stay_the_second_time(
     assert "params.yaml" not in capsys.readouterr().out
 
 
+def test_second_call_at_the_same_time_changes_nothing(here, tmp_path):
+    mine, before = videos(tmp_path / "mine"), (here / paths.PARAMS).read_bytes()
+    with held(paths.lock("finetune", None), "the first"), pytest.raises(BusyError, match="r2plus1d finetune is busy"):
+        finetune.finetune(mine, "none", [])
+    assert (here / paths.PARAMS).read_bytes() == before
+
+
+def test_copy_without_git_is_answered_before_anything_is_written(here, tmp_path):
+    mine, before = videos(tmp_path / "mine"), (here / paths.PARAMS).read_bytes()
+    shutil.rmtree(here / ".git")
+    with pytest.raises(GitError, match=r"Of a copy without \.git, make one: git init"):
+        finetune.finetune(mine, "none", [])
+    assert (here / paths.PARAMS).read_bytes() == before
+
+
 def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, tmp_path, monkeypatch):
     mine = videos(tmp_path / "mine")
     torch.save(to_torchvision(build(depth=10, width=4, family="ig65m").state_dict()), tmp_path / "any.pth")
@@ -122,6 +138,9 @@ def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, t
         ("none", ["limit.splits.9=val"], "params.yaml has no limit.splits.9; splits has no keys"),
         ("none", ["trian.epochs=3"], r"params.yaml has no trian; did you mean 'train'\?"),
         ("none", ["seed.of=3"], "params.yaml has no seed.of; seed has no keys"),
+        ("none", ["train.epochs"], "-S 'train.epochs': expected KEY=VALUE, such as train.epochs=20"),
+        ("none", ["=3"], "-S '=3': expected KEY=VALUE"),
+        ("none", ["datasets.folder.source.group=[(]"], r"group.*'\(' is no regular expression|group"),
     ],
 )
 def test_weights_that_cannot_be_leave_params_as_they_are(here, tmp_path, init, settings, words):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -35,6 +36,7 @@ from r2plus1d.video.reading import VideoReader
 from r2plus1d.video.shards import FrameReader
 from r2plus1d.zoo import evaluation, prediction
 from r2plus1d.zoo.accuracy import average_views
+from r2plus1d.zoo.videos import find_videos
 from tests.support.commands import console, printed
 from tests.support.networks import tiny_network
 
@@ -109,6 +111,23 @@ def test_network_in_half_precision_predicts_and_is_saved_without_what_it_keeps(w
     assert len(pickle.dumps(network)) == size
     for name, share in network.half().predict(video):
         assert share == pytest.approx(before[name], abs=0.01)
+
+
+def test_folder_is_told_with_what_cannot_be_looked_into(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.mp4").touch()
+    (tmp_path / "gone.mp4").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe\n.mp4")
+    assert find_videos([tmp_path]) == [tmp_path / "a" / "b.mp4"]
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'gone.mp4'}: no file, or a link to nowhere, passed over" in said
+    assert f"{tmp_path / 'link'}: a link to a folder, passed over" in said
+    assert "pipe" in said
+
+
+def test_name_with_control_characters_is_printed_on_one_line():
+    assert predicted.printed_path(Path("\x1b[31mred\n.mp4")) == "\\x1b[31mred\\n.mp4"
 
 
 def test_windows_cover_the_video_and_the_last_one_ends_with_it():
