@@ -119,20 +119,27 @@ def path() -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
 
 
-def after_an_epoch(project: Project) -> subprocess.Popen:
-    """`dvc repro` of a training, when the state of an epoch more is there; stopped: what is left takes a blink."""
-    states = {path: path.stat().st_mtime_ns for path in project.folder.glob(f"runs/*/{training.STATE}")}
+def after_an_epoch(project: Project, epochs: int = 1) -> subprocess.Popen:
+    """`dvc repro` of a training, when the states of so many epochs more are there; stopped: what is left takes a blink.
+    With two, the training has noted that the first is saved."""
+
+    def states() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in project.folder.glob(f"runs/*/{training.STATE}")}
+
+    known = states()
     process = project.start(*REPRO, **path())
-    while {p: p.stat().st_mtime_ns for p in project.folder.glob(f"runs/*/{training.STATE}")} == states:
+    while epochs:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.005)
+        if (now := states()) != known:
+            known, epochs = now, epochs - 1
     os.killpg(process.pid, signal.SIGSTOP)
     return process
 
 
 @pytest.mark.slow
 def test_dvc_shows_what_an_interruption_kept_and_resumes_after_its_orphan(tracked, finished):
-    process = after_an_epoch(tracked)
+    process = after_an_epoch(tracked, epochs=2)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     os.killpg(process.pid, signal.SIGCONT)
     said, _ = process.communicate(timeout=60)
