@@ -7,7 +7,7 @@ import pandas as pd
 
 from r2plus1d.clips import lists
 from r2plus1d.config import files
-from r2plus1d.config.schema import DataConfig, FolderSource
+from r2plus1d.config.schema import DataConfig, FolderSource, ListsSource
 from r2plus1d.datasets import recordings
 from r2plus1d.datasets.annotations import ListError, Sample, format_frames, format_published, format_videos
 from r2plus1d.datasets.manifest import DataError, Suspected, read_table, write_table
@@ -48,7 +48,7 @@ def build(data: DataConfig, group: str) -> None:
     for path, label, split in zip(manifest["path"], manifest["label"], manifest["split"], strict=True):
         if path in frames:
             splits[split].append(Sample(path, frames[path], labels[label]))
-    refuse_missing(manifest, aside)
+    refuse_missing(manifest, aside, isinstance(data.source, ListsSource))
     found = {path for path in manifest["path"] if (videos / path).exists()}
     named = {*manifest["split"], *aside["split"], "train", "val"}
     listed = [split for split in lists.SPLITS if split in named]
@@ -76,12 +76,13 @@ def build(data: DataConfig, group: str) -> None:
     print(", ".join(f"{key} {value}" for key, value in coverage.items()))
 
 
-def refuse_missing(manifest: pd.DataFrame, aside: pd.DataFrame) -> None:
-    """Raises ListError for a list of which no video was found."""
+def refuse_missing(manifest: pd.DataFrame, aside: pd.DataFrame, own: bool) -> None:
+    """Raises ListError for a list, the user's `own` or a dataset's, of which no video was found."""
     for split in sorted(set(aside["split"]) - set(manifest["split"]) - {""}):
         path, _, reason = next(aside[aside["split"] == split].itertuples(index=False, name=None))
         count = (aside["split"] == split).sum()
-        raise ListError(f"none of the {count} videos of {split} can be taken; the first is {path}: {reason}")
+        way_out = f"; bring them, or leave that list out ({split}: null)" if own else ""
+        raise ListError(f"none of the {count} videos of {split} can be taken; the first is {path}: {reason}{way_out}")
 
 
 def check_counts(manifest: pd.DataFrame, frames: dict[str, int]) -> None:

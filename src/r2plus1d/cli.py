@@ -131,7 +131,8 @@ def _add_looking(command: argparse.ArgumentParser, out: str) -> None:
     command.add_argument(
         "--stride", type=_positive(float), metavar="SECONDS", help="from window to window (default: the window)"
     )
-    command.add_argument("--clips", type=_positive(int), metavar="N", help="of a video or window (default: the row's)")
+    clips = _positive(int, most=1000)
+    command.add_argument("--clips", type=clips, metavar="N", help="of a video or window (default: the row's)")
     command.add_argument("--crops", type=int, choices=(1, 3), help="of a clip (default: the row's)")
     command.add_argument(
         "--arithmetic",
@@ -143,14 +144,15 @@ def _add_looking(command: argparse.ArgumentParser, out: str) -> None:
     command.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER", help="(default: %(default)s)")
 
 
-def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+def _positive(kind: Callable[[str], float], most: int | None = None) -> Callable[[str], float]:
     """For argparse: a number above 0."""
+    expected = f"a {'whole ' if kind is int else ''}number above 0" + (f", at most {most}" if most else "")
 
     def number(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if 0 < (value := kind(text)) < float("inf"):
+            if 0 < (value := kind(text)) < float("inf") and value <= (most or value):
                 return value
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a {'whole ' if kind is int else ''}number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
 
     return number
 

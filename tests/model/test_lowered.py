@@ -33,6 +33,17 @@ def test_network_for_inference_computes_what_the_plain_one_does(conv):
     assert isinstance(model.backbone.conv1.bn, OuterNorm), "the original was changed"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(64, 64), (64, 50), (63, 64), (2, 4096)])
+def test_pooling_large_frames_gives_what_torch_gives(size, dtype):
+    x = torch.randn(3, *size, 64).relu().to(dtype)
+    x[1, 10 % size[0], 20] = -float("nan")
+    expected = torch.nn.functional.max_pool2d(x.permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
+    assert x[0].numel() >= lowered.POOL_FROM
+    torch.testing.assert_close(lowered._pooled(x), expected, rtol=0, atol=0, equal_nan=True)
+    assert expected.isnan().any()
+
+
 def test_clips_come_out_the_same_in_parts(monkeypatch):
     fast = for_inference(trained_a_little(depth=10, num_classes=5, width=4), CPU)
     frames, places = torch.randint(0, 256, (12, 32, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (7, 8))
@@ -164,15 +175,18 @@ def test_half_on_a_processor_with_bfloat16_has_nearly_the_plain_logits():
     assert done.returncode == 0, done.stderr
 
 
-def test_network_as_amx_wants_it_gives_the_same_logits(monkeypatch):
-    """As half has it: weights reordered, channels filled up, frames copied first; here in float32, which every
-    processor can compute."""
+@pytest.mark.parametrize("three", [None, lambda axes, channels: True, lambda axes, channels: False])
+def test_network_as_amx_wants_it_gives_the_same_logits(monkeypatch, three):
+    """As half has it: weights reordered, channels filled up, convolutions over all axes where those are faster, frames
+    copied first; here in float32, which every processor can compute."""
     model, clips = trained_a_little(depth=18, num_classes=5, width=8), torch.randn(3, 3, 8, 48, 40)
     frames, places = torch.randint(0, 256, (12, 48, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (3, 8))
     plain = for_inference(model, CPU)
     seen = []
     plain.stem[0].register_forward_hook(lambda _, given, made: seen.append(given[0].shape[:2].numel()))
     monkeypatch.setattr(lowered, "HALF", (torch.float32,))
+    if three is not None:
+        monkeypatch.setattr(lowered, "_faster_in_three", three)
     fast = for_inference(model, CPU)
     fast.stem[0].register_forward_hook(lambda _, given, made: seen.append(given[0].shape[:2].numel()))
     shapes = [[weight.shape for weight in network.state_dict().values()] for network in (plain, fast)]

@@ -319,6 +319,7 @@ def test_name_of_any_bytes_is_printed_and_written(weights, videos, tmp_path):
         (["video.mp4", "--stride", "1"], "--stride goes with --window"),
         (["video.mp4", "--window", "0"], "'0': expected a number above 0"),
         (["video.mp4", "--top", "1.5"], "'1.5': expected a whole number above 0"),
+        (["video.mp4", "--clips", "100000000"], "'100000000': expected a whole number above 0, at most 1000"),
     ],
 )
 def test_what_cannot_be_predicted_is_told_in_a_line(tmp_path, words, said):

@@ -173,4 +173,4 @@ def read_text(path: str | Path) -> str:
     except OSError as error:
         raise ListError(f"{path}: {error.strerror}{in_experiment(path)}") from error
     except UnicodeDecodeError as error:
-        raise ListError(f"{path}: not a text file in UTF-8 ({error})") from error
+        raise ListError(f"{path}: not a text file in UTF-8 ({error}); if it is text, save it as UTF-8") from error
