@@ -1,14 +1,16 @@
 """The pipeline at full size on an NVIDIA GPU: top-1, clips per second and memory of rows trained for some minutes.
 
     python benchmarks/speed/gpu_full_size.py [--epochs N]
+    python benchmarks/speed/gpu_full_size.py --rows r2plus1d_r34_32x2x1_180e_kinetics400_rgb    # that alone
     python benchmarks/speed/gpu_full_size.py --small     # on the CPU, tiny, writing nothing: whether the script works
 
 Runs the stages in a temporary copy of the project, on the default dataset at full resolution, for the 8x8 (256p) and
 the 32x2 row at `scale` 1 with `runtime.lowered: true` in half precision: the networks for GPUs in training and test,
-clips from packed frames as ever. Then all test views once more by the plain network with the same weights.
+clips from packed frames as ever. Then all views of the validation videos by the plain network with the same weights.
 
-Writes benchmarks/results/gpu_full_size.json and .md, and the table in docs/results.md; ends with an error where fewer
-than 99.5% of the views have the plain network's top-1, or an averaged score is not within 1e-3 of its.
+Writes benchmarks/results/gpu_full_size.json and .md, and the table in docs/results.md, after each row; ends with an
+error where fewer than 99.5% of the views have the plain network's top-1, or an averaged score is not within 1e-3 of
+its.
 """
 
 import argparse
@@ -26,7 +28,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root
 
-from benchmarks.common import BenchmarkError, command_line, gpu, publish
+from benchmarks.common import RESULTS, BenchmarkError, command_line, gpu, publish
 from benchmarks.speed.gpu_inference import LARGEST
 from benchmarks.speed.inference import agreement
 from r2plus1d.config import files
@@ -44,6 +46,8 @@ SAME_TOP1 = 0.995  # of the views, at least
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--epochs", type=int, default=EPOCHS, metavar="N")
+    help_ = "these alone; what was measured of others stays"
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=[], metavar="ROW", help=help_)
     parser.add_argument("--small", action="store_true", help="one row, tiny and on the CPU, writing nothing")
     parser.add_argument("--compare", metavar="ROW", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -55,10 +59,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="r2plus1d-gpu-") as folder:
         copy = Path(folder, "project")
         prepare(copy, arguments.epochs, arguments.small)
-        figures = [measure(copy, row) for row in (ROWS[:1] if arguments.small else ROWS)]
-    print(table(figures))
-    if not arguments.small:
-        publish("gpu_full_size", figures, table(figures))
+        rows = ROWS[:1] if arguments.small else arguments.rows or ROWS
+        known = (read_json(RESULTS / "gpu_full_size.json") or []) if arguments.rows else []
+        found = {entry["row"]: entry for entry in known}
+        for row in rows:
+            found[row] = measure(copy, row)
+            figures = [found[name] for name in ROWS if name in found]
+            print(table(figures), flush=True)
+            if not arguments.small:
+                publish("gpu_full_size", figures, table(figures))  # what is measured stays, whatever comes
     for entry in figures:
         if not (entry["same_top1"] >= SAME_TOP1 * entry["views"] and entry["score"] <= LARGEST):
             raise BenchmarkError(f"{entry['row']}: the networks for GPUs do not give the plain network's results")
@@ -147,10 +156,11 @@ def table(figures: Sequence[dict]) -> str:
         ]
         for entry in figures
     ]
-    machine, videos = figures[0]["machine"], figures[0]["test"]["videos"]
+    machine, first = figures[0]["machine"], figures[0]
     note = (
-        f"Default dataset at full resolution, {videos} validation videos; {machine['device']}, torch "
-        f"{machine['torch']}, CUDA {machine['cuda']}. Clips/s of training, reading included; video/s of 30 views."
+        f"Default dataset at full resolution: top-1 of {first['test']['videos']} test videos, views of "
+        f"{first['videos']} validation videos; {machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}. "
+        "Clips/s of training, reading included; video/s of 30 views."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 
