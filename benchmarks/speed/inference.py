@@ -3,6 +3,7 @@
     python benchmarks/speed/inference.py          # a network and videos of the default dataset's size: some minutes
     python benchmarks/speed/inference.py --full   # at full size too: an hour
     python benchmarks/speed/inference.py --tasks 3 5    # those alone; the rest of the table stays
+    python benchmarks/speed/inference.py --scores       # how far scores differ, alone
 
 Each figure comes from a process of its own, in turns, so that a slow minute of the machine meets all. `plain` is
 the network as it is trained; `lowered` the one that `lowered.for_inference` makes of it, given every view by itself;
@@ -10,7 +11,8 @@ the network as it is trained; `lowered` the one that `lowered.for_inference` mak
 Each in the arithmetics of params.yaml, `half` where the processor has bfloat16. ONNX Runtime and OpenVINO compute the
 network as `r2plus1d export` writes it, given every view by itself, on as many threads, from an environment that is made
 at the first run. Then the views of all validation videos, and of real clips where a folder of them is given, by the
-trained rows that are there: in `exact`, and in `half`, which torch computes, if slowly, on any processor.
+trained rows that are there: in `exact`, and in `half`, which oneDNN imitates, slowly, on a processor with AVX-512
+alone, and torch.autocast on others.
 
 Writes benchmarks/results/inference.json and .md, and the first table in docs/results.md; on a processor without
 bfloat16 inference_without_bfloat16.json and .md, and the second table.
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips, for the trained rows to look at too")
     help_ = "measure these alone, counted from 1: 1 and 2 are the small network's, 3 to 5 those at full size"
     parser.add_argument("--tasks", type=int, nargs="+", choices=range(1, len(ALL) + 1), metavar="N", help=help_)
+    parser.add_argument("--scores", action="store_true", help="those of the trained rows alone; the times stay")
     help_ = "of each row, whose scores are compared, one of every so many (default: all)"
     parser.add_argument("--score-videos", type=int, metavar="N", help=help_)
     parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
@@ -71,13 +74,16 @@ def main() -> None:
     parser.add_argument("--full-without", nargs="+", default=[], metavar="WAY", help=help_)
     parser.add_argument("--rounds", type=int, metavar="N", help="turns, instead of 3, and 2 at full size")
     options = parser.parse_args()
-    if options.tasks and (options.full or options.videos or options.score_videos):
-        parser.error("--tasks measures times alone: it goes without --full, --videos and --score-videos")
-    python = peers.ready(options, sys.executable)
+    if options.tasks and (options.full or options.videos or options.score_videos or options.scores):
+        parser.error("--tasks measures times alone: it goes without --full, --scores, --videos and --score-videos")
     name = "inference" if has_bfloat16() else "inference_without_bfloat16"
-    figures = before(name) if options.tasks else {"timings": [], "scores": []}
+    figures = before(name) if options.tasks or options.scores else {"timings": [], "scores": []}
+    tasks = [ALL[n - 1] for n in options.tasks] if options.tasks else ALL if options.full else TASKS
+    if options.scores:
+        tasks, figures["scores"] = [], []
+    python = peers.ready(options, sys.executable) if tasks else ""
     began = f"{datetime.now():%Y-%m-%d %H:%M}"
-    for task in [ALL[n - 1] for n in options.tasks] if options.tasks else ALL if options.full else TASKS:
+    for task in tasks:
         ways = compared(task, options, python, began)
         figures["timings"] = merged(figures["timings"], task | {"ways": ways})
         print(table(figures), flush=True)
@@ -97,7 +103,7 @@ def main() -> None:
 def before(name: str) -> dict:
     """The results that are there. Raises BenchmarkError where there are none."""
     if not (found := read_json(RESULTS / f"{name}.json")):
-        raise BenchmarkError(f"there is no benchmarks/results/{name}.json yet: run without --tasks")
+        raise BenchmarkError(f"there is no benchmarks/results/{name}.json yet: run without --tasks and --scores")
     return found
 
 
@@ -205,6 +211,8 @@ def agreement(
 ) -> dict:
     """The trained network's views of the validation videos, or of those in a folder, by the plain network and as the
     pipeline computes them, in the row's arithmetic or another; of `most` videos, evenly spread."""
+    import torch  # noqa: PLC0415
+
     from r2plus1d.model import checkpoint  # noqa: PLC0415
     from r2plus1d.model.lowered import Plain, for_inference  # noqa: PLC0415
     from r2plus1d.system.device import prepare  # noqa: PLC0415
@@ -216,7 +224,8 @@ def agreement(
     device = prepare(runtime)
     model = checkpoint.restore(paths.weights(row))
     kind = arithmetic or runtime.arithmetic
-    lowered = runtime.lowered if device.type == "cuda" or kind != "half" or has_bfloat16() else False
+    able = device.type == "cuda" or kind != "half" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    lowered = runtime.lowered if able else False
     models = Plain(model, model.family).to(device), for_inference(model, device, lowered, kind)
     same, differences = [], []
     for frames, views in shown(opened, model, videos, most):
@@ -226,8 +235,9 @@ def agreement(
         differences.append(float(np.abs(averaged[0] - averaged[1]).max()))
     all_views = np.concatenate(same)
     counts = {"videos": len(same), "views": all_views.size, "same_top1": int(all_views.sum())}
-    autocast = kind == "half" and device.type == "cpu" and not lowered
-    facts = {"row": row, "arithmetic": kind, "autocast": autocast, "real": videos is not None}
+    half_here = kind == "half" and device.type == "cpu"
+    facts = {"row": row, "arithmetic": kind, "autocast": half_here and not lowered, "real": videos is not None}
+    facts |= {"imitated": half_here and bool(lowered) and not has_bfloat16()}
     return facts | counts | {"score": max(differences)}
 
 
@@ -312,7 +322,8 @@ def measured_on(timings: list[dict]) -> str:
 def agreed(scores: list[dict], kind: str, real: bool) -> str:
     views, same, videos = (sum(score[key] for score in scores) for key in ("views", "same_top1", "videos"))
     largest, on = max(score["score"] for score in scores), "real clips" if real else "validation videos"
-    by = " by autocast, for want of a processor with bfloat16" if scores[0].get("autocast") else ""
+    how = " by autocast" if scores[0].get("autocast") else " imitated" if scores[0].get("imitated") else ""
+    by = f"{how}, for want of a processor with bfloat16" if how else ""
     return (
         f"Trained rows, {videos} {on}, {kind}{by}: {same} of {views} views ({100 * same / views:.2f}%) with the plain "
         f"network's top-1; averaged scores differ by {largest:.1e} at most."

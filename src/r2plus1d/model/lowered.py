@@ -138,8 +138,9 @@ class Lowered(nn.Module):
     inside; few clips at a time. In float32 wide 3 x 3 ones in fewer multiplications, and of frames that clips share the
     stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
 
-    In bfloat16, weights and activations are of that, the means before the last layer and what it gives of float32; and
-    channels between two convolutions are filled up with zeros.
+    In bfloat16, weights and activations are of that, biases, the means before the last layer and what it gives of
+    float32 (with biases of bfloat16, averaged scores differ twice as much); and channels between two convolutions are
+    filled up with zeros.
     """
 
     def __init__(self, model: Recognizer, dtype: torch.dtype = torch.float32):
@@ -212,8 +213,7 @@ class _Convolution(nn.Module):
         last = torch.channels_last_3d if self.axes == "all" else torch.channels_last
         self.weight = nn.Parameter(weight.contiguous(memory_format=last), requires_grad=False)
         assert conv.bias is not None  # it has the batch norm's
-        bias = functional.pad(conv.bias.detach(), (0, outputs)).to(dtype)
-        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.bias = nn.Parameter(functional.pad(conv.bias.detach().float(), (0, outputs)), requires_grad=False)
         self.winograd: winograd.Winograd | None = None  # made where it is needed, since it takes memory
         self.reordered: tuple[tuple, Tensor] | None = None  # for a shape of clips, the weight as oneDNN wants it
 
@@ -223,11 +223,13 @@ class _Convolution(nn.Module):
             self.winograd = self.winograd or winograd.Winograd(self.weight, self.bias)
             return self.winograd(x_NTHWC.flatten(0, 1)).unflatten(0, (n, t))
         x, residual = self._planes(x_NTHWC), None if residual_NTHWC is None else self._planes(residual_NTHWC)
-        options = self._weight(x), self.bias, self.padding, self.stride, (1,) * len(self.stride), 1
+        weight, options = self._weight(x), (self.padding, self.stride, (1,) * len(self.stride), 1)
         if residual is None:
-            y = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
-        else:
-            y = torch.ops.mkldnn._convolution_pointwise_.binary(residual, x, *options, "add", 1.0, "relu", [], None)
+            after = "relu" if relu else "none"
+            y = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *options, after, [], "")
+        else:  # torch takes this one's bias in the type of the clips alone
+            given = residual, x, weight, self.bias.to(x.dtype), *options
+            y = torch.ops.mkldnn._convolution_pointwise_.binary(*given, "add", 1.0, "relu", [], None)
         y = y.movedim(1, -1)
         if self.axes == "all":
             return y
