@@ -81,7 +81,8 @@ def refuse_missing(manifest: pd.DataFrame, aside: pd.DataFrame, own: bool) -> No
     for split in sorted(set(aside["split"]) - set(manifest["split"]) - {""}):
         path, _, reason = next(aside[aside["split"] == split].itertuples(index=False, name=None))
         count = (aside["split"] == split).sum()
-        way_out = f"; bring them, or leave that list out ({split}: null)" if own else ""
+        another = "give another list" if split == "val" else f"leave that list out ({split}: null)"
+        way_out = f"; bring them, or {another}" if own else ""
         raise ListError(f"none of the {count} videos of {split} can be taken; the first is {path}: {reason}{way_out}")
 
 

@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="one row, tiny and on the CPU, writing nothing")
     parser.add_argument("--compare", metavar="ROW", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.small and arguments.rows:
+        parser.error("--small is of one row: it goes without --rows")
     if arguments.compare:
         print(json.dumps(agreement(arguments.compare)))
         return
@@ -59,8 +61,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="r2plus1d-gpu-") as folder:
         copy = Path(folder, "project")
         prepare(copy, arguments.epochs, arguments.small)
-        rows = ROWS[:1] if arguments.small else arguments.rows or ROWS
-        known = (read_json(RESULTS / "gpu_full_size.json") or []) if arguments.rows else []
+        rows = ROWS[:1] if arguments.small else tuple(dict.fromkeys(arguments.rows)) or ROWS
+        known = [] if arguments.small else read_json(RESULTS / "gpu_full_size.json") or []
         found = {entry["row"]: entry for entry in known}
         for row in rows:
             found[row] = measure(copy, row)
@@ -68,7 +70,7 @@ def main() -> None:
             print(table(figures), flush=True)
             if not arguments.small:
                 publish("gpu_full_size", figures, table(figures))  # what is measured stays, whatever comes
-    for entry in figures:
+    for entry in (found[row] for row in rows):
         if not (entry["same_top1"] >= SAME_TOP1 * entry["views"] and entry["score"] <= LARGEST):
             raise BenchmarkError(f"{entry['row']}: the networks for GPUs do not give the plain network's results")
 
@@ -156,11 +158,12 @@ def table(figures: Sequence[dict]) -> str:
         ]
         for entry in figures
     ]
-    machine, first = figures[0]["machine"], figures[0]
+    every, first = [entry["machine"] for entry in figures], figures[0]
+    machines = dict.fromkeys(f"{one['device']}, torch {one['torch']}, CUDA {one['cuda']}" for one in every)
     note = (
         f"Default dataset at full resolution: top-1 of {first['test']['videos']} test videos, views of "
-        f"{first['videos']} validation videos; {machine['device']}, torch {machine['torch']}, CUDA {machine['cuda']}. "
-        "Clips/s of training, reading included; video/s of 30 views."
+        f"{first['videos']} validation videos; {' and '.join(machines)}. Clips/s of training, reading included; "
+        "video/s of 30 views."
     )
     return f"{markdown_table(columns, rows)}\n\n{note}"
 

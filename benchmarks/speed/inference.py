@@ -11,8 +11,8 @@ the network as it is trained; `lowered` the one that `lowered.for_inference` mak
 Each in the arithmetics of params.yaml, `half` where the processor has bfloat16. ONNX Runtime and OpenVINO compute the
 network as `r2plus1d export` writes it, given every view by itself, on as many threads, from an environment that is made
 at the first run. Then the views of all validation videos, and of real clips where a folder of them is given, by the
-trained rows that are there: in `exact`, and in `half`, which oneDNN imitates, slowly, on a processor with AVX-512
-alone, and torch.autocast on others.
+trained rows that are there: in `exact`, and in `half`; on a processor with AVX-512 but no bfloat16 by oneDNN's slow
+imitation of it, on others by torch.autocast.
 
 Writes benchmarks/results/inference.json and .md, and the first table in docs/results.md; on a processor without
 bfloat16 inference_without_bfloat16.json and .md, and the second table.
@@ -66,7 +66,8 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, metavar="DIR", help="real clips, for the trained rows to look at too")
     help_ = "measure these alone, counted from 1: 1 and 2 are the small network's, 3 to 5 those at full size"
     parser.add_argument("--tasks", type=int, nargs="+", choices=range(1, len(ALL) + 1), metavar="N", help=help_)
-    parser.add_argument("--scores", action="store_true", help="those of the trained rows alone; the times stay")
+    help_ = "compare the scores of the trained rows alone; the times stay"
+    parser.add_argument("--scores", action="store_true", help=help_)
     help_ = "of each row, whose scores are compared, one of every so many (default: all)"
     parser.add_argument("--score-videos", type=int, metavar="N", help=help_)
     parser.add_argument("--without", nargs="+", default=[], metavar="WAY", help="such as 'exact plain': not measured")
@@ -76,11 +77,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.tasks and (options.full or options.videos or options.score_videos or options.scores):
         parser.error("--tasks measures times alone: it goes without --full, --scores, --videos and --score-videos")
+    if options.scores and (options.full or options.rounds or options.without or options.full_without):
+        parser.error("--scores measures no times: it goes without --full, --rounds, --without and --full-without")
+    if options.videos and not options.videos.is_dir():
+        parser.error(f"--videos {options.videos}: no folder")
+    if options.scores and not trained_rows():
+        raise BenchmarkError("no row of the default dataset is trained here: run `make repro` first")
     name = "inference" if has_bfloat16() else "inference_without_bfloat16"
     figures = before(name) if options.tasks or options.scores else {"timings": [], "scores": []}
     tasks = [ALL[n - 1] for n in options.tasks] if options.tasks else ALL if options.full else TASKS
     if options.scores:
-        tasks, figures["scores"] = [], []
+        tasks = []
     python = peers.ready(options, sys.executable) if tasks else ""
     began = f"{datetime.now():%Y-%m-%d %H:%M}"
     for task in tasks:
@@ -95,8 +102,10 @@ def main() -> None:
     for row, kind, folder in itertools.product(
         trained_rows(), ("exact", "half"), (None, *([videos] if videos else []))
     ):
-        task = {"arithmetic": kind, "row": row, "videos": folder, "most": options.score_videos}
-        figures["scores"].append(call(task, __file__))
+        new = call({"arithmetic": kind, "row": row, "videos": folder, "most": options.score_videos}, __file__)
+        known = {(one["row"], one["arithmetic"], one["real"]): one for one in figures["scores"]}
+        figures["scores"] = list((known | {(row, kind, folder is not None): new}).values())
+        publish(name, figures, table(figures))  # what is compared stays, whatever comes
     publish(name, figures, table(figures))
 
 
@@ -215,7 +224,7 @@ def agreement(
 
     from r2plus1d.model import checkpoint  # noqa: PLC0415
     from r2plus1d.model.lowered import Plain, for_inference  # noqa: PLC0415
-    from r2plus1d.system.device import prepare  # noqa: PLC0415
+    from r2plus1d.system.device import describe, prepare  # noqa: PLC0415
     from r2plus1d.zoo import accuracy, evaluation  # noqa: PLC0415
     from r2plus1d.zoo.rows import open_row  # noqa: PLC0415
 
@@ -237,7 +246,7 @@ def agreement(
     counts = {"videos": len(same), "views": all_views.size, "same_top1": int(all_views.sum())}
     half_here = kind == "half" and device.type == "cpu"
     facts = {"row": row, "arithmetic": kind, "autocast": half_here and not lowered, "real": videos is not None}
-    facts |= {"imitated": half_here and bool(lowered) and not has_bfloat16()}
+    facts |= {"imitated": half_here and bool(lowered) and not has_bfloat16(), "machine": describe(device)}
     return facts | counts | {"score": max(differences)}
 
 
@@ -322,11 +331,12 @@ def measured_on(timings: list[dict]) -> str:
 def agreed(scores: list[dict], kind: str, real: bool) -> str:
     views, same, videos = (sum(score[key] for score in scores) for key in ("views", "same_top1", "videos"))
     largest, on = max(score["score"] for score in scores), "real clips" if real else "validation videos"
-    how = " by autocast" if scores[0].get("autocast") else " imitated" if scores[0].get("imitated") else ""
-    by = f"{how}, for want of a processor with bfloat16" if how else ""
+    how = "autocast" if scores[0].get("autocast") else "oneDNN's imitation" if scores[0].get("imitated") else ""
+    by = f" by {how} of bfloat16" if how else ""
+    machines = dict.fromkeys(f"{one['machine']['device']}, torch {one['machine']['torch']}" for one in scores)
     return (
-        f"Trained rows, {videos} {on}, {kind}{by}: {same} of {views} views ({100 * same / views:.2f}%) with the plain "
-        f"network's top-1; averaged scores differ by {largest:.1e} at most."
+        f"{len(scores)} trained rows, {videos} {on}, {kind}{by}, on {' and '.join(machines)}: {same} of {views} views "
+        f"({100 * same / views:.2f}%) with the plain network's top-1; averaged scores differ by {largest:.1e} at most."
     )
 
 

@@ -145,7 +145,7 @@ def _add_looking(command: argparse.ArgumentParser, out: str) -> None:
 
 
 def _positive(kind: Callable[[str], float], most: int | None = None) -> Callable[[str], float]:
-    """For argparse: a number above 0."""
+    """For argparse: a number above 0, and not above `most`."""
     expected = f"a {'whole ' if kind is int else ''}number above 0" + (f", at most {most}" if most else "")
 
     def number(text: str) -> float:

@@ -319,16 +319,19 @@ def test_videos_in_place_give_the_lists_that_came(own, tmp_path):
     assert {str(own / f"{split}_videos.txt") for split in ("train", "val")} <= recorded.keys()
 
 
-def test_list_of_which_no_video_is_there_is_refused_with_the_way_out(own, tmp_path):
-    write(own / "train_videos.txt", ["falling/gone.mp4 0", "shaking/gone.mp4 1"])
+@pytest.mark.parametrize(
+    ("split", "way_out"), [("train", "leave that list out (train: null)"), ("val", "give another list")]
+)
+def test_list_of_which_no_video_is_there_is_refused_with_the_way_out(own, tmp_path, split, way_out):
+    write(own / f"{split}_videos.txt", ["falling/gone.mp4 0", "shaking/gone.mp4 1"])
     changes = {"train": str(own / "train_videos.txt"), "val": str(own / "val_videos.txt")}
     project = project_on(own, tmp_path, content="videos", **changes)
     for stage in ("resolve", "scan", "download", "probe"):
         project.must(stage)
     refused = project.run("build_lists")
     assert refused.returncode == 1
-    assert "none of the 2 videos of train can be taken; the first is falling/gone.mp4: " in refused.stderr
-    assert refused.stderr.endswith("; bring them, or leave that list out (train: null)\n")
+    assert f"none of the 2 videos of {split} can be taken; the first is falling/gone.mp4: " in refused.stderr
+    assert refused.stderr.endswith(f"; bring them, or {way_out}\n")
 
 
 def test_list_in_another_encoding_is_refused_with_the_way_out(tmp_path):

@@ -36,7 +36,7 @@ def test_network_for_inference_computes_what_the_plain_one_does(conv):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [(64, 64), (64, 50), (63, 64), (2, 4096)])
 def test_pooling_large_frames_gives_what_torch_gives(size, dtype):
-    x = torch.randn(3, *size, 64).relu().to(dtype)
+    x = torch.randn(3, *size, 64).to(dtype)
     x[1, 10 % size[0], 20] = -float("nan")
     expected = torch.nn.functional.max_pool2d(x.permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
     assert x[0].numel() >= lowered.POOL_FROM
@@ -44,13 +44,17 @@ def test_pooling_large_frames_gives_what_torch_gives(size, dtype):
     assert expected.isnan().any()
 
 
-def test_clips_come_out_the_same_in_parts(monkeypatch):
+@pytest.mark.parametrize(("limit", "half"), [("PIXELS_AT_ONCE", ()), ("PIXELS_AT_ONCE_HALF", (torch.float32,))])
+def test_clips_come_out_the_same_in_parts(monkeypatch, limit, half):
+    monkeypatch.setattr(lowered, "HALF", half)
     fast = for_inference(trained_a_little(depth=10, num_classes=5, width=4), CPU)
     frames, places = torch.randint(0, 256, (12, 32, 40, 3), dtype=torch.uint8), torch.randint(0, 12, (7, 8))
     with torch.inference_mode():
-        whole = fast.from_frames(frames, places)
-        monkeypatch.setattr(lowered, "PIXELS_AT_ONCE", 3 * 8 * 32 * 40)
+        whole, parts = fast.from_frames(frames, places), []
+        monkeypatch.setattr(lowered, limit, 3 * 8 * 32 * 40)
+        fast.blocks[0].register_forward_hook(lambda _, given, made: parts.append(len(made)))
         torch.testing.assert_close(fast.from_frames(frames, places), whole, rtol=1e-5, atol=1e-6)
+        assert parts == [3, 2, 2]
         torch.testing.assert_close(fast(to_input(frames[places], CPU)), whole, rtol=1e-5, atol=1e-6)
 
 
@@ -158,15 +162,17 @@ for conv in CONVS:
         for half in (fast.from_frames(frames, places), fast(to_input(frames[places], cpu))):
             assert half.dtype == torch.float32
             assert 0 < (half - plain).abs().max() < 0.15 * plain.std(), conv
+        before = fast.from_frames(frames, places)
+        assert fast.from_frames(frames, places).equal(before)
         for convolution in fast.modules():
             if hasattr(convolution, "bias") and convolution is not fast.last:
                 convolution.bias.copy_(convolution.bias.bfloat16())
-        assert not fast.from_frames(frames, places).equal(half), "biases were rounded before"
+        assert not fast.from_frames(frames, places).equal(before), "biases were rounded before"
 """
 
 
 @pytest.mark.skipif(not {"avx512bw", "avx512vl", "avx512dq"} <= flags(), reason="this processor has no AVX-512")
-def test_half_on_a_processor_with_bfloat16_has_nearly_the_plain_logits():
+def test_half_in_bfloat16_has_nearly_the_plain_logits():
     """In a process whose arithmetic is not pinned; without AMX and AVX512-BF16, oneDNN imitates it on AVX-512."""
     free = {key: value for key, value in os.environ.items() if key not in PINNED}
     done = subprocess.run(
@@ -195,6 +201,9 @@ def test_network_as_amx_wants_it_gives_the_same_logits(monkeypatch, three):
     fast.stem[0].register_forward_hook(lambda _, given, made: seen.append(given[0].shape[:2].numel()))
     shapes = [[weight.shape for weight in network.state_dict().values()] for network in (plain, fast)]
     assert shapes[0] != shapes[1], "no convolution of this network has so many channels"
+    axes = [{module.axes for module in network.modules() if hasattr(module, "axes")} for network in (plain, fast)]
+    assert axes[0] == {"space", "time"}
+    assert axes[1] == ({"space", "time", "all"} if three is None else {"all"} if three("", 0) else axes[0])
     with torch.inference_mode():
         for some in (clips, clips[:1], torch.randn(2, 3, 8, 40, 40), clips):
             torch.testing.assert_close(fast(some), model(some), rtol=1e-4, atol=1e-5)

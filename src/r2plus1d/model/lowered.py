@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from r2plus1d.model.cuda.inference import Inference
 
 PIXELS_AT_ONCE = 2**21  # one clip of 32 x 256 x 256, or four of 8; with more, memory grows and caches help less
-PIXELS_AT_ONCE_HALF = 2**22  # two clips of 32 x 256 x 256, or eight of 8
+PIXELS_AT_ONCE_HALF = 2**22  # two clips of 32 x 256 x 256, or eight of 8: no slower than more, in less memory
 HALF = (torch.bfloat16,)  # types that are computed as AMX wants them
 MULTIPLE, FROM = 32, 64  # of such channels between two convolutions, where there are so many; AMX takes 32 at a time
 POOL_FROM = 2**17  # values of a frame, from which its maxima are taken by rows and columns
@@ -134,13 +134,13 @@ def _normalised(x_FHWC: Tensor, family: Family) -> Tensor:
 
 
 class Lowered(nn.Module):
-    """Batch norms folded into the convolutions; these as two-dimensional ones, with bias, ReLU and the residual sum
-    inside; few clips at a time. In float32 wide 3 x 3 ones in fewer multiplications, and of frames that clips share the
-    stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
+    """Batch norms folded into the convolutions; these as two-dimensional ones (in bfloat16 some in three), with bias,
+    ReLU and the residual sum inside; few clips at a time. In float32 wide 3 x 3 ones in fewer multiplications, and of
+    frames that clips share the stem's spatial convolution once. What that gains: `benchmarks/speed/inference.py`.
 
-    In bfloat16, weights and activations are of that, biases, the means before the last layer and what it gives of
-    float32 (with biases of bfloat16, averaged scores differ twice as much); and channels between two convolutions are
-    filled up with zeros.
+    In bfloat16, weights and activations are of that; the means before the last layer, what it gives, and biases of
+    float32, but for those of the convolutions that add the residual; and channels between two convolutions are filled
+    up with zeros.
     """
 
     def __init__(self, model: Recognizer, dtype: torch.dtype = torch.float32):
@@ -262,8 +262,9 @@ class _Convolution(nn.Module):
 
 
 def _faster_in_three(axes: str, channels: int) -> bool:
-    """Whether a convolution of so many channels over the plane or in time is faster as one over all three axes: on two
-    cores with AMX it took 0.8 to 1.0 of the time where this says so, and elsewhere 1.0 to 1.1 or, in the stem, six."""
+    """Whether a convolution of so many input channels, filled up, over the plane or in time is faster as one over all
+    three axes. On two cores with AMX (torch 2.11, full size, each layer both ways) it took 0.8 to 1.0 of the time where
+    this says so, and elsewhere 1.0 to 1.1 or, over the plane in the stem, six times as long."""
     return channels >= 128 if axes == "space" else FROM <= channels < 160 or channels >= 480
 
 
@@ -288,7 +289,7 @@ def _all(
 
 
 def _pooled(x_FHWC: Tensor) -> Tensor:
-    """The largest of each 3 x 3 pixels around every second one in both directions, of values that are not below 0."""
+    """[F, H, W, C] -> [F, H / 2, W / 2, C], rounded up: the largest of the 3 x 3 pixels around every second one."""
     f, h, w, c = x_FHWC.shape
     if h % 2 or w % 2 or h * w * c < POOL_FROM:
         return functional.max_pool2d(x_FHWC.permute(0, 3, 1, 2), 3, 2, 1).permute(0, 2, 3, 1)
