@@ -109,9 +109,7 @@ def measure(copy: Path, row: str) -> dict:
     later = [entry for entry in steps if entry["epoch"] > 1] or steps  # in the first one the GPU's work is recorded
     seconds, waiting = (float(np.mean([entry[key] for entry in later])) for key in ("time", "data_time"))
     train = read_json(copy / paths.row_config(row, "train"))["train"]
-    test, rates, machine = (
-        read_json(copy / paths.metrics(row, f"{name}.json")) for name in ("test", "benchmark", "benchmark_machine")
-    )
+    test, rates = (read_json(copy / paths.metrics(row, f"{name}.json")) for name in ("test", "benchmark"))
     compared = python(copy, str(Path(__file__).resolve()), "--compare", row, stdout=subprocess.PIPE)
     return {
         "row": row,
@@ -121,8 +119,7 @@ def measure(copy: Path, row: str) -> dict:
         "waiting": waiting / seconds,
         "memory_mib": max(entry["memory"] for entry in steps),
         "videos_per_second": rates["videos_per_second"],
-        "machine": machine,
-        **json.loads(compared),
+        **json.loads(compared),  # with the machine
     }
 
 

@@ -85,9 +85,10 @@ def main() -> None:
         raise BenchmarkError("no row of the default dataset is trained here: run `make repro` first")
     name = "inference" if has_bfloat16() else "inference_without_bfloat16"
     figures = before(name) if options.tasks or options.scores else {"timings": [], "scores": []}
-    tasks = [ALL[n - 1] for n in options.tasks] if options.tasks else ALL if options.full else TASKS
-    if options.scores:
-        tasks = []
+    if options.tasks:
+        tasks = [ALL[n - 1] for n in options.tasks]
+    else:
+        tasks = [] if options.scores else ALL if options.full else TASKS
     python = peers.ready(options, sys.executable) if tasks else ""
     began = f"{datetime.now():%Y-%m-%d %H:%M}"
     for task in tasks:
@@ -99,12 +100,13 @@ def main() -> None:
         return
     # Not before: a process's peak memory counts from that of the one which started it.
     videos = str(options.videos.absolute()) if options.videos else None
+    scores = {(one["row"], one["arithmetic"], one["real"]): one for one in figures["scores"]}
     for row, kind, folder in itertools.product(
         trained_rows(), ("exact", "half"), (None, *([videos] if videos else []))
     ):
-        new = call({"arithmetic": kind, "row": row, "videos": folder, "most": options.score_videos}, __file__)
-        known = {(one["row"], one["arithmetic"], one["real"]): one for one in figures["scores"]}
-        figures["scores"] = list((known | {(row, kind, folder is not None): new}).values())
+        task = {"arithmetic": kind, "row": row, "videos": folder, "most": options.score_videos}
+        scores[row, kind, folder is not None] = call(task, __file__)
+        figures["scores"] = list(scores.values())
         publish(name, figures, table(figures))  # what is compared stays, whatever comes
     publish(name, figures, table(figures))
 
@@ -245,8 +247,14 @@ def agreement(
     all_views = np.concatenate(same)
     counts = {"videos": len(same), "views": all_views.size, "same_top1": int(all_views.sum())}
     half_here = kind == "half" and device.type == "cpu"
-    facts = {"row": row, "arithmetic": kind, "autocast": half_here and not lowered, "real": videos is not None}
-    facts |= {"imitated": half_here and bool(lowered) and not has_bfloat16(), "machine": describe(device)}
+    facts = {
+        "row": row,
+        "arithmetic": kind,
+        "autocast": half_here and not lowered,
+        "imitated": half_here and bool(lowered) and not has_bfloat16(),
+        "real": videos is not None,
+        "machine": describe(device),
+    }
     return facts | counts | {"score": max(differences)}
 
 
