@@ -108,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
     with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
         running.shutdown()
 
@@ -249,7 +249,7 @@ def test_length_that_lies_leaves_the_whole_file_or_none(server, tmp_path, length
 
 def test_password_stays_with_the_server_it_is_for(server, tmp_path):
     with Server() as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
         server.mood, server.target = "redirect", other.url.replace("127.0.0.1", "localhost")
         fetch.fetch(server.url.replace("127.0.0.1", "user:secret@127.0.0.1"), tmp_path)
         other.shutdown()
@@ -300,7 +300,7 @@ def test_redirect_from_elsewhere_to_plain_http_on_this_machine_is_refused(secure
     server, certificate = secure
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     with Server() as here:
-        threading.Thread(target=here.serve_forever, daemon=True).start()
+        threading.Thread(target=here.serve_forever, args=(0.01,), daemon=True).start()
         server.mood, server.target = "redirect", here.url
         with pytest.raises(fetch.FetchError, match="only https"):
             fetch.fetch(server.url, tmp_path / "to")

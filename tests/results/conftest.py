@@ -10,9 +10,13 @@ from tests.support.figures import row_figures
 from tests.support.project import ROOT
 
 
+def figured(params: dict) -> list:
+    return [row_figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
+
+
 @pytest.fixture
 def rows(params) -> list:
-    return [row_figures(row, 70.0 + i) for i, row in enumerate(resolve.resolve(params).rows)]
+    return figured(params)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,12 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
+from r2plus1d.config import files
 from r2plus1d.results import page, summary
+from r2plus1d.system import paths
+from tests.results.conftest import figured
 from tests.support.figures import measured
+from tests.support.project import ROOT
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Appended to a copy of the page: what a person would miss stands in the title, which the browser prints.
@@ -31,8 +35,9 @@ window.addEventListener("load", () => {
 </script>"""
 
 
-@pytest.fixture
-def html(rows, published) -> str:
+@pytest.fixture(scope="module")
+def html(published) -> str:
+    rows = figured(files.read_params(ROOT / paths.PARAMS))
     return page.page(measured(rows, summary.short_names([row.config for row in rows], published)), published)
 
 
