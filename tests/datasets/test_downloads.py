@@ -424,6 +424,7 @@ for stage in (*SHARED, "baselines", *EACH_ROW[1:], "report"):
 """
 
 
+@pytest.mark.slow
 def test_mini_kinetics_goes_through_the_whole_pipeline(mirror, tmp_path):
     def make(split, label, index):
         path = tmp_path / f"{split}{label}{index}.mp4"

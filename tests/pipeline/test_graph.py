@@ -281,6 +281,7 @@ def test_other_number_of_test_clips_makes_dvc_test_the_row_and_report_it_alone(o
     assert ran(dvc(own, "repro")) == ["resolve", "test@custom", "card@custom", "report"]
 
 
+@pytest.mark.slow
 def test_changed_comment_is_named_by_dvc_and_gives_all_outputs_back(own):
     before = own.results()
     with open(own.folder / TRAINING, "a") as file:

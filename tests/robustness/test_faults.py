@@ -59,9 +59,9 @@ def mounted(mounting, project: Project, script: str, *arguments) -> subprocess.C
 @pytest.mark.parametrize(
     ("stage", "row", "free", "file"),
     [
-        slow("download", (), 100_000, "runs/download"),
+        ("download", (), 100_000, "runs/download"),
         slow("extract_frames", (ROW,), 200_000, "runs/extract"),
-        ("train", (ROW,), 16_384, "runs/custom-"),
+        slow("train", (ROW,), 16_384, "runs/custom-"),
         slow("test", (ROW,), 8192, "metrics/rows/custom/"),
     ],
 )
