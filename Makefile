@@ -59,7 +59,7 @@ $(READY): pyproject.toml constraints.txt
 	  $(BIN)/uv pip install $$quiet --index-strategy unsafe-best-match --python $(BIN)/python $$what; \
 	}; \
 	{ pip install -q --retries 2 $(UV) 2>$(VENV).log && (with_uv 2>$$shown); } || \
-	pip install $$quiet --no-compile --retries 2 $$what 2>$(VENV).log || { \
+	{ echo "uv could not install them; pip tries."; pip install $$quiet --no-compile --retries 2 $$what 2>$(VENV).log; } || { \
 	  echo "error: the packages could not be installed; is there a network? Details: $(VENV).log"; exit 1; }
 	@rm -f $(VENV).log
 	@$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib || true # as pip does, on all cores; a template is no Python

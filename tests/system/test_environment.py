@@ -77,6 +77,7 @@ def test_environment_comes_from_where_pip_is_set_to_look(make, tmp_path):
 def test_pip_installs_the_environment_where_uv_does_not(make, tmp_path, answers, before):
     done = make(**answers)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "uv could not install them; pip tries." in done.stdout
     *first, last = calls(tmp_path)
     assert first == before
     assert last.startswith("pip --disable-pip-version-check install -q --no-compile")
