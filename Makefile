@@ -51,8 +51,9 @@ $(READY): pyproject.toml constraints.txt
 	@if [ -t 1 ] && [ -t 2 ]; then quiet=; shown=/dev/stderr; else quiet=-q; shown=$(VENV).log; fi; \
 	what="-c constraints.txt -e .[dev]"; \
 	pip() { $(BIN)/pip --disable-pip-version-check "$$@"; }; \
-	setting() { pip config list | sed -n "s/^[^=]*[.]$$1='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | head -n 1; }; \
+	setting() { printf '%s\n' "$$settings" | sed -n "s/^[^=]*[.]$$1='\(.*\)'$$/\1/p" | sed 's/\\n/ /g' | head -n 1; }; \
 	with_uv() { \
+	  settings=$$(pip config list); \
 	  export UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$$(setting index-url)}" UV_INDEX="$${UV_INDEX:-$$(setting extra-index-url)}"; \
 	  export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(setting find-links)}" UV_NO_INDEX="$${UV_NO_INDEX:-$$(setting no-index)}"; \
 	  export SSL_CERT_FILE="$${SSL_CERT_FILE:-$$(setting cert)}" ALL_PROXY="$${ALL_PROXY:-$$(setting proxy)}"; \
