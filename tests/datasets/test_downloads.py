@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 
 import pytest
@@ -21,6 +20,7 @@ from r2plus1d.datasets.encode import write_h264
 from tests.support.archives import rar, written, zipped
 from tests.support.mirror import LABELS, Mirror, content, fill, name, put
 from tests.support.project import Project, tiny_params
+from tests.support.server import started
 
 ROW = "r2plus1d_r34_8x8x1_180e_kinetics400_rgb_256p"
 CHANGED = hashlib.shake_128(b"changed").digest(9000)
@@ -30,10 +30,9 @@ CHANGED = hashlib.shake_128(b"changed").digest(9000)
 def mirror(monkeypatch):
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
     monkeypatch.setattr(fetch, "CHUNK", 1000)
-    with Mirror() as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    running = Mirror()
+    with started(running):
         yield running
-        running.shutdown()
 
 
 @pytest.fixture

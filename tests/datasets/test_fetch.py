@@ -10,7 +10,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +20,7 @@ import requests
 from r2plus1d.datasets import fetch
 from r2plus1d.datasets.catalogue import Part
 from r2plus1d.system import files
+from tests.support.server import started
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 NAME = f"weights_20200729-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -107,10 +107,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+    running = Server()
+    with started(running):
         yield running
-        running.shutdown()
 
 
 def left(folder) -> list[str]:
@@ -248,11 +247,10 @@ def test_length_that_lies_leaves_the_whole_file_or_none(server, tmp_path, length
 
 
 def test_password_stays_with_the_server_it_is_for(server, tmp_path):
-    with Server() as other:
-        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+    other = Server()
+    with started(other):
         server.mood, server.target = "redirect", other.url.replace("127.0.0.1", "localhost")
         fetch.fetch(server.url.replace("127.0.0.1", "user:secret@127.0.0.1"), tmp_path)
-        other.shutdown()
     assert "Authorization" in server.seen[0]
     assert other.seen
     assert not {"Authorization", "Cookie", "Referer"} & set(other.seen[0])
@@ -299,12 +297,11 @@ def test_certificate_that_nobody_vouches_for_is_refused(secure, tmp_path, monkey
 def test_redirect_from_elsewhere_to_plain_http_on_this_machine_is_refused(secure, tmp_path, monkeypatch):
     server, certificate = secure
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    with Server() as here:
-        threading.Thread(target=here.serve_forever, args=(0.01,), daemon=True).start()
+    here = Server()
+    with started(here):
         server.mood, server.target = "redirect", here.url
         with pytest.raises(fetch.FetchError, match="only https"):
             fetch.fetch(server.url, tmp_path / "to")
-        here.shutdown()
     assert here.asked == []
 
 
