@@ -1,7 +1,7 @@
 """Python processes that begin with torch and the like imported, which takes a stage two to three seconds by itself.
 
-`run` is `subprocess.run` for Python, and `python` is a `python` for PATH, which DVC calls for its stages. Each of
-pytest's processes has one behind it, which has imported the packages, but nothing of this project, and has computed
+`run` is `subprocess.run` for Python, and `python` is a `python` for PATH, which DVC calls for its stages. Behind
+pytest's processes stands one that has imported the packages, but nothing of this project, and has computed
 nothing. It forks; the fork takes the folder, the variables, the standard files and the command of the call, and gets
 the signals that end it. Its parent, group and session are those of the forking process, and two calls share what
 packages do when they are imported, and the seed of Python's hashes. A call from the leader of a session, with options
@@ -11,6 +11,8 @@ starts, is ended or ends by itself use `subprocess`.
 
 import atexit
 import contextlib
+import fcntl
+import functools
 import gc
 import importlib
 import io
@@ -28,6 +30,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -43,15 +46,22 @@ LONGEST = 2**20  # bytes of a call
 
 
 class Warm:
-    """The process that forks, begun by the first call, and the folder with the `python` that asks it."""
+    """The process that forks, begun by the first call of pytest's processes, and the folder with the `python` that asks
+    it."""
 
-    server: subprocess.Popen | None = None
-    folder: Path
+    @functools.cached_property
+    def folder(self) -> Path:
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID")  # which processes of one run of pytest have in common
+        folder = Path(tempfile.gettempdir(), f"warm-{run or uuid.uuid4().hex}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "python").exists():
+                self._start(folder, os.getpid() if run is None else os.getppid())
+        return folder
 
     def python(self) -> Path:
         """A `python` for PATH, in a folder of its own."""
-        if self.server is None or self.server.poll() is not None:
-            self._start()
         return self.folder / "python"
 
     def run(
@@ -67,21 +77,22 @@ class Warm:
                 raise subprocess.TimeoutExpired(words, timeout, _text(out), _text(err)) from None
             return subprocess.CompletedProcess(words, status, _text(out), _text(err))
 
-    def _start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="warm-"))
-        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
-        address, python = self.folder / "address", self.folder / "python"
+    def _start(self, folder: Path, served: int) -> None:
+        """The forking process ends, and removes the folder, after the process `served`."""
+        address, python = folder / "address", folder / "python"
         ask = [sys.executable, "-IS", str(Path(__file__).with_name("ask.py")), str(address)]
-        python.write_text(f'#!/bin/sh\nexec {shlex.join(ask)} "$@"\n')
-        python.chmod(0o755)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(str(address))
         listener.listen(64)
-        command = [sys.executable, __file__, str(listener.fileno()), str(python)]
-        files = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "pass_fds": [listener.fileno()]}
-        with listener:  # the process ends with the pipe that it reads
-            self.server = subprocess.Popen(command, env=environment, start_new_session=True, **files)
+        end = os.pidfd_open(served)
+        command = [sys.executable, __file__, str(end), str(listener.fileno()), str(python)]
+        files = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "pass_fds": [end, listener.fileno()]}
+        with listener:
+            subprocess.Popen(command, env=environment, start_new_session=True, **files)
+        os.close(end)
+        python.write_text(f'#!/bin/sh\nexec {shlex.join(ask)} "$@"\n')
+        python.chmod(0o755)
 
 
 _warm = Warm()
@@ -100,10 +111,10 @@ def _read_before(env: Mapping[str, str]) -> dict[str, str]:
 class Forking:
     """What the process does that forks."""
 
-    def __init__(self, listener: socket.socket):
+    def __init__(self, served: int, listener: socket.socket):
         self.listener, self.variables = listener, _read_before(os.environ)
         self.selector = selectors.DefaultSelector()
-        self.selector.register(0, selectors.EVENT_READ, self._left)
+        self.selector.register(served, selectors.EVENT_READ, self._left)
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
         self.asked: tuple[list[str], str, dict[str, str]] | None = None
         self.over = False
@@ -147,7 +158,7 @@ class Forking:
 
     def _take(self, channel: socket.socket, files: list[int]) -> None:
         """In a fork: the files of the call, and none of those of this process."""
-        others = [key.fileobj for key in self.selector.get_map().values() if key.fd != 0]
+        others = [key.fileobj for key in self.selector.get_map().values()]
         self.selector.close()
         for number, file in enumerate(files):
             os.dup2(file, number)
@@ -221,14 +232,16 @@ def end(error: BaseException | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    forking = Forking(socket.socket(fileno=int(sys.argv[1])))
+    served, listener, shown = sys.argv[1:]
+    forking = Forking(int(served), socket.socket(fileno=int(listener)))
     for name in PACKAGES:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
     if (asked := forking.serve()) is not None:
         try:
-            become(sys.argv[2], *asked)
+            become(shown, *asked)
         except BaseException as raised:
             end(raised)
         end(None)
+    shutil.rmtree(Path(shown).parent, ignore_errors=True)
