@@ -13,7 +13,7 @@ import yaml
 
 from r2plus1d.config import files
 from r2plus1d.config.resolve import resolve
-from r2plus1d.results import compare, intervals, tested
+from r2plus1d.results import compare, intervals, seeds, tested
 from r2plus1d.results.tested import CompareError
 from r2plus1d.system import paths
 from r2plus1d.system.files import write_text
@@ -376,6 +376,26 @@ def test_same_data_under_another_name_are_compared(small):
     assert compare.compare(ROW, "custom") == 0
 
 
+def test_rows_trained_with_several_seeds_are_compared_as_recipes_too(small, capsys):
+    """Where one of the seeds made the weights that were tested; the status stays that of the two tests."""
+    rows = {}
+    for row, more in ((ROW, 0.0), ("custom", 5.0)):
+        measure(row, [True] * 4)
+        weights = paths.weights(row)
+        weights.parent.mkdir(parents=True)
+        weights.write_text(row)
+        tops = {"0": 60.0 + more, "1": 62.0 + 2 * more, "2": 61.0 + more}
+        entry = {seed: {"top1": top1, "weights": md5(row if seed == "0" else seed)} for seed, top1 in tops.items()}
+        rows[row] = {"seeds": entry}
+    write_text(seeds.SEEDS, json.dumps({"rows": rows}))
+    assert compare.compare(ROW, "custom") == 0
+    told = "Over the 3 seeds of both in metrics/seeds.json: B - A +6.67 (-0.5 to +13.8) points, p = 0.057"
+    assert f"{told} by the paired t test, so the recipes cannot be told apart." in capsys.readouterr().out
+    paths.weights("custom").write_text("of other code")
+    compare.compare(ROW, "custom")
+    assert "Over the" not in capsys.readouterr().out
+
+
 # ---- with the published figure ----
 
 
@@ -471,7 +491,9 @@ def test_every_published_row_is_as_published_as_the_parameters_stand(small, row,
     side = tested.find(row)
     measured(side.row, 3, 5)
     assert compare.compare(row, "published") == 4
-    assert "published for 19,796: coverage 0.0%" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "published for 19,796: coverage 0.0%" in said
+    assert "Otherwise" not in said
 
 
 @pytest.mark.parametrize(
@@ -490,6 +512,23 @@ def test_other_network_or_test_under_a_published_name_is_refused(kinetics, chang
     measured(ROW, 68, 100)
     with pytest.raises(CompareError, match=f"8x8_256p is not the published network and test: {words}"):
         compare.compare("8x8_256p", "published")
+
+
+def test_other_frames_and_training_of_a_published_row_are_named(kinetics, capsys):
+    """Of finished weights the frames alone; and of a row as it stands nothing."""
+    measured(ROW, 68, 100)
+    compare.compare(ROW, "published")
+    assert "Otherwise" not in capsys.readouterr().out
+    set_params(**{f"zoo__{ROW}__short_side": 128, f"zoo__{ROW}__init": "published"})
+    measured(ROW, 68, 100)
+    compare.compare(ROW, "published")
+    said = capsys.readouterr().out
+    frames = "Otherwise than the published row: clip.short_side is 128 (published: 256)"
+    assert f"{frames}, train.epochs is 10 (published: 180), train.lr is 0.01 (published: 0.1), train.head_lr" in said
+    set_params(**{f"zoo__{ROW}__checkpoint": "published", f"zoo__{ROW}__init": None})
+    measured(ROW, 68, 100)
+    compare.compare(ROW, "published")
+    assert f"{frames}\n" in capsys.readouterr().out
 
 
 def test_configuration_that_is_not_that_of_the_test_is_refused(kinetics, cloned):

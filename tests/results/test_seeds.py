@@ -1,10 +1,12 @@
 """The spread over seeds: figures by hand, what stays of earlier results, the table, and what the report asks."""
 
 import hashlib
+import math
 
 import pytest
 
 from r2plus1d.results import plots, seeds
+from r2plus1d.results.intervals import adjusted, over_seeds
 from r2plus1d.system import paths
 from r2plus1d.system.files import write_json
 
@@ -82,6 +84,30 @@ def test_table_names_what_is_missing():
     assert lines[5] == "| 8x8_256p | 72.00 ± 2.65 (3) | 70.00 | 75.00 | 71.00 | 70.00 | 70.00 | 71.00 | 75.00 |"
     assert lines[-1] == "**Missing: custom with seed 2.**"
     assert "Missing" not in seeds.table(measured(custom={0: 60.0, 1: 62.0, 2: 63.0}), NAMES)
+
+
+def test_rows_are_compared_over_the_seeds_that_they_share():
+    """Of 8, 9 and 13 points: mean 10, deviation 2.65, standard error 1.53, t 6.55 with two degrees of freedom, whose
+    97.5% quantile is 4.303; p = 1 - t / sqrt(2 + t^2) there."""
+    found = measured(custom={0: 60.0, 1: 62.0, 2: 62.0, 3: 99.0}, long_name={2: 75.0, 0: 68.0, 1: 71.0})
+    more = seeds.difference(found, "custom", "long_name")
+    assert (more.points, more.p) == pytest.approx((10.0, 1 - 6.5465 / math.sqrt(2 + 6.5465**2)), rel=1e-4)
+    assert more.interval == pytest.approx((10 - 4.3027 * 1.5275, 10 + 4.3027 * 1.5275), rel=1e-4)
+    lines = seeds.table(found, NAMES).splitlines()
+    assert "| rows | points (95% interval) | seeds | p | p among 1 |" in lines
+    assert "| 8x8_256p - custom | +10.00 (+3.4 to +16.6) | 3 | 0.023 | 0.023 |" in lines
+    assert seeds.difference(found, "custom", "gone") is None
+    assert "p among" not in seeds.table(measured(custom={0: 60.0, 1: 62.0}, long_name={0: 70.0}), NAMES)
+
+
+def test_equal_differences_leave_an_interval_without_width():
+    assert over_seeds([60.0, 62.0], [61.0, 63.0]) == (1.0, (1.0, 1.0), 0.0)
+    assert over_seeds([60.0, 62.0], [60.0, 62.0]) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_p_is_adjusted_for_the_number_of_tests():
+    """By hand: the k-th least of m is multiplied by m / k, and none is above a larger one."""
+    assert adjusted([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
 
 
 def test_spread_is_told_of_the_weights_that_lie_there_alone(tmp_path):

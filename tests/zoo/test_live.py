@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from r2plus1d.config.schema import CUSTOM, RowConfig
+from r2plus1d.results.logs import read_log
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.zoo import live, training
@@ -90,6 +91,22 @@ def test_files_follow_the_log_also_after_an_interruption(row, tmp_path, monkeypa
     assert history("val/top1_acc")["step"] == [2 * per_epoch, 3 * per_epoch]
     latest = json.loads((paths.live(CUSTOM) / "metrics.json").read_text())
     assert (latest["epoch"], latest["train"]["loss"]) == (3, entries[-1]["loss"])
+
+
+def test_log_of_a_running_training_has_the_finished_epochs_and_their_times(row, tmp_path, monkeypatch):
+    """Beside its state, in the form that `compare-log` takes; what looks on gets the times at once."""
+    for epoch in (1, 2):
+        interrupted_after(epoch, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            train(row, tmp_path / "work")
+        log = read_log(tmp_path / "work").train
+        assert list(log["epoch"].unique()) == list(range(1, epoch + 1))
+        entries = map(json.loads, (tmp_path / "work" / training.SO_FAR).read_text().splitlines())
+        latest = [entry for entry in entries if entry["mode"] == "train"][-1]
+        shown = json.loads((paths.live(CUSTOM) / "metrics.json").read_text())["train"]
+        assert {key: latest[key] for key in ("loss", "memory", "data_time", "time")}.items() <= shown.items()
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path / "project")
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ def card(
         split=report.SPLITS[test["split"]].lower(),
         views=f"{config.test.clips} clips x {config.test.crops} crop{'s' if config.test.crops > 1 else ''}",
         as_tested=_as_tested(header["view"], config),
+        no_width=report.no_width_text([figures["mean class accuracy"]]),
         figures=markdown_table(("figure", "percent (95% interval)"), list(figures.items())),
         chance=report.chance_text(table, coverage),
         weakest=_weakest(weakest) if len(weakest) else None,

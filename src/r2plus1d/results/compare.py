@@ -14,7 +14,7 @@ import pandas as pd
 
 from r2plus1d.config.origins import PUBLISHED_CLIPS
 from r2plus1d.config.schema import TestedRow
-from r2plus1d.results import intervals, tested
+from r2plus1d.results import intervals, seeds, tested
 from r2plus1d.results.intervals import Interval
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.results.report import SPLITS, pretrain_text
@@ -37,6 +37,26 @@ NEWER = {(8, 8): 69.76, (32, 2): 75.46}
 PROTOCOL = {
     "model": {"depth": 34, "conv": "r2plus1d", "width": 64, "family": "mmaction"},
     "test": {"clips": 10, "crops": 3, "spread": "inner", "resize": 256, "crop": 256, "average_clips": "prob"},
+}
+# How the published rows were trained, as `recipe.train` has it.
+TRAINING = {
+    "epochs": 180,
+    "lr": 0.1,
+    "lr_batch": 64,
+    "momentum": 0.9,
+    "weight_decay": 0.0001,
+    "max_grad_norm": 40.0,
+    "resize": 256,
+    "crop": 224,
+    "crop_area": [0.08, 1.0],
+    "crop_ratio": [0.75, 4 / 3],
+    "flip": 0.5,
+    "dropout": 0.5,
+    "freeze": 0,
+    "head_lr": 1.0,
+    "warmup_epochs": 0,
+    "balance": "none",
+    "keep": "last",
 }
 OF_THE_VIDEOS = "The interval is for the videos alone."
 OF_TRAININGS = "Two trainings of one row differ too: `r2plus1d seeds`."
@@ -82,7 +102,22 @@ def with_each_other(first: Tested, second: Tested, out: Path | None) -> int:
         if found.interval.low > 0 or found.interval.high < 0:
             print("The interval leaves out 0, but of so few videos it is rough: the exact test decides.", end=" ")
     print(f"{OF_THE_VIDEOS} {OF_TRAININGS}")
+    _tell_seeds(first, second)
     return DIFFERENT if told else ALIKE
+
+
+def _tell_seeds(first: Tested, second: Tested) -> None:
+    """What is known of the two recipes, where both are rows of the workspace that were trained with several seeds."""
+    if first.commit or second.commit:
+        return
+    found = seeds.of_what_lies_here(seeds.read(), (first.row, second.row))
+    if first.row == second.row or (more := seeds.difference(found, first.row, second.row)) is None:
+        return
+    told = "the recipes differ" if more.p < 1 - intervals.LEVEL else "the recipes cannot be told apart"
+    print(
+        f"Over the {len(seeds.shared(found, first.row, second.row))} seeds of both in {seeds.SEEDS}: "
+        f"B - A {seeds.difference_text(more)} points, p = {more.p:.2g} by the paired t test, so {told}."
+    )
 
 
 def check_same_videos(first: Tested, second: Tested) -> None:
@@ -128,6 +163,8 @@ def with_published(side: Tested, of_kinetics: bool) -> int:
     ends = Interval(scored.low - figure, scored.high - figure)
     found = verdict(ends, margin)
     print(f"{side}, {_weights(side.config)}")
+    if others := _otherwise(side, published):
+        print(f"Otherwise than the published row: {', '.join(others)}")
     print(f"Measured on {videos:,} videos, published for {whole:,}: coverage {100 * videos / whole:.1f}%\n")
     lines = [
         ("measured, top-1", f"{share:.2f}", _text(scored)),
@@ -168,16 +205,30 @@ def check_as_published(side: Tested, published: Mapping[str, Any], of_kinetics: 
             f"{side.name} was measured on the {SPLITS[side.split].lower()} videos, the published figure on the "
             f"validation videos: figures of different things; {how}"
         )
-    config = side.config.model_dump()
     clip = dict(zip(("frames", "frame_interval"), PUBLISHED_CLIPS[side.row], strict=True))
-    others = [
-        f"{section}.{key} is {config[section][key]} (published: {value})"
-        for section, values in (PROTOCOL | {"clip": clip}).items()
-        for key, value in values.items()
-        if config[section][key] != value
-    ]
-    if others:
+    if others := _differences(side.config, PROTOCOL | {"clip": clip}):
         raise CompareError(f"{side.name} is not the published network and test: {', '.join(others)}; {how}")
+
+
+def _otherwise(side: Tested, published: Mapping[str, Any]) -> list[str]:
+    """What else the row has otherwise than the published one, which makes it no other network or test."""
+    resolution = published["rows"][side.row]["resolution"].removeprefix("short-side ")
+    clip = {"input": "video" if "_video_" in side.row else "frames", "short_side": int(resolution), "frame_rate": "all"}
+    return _differences(side.config, {"clip": clip} | ({} if side.config.checkpoint else {"train": TRAINING}))
+
+
+def _differences(config: TestedRow, published: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    found = config.model_dump()
+    return [
+        f"{section}.{key} is {_value(found[section][key])} (published: {_value(value)})"
+        for section, values in published.items()
+        for key, value in values.items()
+        if found[section][key] != value
+    ]
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def known_figures(row: str, published: Mapping[str, Any]) -> list[float]:

@@ -4,6 +4,7 @@ All accuracies and interval ends are in percent. Shapes: N videos.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,14 @@ class Difference(NamedTuple):
     only_first: int  # videos that the first network alone has right
     only_second: int
     p: float  # of McNemar's exact test that both are right equally often
+
+
+class MeanDifference(NamedTuple):
+    """Of two recipes that were trained with the same seeds, the second minus the first."""
+
+    points: float
+    interval: Interval
+    p: float  # of the paired t test that both have the same mean
 
 
 def wilson(right: int, videos: int) -> Interval:
@@ -107,3 +116,19 @@ def paired(first: np.ndarray, second: np.ndarray) -> Difference:
     p = float(scipy.stats.binomtest(only_first, torn).pvalue) if torn else 1.0
     ends = Interval(max(-100.0, 100 * float(low)), min(100.0, 100 * float(high)))
     return Difference(100 * float(differences.mean()), ends, only_first, only_second, p)
+
+
+def over_seeds(first: Sequence[float], second: Sequence[float]) -> MeanDifference:
+    """Of accuracies in percent, by seed, at least two. Interval and p are Student's for the mean of the differences."""
+    differences = np.subtract(second, first)
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:
+        return MeanDifference(mean, Interval(mean, mean), 0.0 if mean else 1.0)
+    found = scipy.stats.ttest_1samp(differences, 0)
+    ends = found.confidence_interval(LEVEL)
+    return MeanDifference(mean, Interval(float(ends.low), float(ends.high)), float(found.pvalue))
+
+
+def adjusted(ps: Sequence[float]) -> list[float]:
+    """Of so many tests: below 0.05 stands what 5% at most of is by chance. Source: Benjamini and Hochberg 1995."""
+    return scipy.stats.false_discovery_control(ps).tolist() if ps else []

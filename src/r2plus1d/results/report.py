@@ -7,7 +7,7 @@ import pandas as pd
 
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.results import figures
-from r2plus1d.results.figures import Measured, RowFigures
+from r2plus1d.results.figures import Accuracy, Measured, RowFigures
 from r2plus1d.results.intervals import LEVEL, widest
 from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system.errors import redacted
@@ -18,8 +18,8 @@ FILES = ("ckpt", "log", "json")
 SPLITS = {"train": "Training", "val": "Validation", "test": "Test"}
 TOP = 5  # classes, of which one is the right one: says nothing of so few
 FEW_ANSWERS = 2  # classes that a row takes all still clips for: the static control then says nothing
-NO_WIDTH = "A mean class interval without width: each class is all right or all wrong. "
 SEEDS_TOLD = "Seeds: top-1 as mean ± standard deviation of so many trainings. "
+RATE_TOLD = "Video/s: the network alone, which may compute once what clips share. "
 COLUMNS = ("row", "short side", "gpus", "backbone", "pretrain", "top-1", "top-5", "video/s", "MiB", "files")
 
 
@@ -83,11 +83,18 @@ def measured_table(measured: Measured) -> str:
     told = (
         f"Measured on the {split} videos; in brackets the 95% interval, for the videos alone. "
         f"{unmeasured_text(coverage['classes'], first, split)}"
-        f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip. "
-        f"{NO_WIDTH if any(row.mean_class.interval.low == row.mean_class.interval.high for row in rows) else ''}"
-        f"{SEEDS_TOLD if measured.spreads else ''}{baselines_text(measured)}"
+        f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip."
+        f"{no_width_text([row.mean_class for row in rows])} "
+        f"{SEEDS_TOLD if measured.spreads else ''}{RATE_TOLD}{baselines_text(measured)}"
     )
     return "\n".join([head, "", markdown_table(columns, cells), "", told, *_beside(measured.tried)])
+
+
+def no_width_text(means: Sequence[Accuracy]) -> str:
+    """What an interval of a mean class accuracy says where it has no width, with a blank before it."""
+    if not any(mean.interval.low == mean.interval.high for mean in means):
+        return ""
+    return " A mean class interval without width: each class is all right or all wrong."
 
 
 def unmeasured_text(classes: int, row: RowFigures, split: str) -> str:

@@ -8,6 +8,7 @@ The file: {"dataset", "split", "videos", "rows"}, and of each row
 """
 
 import hashlib
+import itertools
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from r2plus1d.results.figures import share
-from r2plus1d.results.intervals import widest
+from r2plus1d.results.intervals import MeanDifference, adjusted, over_seeds, widest
 from r2plus1d.results.markdown import into_document, markdown_table
 from r2plus1d.results.plots import save_figure, styled
 from r2plus1d.results.report import SPLITS
@@ -62,6 +63,26 @@ def spread_text(found: Found, row: str) -> str | None:
     if entry is None or entry["top1"]["deviation"] is None:
         return None
     return f"{entry['top1']['mean']:.2f} ± {entry['top1']['deviation']:.2f} ({len(entry['seeds'])})"
+
+
+def shared(found: Found, first: str, second: str) -> list[str]:
+    """The seeds with which both rows were trained."""
+    one, other = (found["rows"].get(row, {"seeds": {}})["seeds"] for row in (first, second))
+    return [seed for seed in one if seed in other]
+
+
+def difference(found: Found, first: str, second: str) -> MeanDifference | None:
+    """Of the top-1 of two rows over the seeds that they share; None where there are no two."""
+    seeds = shared(found, first, second)
+    if len(seeds) < 2:
+        return None
+    one, other = ([found["rows"][row]["seeds"][seed]["top1"] for seed in seeds] for row in (first, second))
+    return over_seeds(one, other)
+
+
+def difference_text(more: MeanDifference) -> str:
+    """Such as `+2.33 (-8.9 to +13.5)`, in points."""
+    return f"{more.points:+.2f} ({more.interval.low:+.1f} to {more.interval.high:+.1f})"
 
 
 def merged(before: Found, dataset: str, identities: Mapping[str, str], now: Mapping[str, Mapping]) -> Found:
@@ -132,11 +153,37 @@ def table(found: Found, names: Mapping[str, str]) -> str:
         f"{_told()} The 95% interval of each figure for the videos alone is at most "
         f"{widest(found['videos']):.1f} points to each side."
     )
-    lines = [f"Measured on the {videos}.", "", markdown_table(columns, cells), "", told, "", weights, ""]
+    lines = [f"Measured on the {videos}.", "", markdown_table(columns, cells), "", told, "", *_pairs(found, names)]
+    lines += [weights, ""]
     lines.append(f"The first {DIGITS} digits of the MD5 of each `model.safetensors`, as `dvc.lock` has it.")
     gone = {names[row]: missing(found, row) for row in found["rows"]}
     lost = [f"{name} with seed {', '.join(map(str, numbers))}" for name, numbers in gone.items() if numbers]
     return "\n".join(lines + (["", f"**Missing: {'; '.join(lost)}.**"] if lost else []))
+
+
+def _pairs(found: Found, names: Mapping[str, str]) -> list[str]:
+    """Whether each two rows can be told apart, where they share seeds."""
+    both = {pair: difference(found, *pair) for pair in itertools.combinations(found["rows"], 2)}
+    known = {pair: more for pair, more in both.items() if more is not None}
+    if not known:
+        return []
+    cells = [
+        (
+            f"{names[second]} - {names[first]}",
+            difference_text(more),
+            len(shared(found, first, second)),
+            f"{more.p:.2g}",
+            f"{p:.2g}",
+        )
+        for ((first, second), more), p in zip(known.items(), adjusted([m.p for m in known.values()]), strict=True)
+    ]
+    columns = ("rows", "points (95% interval)", "seeds", "p", f"p among {len(known)}")
+    told = (
+        "Differences of the mean top-1 over the seeds that both rows share, by the paired t test; the last p is "
+        "adjusted for the number of pairs (Benjamini and Hochberg). Where it is below 0.05 the recipes differ on these "
+        "videos."
+    )
+    return [markdown_table(columns, cells), "", told, ""]
 
 
 def _cell(entry: Mapping[str, Any], seed: int) -> str:

@@ -38,12 +38,20 @@ class Log:
                 points[entry["epoch"]]["val_top1"] = entry["top1_acc"]
         return list(points.values())
 
+    def write_timed(self, file: Path) -> None:
+        """JSON lines, as the published logs."""
+        write_text(file, _json_lines(self.timed))
+
     def write(self, folder: Path, lines: list[str], timed: Path, curve: Path) -> None:
         """train.log with `lines` and train.log.json in `folder`, and the files `timed` (JSON lines) and `curve`."""
         write_text(folder / "train.log", "\n".join(lines) + "\n")
-        write_text(folder / "train.log.json", "".join(json.dumps(entry) + "\n" for entry in self.entries))
-        write_text(timed, "".join(json.dumps(entry) + "\n" for entry in self.timed))
+        write_text(folder / "train.log.json", _json_lines(self.entries))
+        self.write_timed(timed)
         write_text(curve, pd.DataFrame(self.curve(), columns=CURVE).to_csv(index=False, lineterminator="\n"))
+
+
+def _json_lines(entries: list[dict]) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
 
 
 def format_entry(entry: dict, iterations: int) -> str:

@@ -43,6 +43,7 @@ from r2plus1d.zoo.validation import validate
 from r2plus1d.zoo.weights import starting_network
 
 STATE = "state.pt"
+SO_FAR = "train.log.json"  # the timed log of a training that is not over
 
 
 class TrainingError(UserError):
@@ -52,10 +53,10 @@ class TrainingError(UserError):
 class Training:
     """One row's training, and its steps in the order in which `run` takes them.
 
-    After every epoch the whole state goes to `work`; where a state of the same configuration stands there, training
-    goes on from it, to the same bytes. Of several processes the first alone uses `work`, and the running statistics
-    of the inner batch norms are its own, as in the published rows. Raises TrainingError when there is nothing to train
-    on, or where loss, gradients or weights are not finite; such weights are never saved.
+    After every epoch the whole state goes to `work`, and the log so far; where a state of the same configuration stands
+    there, training goes on from it, to the same bytes. Of several processes the first alone uses `work`, and the
+    running statistics of the inner batch norms are its own, as in the published rows. Raises TrainingError when there
+    is nothing to train on, or where loss, gradients or weights are not finite; such weights are never saved.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Training:
         schedule = Schedule(len(samples), size, config.seed, *span, *place, labels=labels, parts=parts)
         self.check_batches(schedule)
         self.shown = Live(self.live, config.row, schedule.batches_per_epoch)
-        for entry in self.log.entries:
+        for entry in self.log.timed:
             self.shown.add(entry)
         clips = TrainClips(config, samples, self.reader)
         batches = iter(
@@ -239,7 +240,7 @@ class Training:
     def add(self, entry: dict, **timings: float) -> None:
         """Into the log, and for who looks on."""
         self.log.add(entry, **timings)
-        self.shown.add(entry)
+        self.shown.add(self.log.timed[-1])
 
     def check_weights(self, epoch: int) -> None:
         if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
@@ -272,6 +273,7 @@ class Training:
         content = io.BytesIO()  # given a file, torch hides what is wrong with the disk
         torch.save(state, content)
         write_bytes(self.state, content.getvalue())
+        self.log.write_timed(self.state.with_name(SO_FAR))
         saved(self._place(epoch + 1))
 
     def _place(self, epoch: int) -> str:
