@@ -73,7 +73,11 @@ def build(data: DataConfig, group: str) -> None:
     write_table(paths.suspected(name), pairs[: recordings.MOST_LISTED], Suspected)
     coverage["suspected_pairs"] = len(pairs) if looks else None  # of loose frames the pictures are not looked at
     write_json(paths.COVERAGE, coverage)
-    print(", ".join(f"{key} {value}" for key, value in coverage.items()))
+    for split in listed:
+        print(f"{split}: {', '.join(f'{count} {what}' for what, count in coverage[split].items())}")
+    print(
+        f"{coverage['classes']} classes; {len(pairs)} pairs of videos in different splits seem to be of one recording"
+    )
 
 
 def refuse_missing(manifest: pd.DataFrame, aside: pd.DataFrame, own: bool) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from r2plus1d import __version__
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.stage import run
 
@@ -17,6 +18,7 @@ ENDINGS = {"onnx": (".onnx",), "pt2": (".pt2",), "torchscript": (".ts", ".pt", "
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="r2plus1d", description="R(2+1)D: commands that go with the pipeline")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_finetune,
@@ -52,8 +54,8 @@ def _add_finetune(commands: argparse._SubParsersAction) -> None:
         default="torchvision",
         metavar="NAME",
         help="weights to start from: torchvision, torchvision:r3d_18, torchvision:mc3_18, published, published_1x, "
-        "ig65m_8, ig65m_32, ig65m_8_kinetics, ig65m_32_kinetics, the path or https address of a file, or none "
-        "(default: %(default)s); of a trained row its models/ROW/model.safetensors",
+        "ig65m_8, ig65m_32, ig65m_8_kinetics, ig65m_32_kinetics, the path or https address of a file, row:custom (what "
+        "the row was trained to before), or none (default: %(default)s)",
     )
     command.add_argument(
         "-S", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="as for dvc exp run"
@@ -114,6 +116,7 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     )
     _add_looking(command, "predictions")
     command.add_argument("--top", type=_positive(int), default=5, metavar="N", help="classes of each (default: 5)")
+    command.add_argument("--no-pictures", action="store_false", dest="pictures", help="the table alone, in less time")
     command.set_defaults(call=_predict)
 
 
@@ -174,7 +177,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     from r2plus1d.zoo.prediction import class_names
 
     lengths = (arguments.window, arguments.stride)
-    predicted.predict(videos, looker, class_names(network), arguments.top, *lengths, arguments.out)
+    predicted.predict(
+        videos, looker, class_names(network), arguments.top, *lengths, arguments.out, pictures=arguments.pictures
+    )
 
 
 def _looking(arguments: argparse.Namespace) -> tuple:

@@ -150,6 +150,18 @@ def test_interrupted_file_is_fetched_from_where_it_stopped(server, tmp_path):
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) < len(CONTENT)
 
 
+def test_server_without_an_address_is_told_at_once_and_in_words(server, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(fetch.FetchError) as error:
+        fetch.fetch("https://nowhere.invalid/a.pth", tmp_path)
+    said = "the server's name has no address (is there a network?)"
+    assert str(error.value).startswith(f"https://nowhere.invalid/a.pth: {said}; gave up after 6 attempts")
+    assert capsys.readouterr().out.splitlines() == [f"nowhere.invalid: {said}; it is tried 5 times more"]
+
+
 def test_what_came_before_giving_up_is_kept(server, tmp_path):
     server.mood = "cut always, no ranges"
     with pytest.raises(fetch.FetchError, match="gave up after 6 attempts"):

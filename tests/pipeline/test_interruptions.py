@@ -18,7 +18,7 @@ from r2plus1d.system import files, paths, pool, stage
 from r2plus1d.zoo import training
 from tests.support.cases import slow
 from tests.support.commands import dvc
-from tests.support.project import Project
+from tests.support.project import ROOT, Project
 
 ROW = schema.CUSTOM
 STAGES = {
@@ -207,6 +207,19 @@ def test_readers_of_a_killed_training_give_up_its_lock(with_readers):
         with contextlib.suppress(files.BusyError), files.held(project.folder / paths.lock("train", ROW), "nobody"):
             free = True
     assert free
+
+
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM"])
+def test_signal_to_a_process_that_ends_already_changes_nothing(first):
+    """As DVC sends one to a stage after Ctrl-C."""
+    code = "import atexit, os, signal\nfrom r2plus1d.system.stage import run\n"
+    code += "atexit.register(lambda: [os.kill(os.getpid(), sign) for sign in (signal.SIGTERM, signal.SIGINT)])\n"
+    code += f"run(lambda: os.kill(os.getpid(), signal.{first}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    how = {"SIGINT": "interrupted", "SIGTERM": "terminated"}[first]
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{how}; what is finished is kept, run the same command again to go on\n"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from r2plus1d.datasets import motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.datasets.fetch import FetchError
 from r2plus1d.datasets.manifest import DataError, read_table
+from r2plus1d.model.checkpoint import save
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
@@ -132,9 +133,9 @@ def test_last_layer_alone_is_trained_without_a_gpu_unless_told_otherwise(here, t
         ("row:base", [], "no such row; there are custom"),
         ("gone.pth", [], "model.init is 'gone.pth': there is no such file"),
         ("torchvision", ["model.conv=r2d"], "torchvision has no weights of conv r2d"),
-        ("none", ["train.epoch=3"], r"-S train.epoch=3: params.yaml has no train.epoch; did you mean 'epochs'\?"),
+        ("none", ["train.epoch=3"], r"-S train.epoch=3: params.yaml has no train.epoch; did you mean 'train.epochs'\?"),
         ("none", ["+train.epoch=3"], r"train: unknown key 'epoch': did you mean 'epochs'\?"),
-        ("none", ["params.yaml:train.epoch=3"], r"params.yaml has no train.epoch; did you mean 'epochs'\?"),
+        ("none", ["params.yaml:train.epoch=3"], r"params.yaml has no train.epoch; did you mean 'train.epochs'\?"),
         ("none", ["limit.splits.9=val"], "params.yaml has no limit.splits.9; splits has no keys"),
         ("none", ["trian.epochs=3"], r"params.yaml has no trian; did you mean 'train'\?"),
         ("none", ["seed.of=3"], "params.yaml has no seed.of; seed has no keys"),
@@ -158,6 +159,33 @@ def test_published_weights_are_found_though_the_zoo_has_one_row(here, tmp_path, 
     for _ in range(2):
         finetune.finetune(mine, "published", ["model.frames=32"])
     assert [address.rpartition("-")[2] for address in asked] == ["63462eb3.pth"] * 2
+
+
+@pytest.mark.parametrize("init", ["row:custom", "custom", "models/custom", "models/custom/model.safetensors"])
+def test_training_may_start_from_what_the_row_was_trained_to_before(here, tmp_path, monkeypatch, init, capsys):
+    """From a copy, since DVC removes the row's own weights before it trains; interrupted, the same command goes on."""
+    own = here / paths.weights(CUSTOM)
+    save(build(depth=10, width=4, num_classes=2), own)
+    content, mine = own.read_bytes(), videos(tmp_path / "mine")
+    monkeypatch.setattr(finetune, "_run", lambda settings: own.unlink(missing_ok=True))
+    for _ in range(2):
+        finetune.finetune(mine, init, [])
+        start = files.read_params(here / paths.PARAMS)["model"]["init"]
+        assert start.startswith("downloads/weights/custom-")
+        assert (here / start).read_bytes() == content
+    assert f"starting from {start} again" in capsys.readouterr().out
+    finetune.finetune(mine, "none", [])
+    with pytest.raises(UserError, match=f"--init {init}: the row is not trained, there is no models/custom/model"):
+        finetune.finetune(mine, init, [])
+
+
+def test_settings_that_stay_from_an_earlier_call_are_told(here, tmp_path, capsys):
+    text = (here / paths.PARAMS).read_text()
+    (here / paths.PARAMS).write_text(text.replace("  epochs: null\n", "  epochs: 60\n", 1))
+    finetune.finetune(videos(tmp_path / "mine"), "none", [])
+    assert "params.yaml has from before: train.epochs: 60 (null: as it came)" in capsys.readouterr().out
+    finetune.finetune(tmp_path / "mine", "none", ["train.epochs=20"])
+    assert "from before" not in capsys.readouterr().out
 
 
 def test_setting_may_add_a_row(here, tmp_path, monkeypatch):

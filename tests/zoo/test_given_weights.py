@@ -90,6 +90,7 @@ def content_of(project) -> dict[str, bytes]:
     [
         ("no/such/file.pth", "there is no such file"),
         ("weights.zip", "there is no such file"),
+        (f"models/{ROW}/model.safetensors", "itself makes that file, and DVC removes it before; copy it to another"),
         ("publishd", "did you mean 'published'"),
         (7, "is 7"),
     ],

@@ -298,6 +298,13 @@ def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, v
     }
 
 
+def test_table_comes_alone_where_no_pictures_are_wanted(weights, videos, tmp_path):
+    done = predict(videos / "one frame.mp4", "--weights", weights, "--no-pictures", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "predictions/predictions.csv"
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["predictions.csv"]
+
+
 @pytest.mark.slow
 def test_name_of_any_bytes_is_printed_and_written(weights, videos, tmp_path):
     odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
@@ -314,6 +321,7 @@ def test_name_of_any_bytes_is_printed_and_written(weights, videos, tmp_path):
     [
         (["empty"], "empty: no file in this folder ends like a video's (.3gp, "),
         (["gone.mp4"], "gone.mp4: no such file or folder"),
+        (["https://example.com/a.mp4"], "an address; videos are not fetched: download it"),
         (["video.mp4", "--row", "gone"], "'gone' is no trained row"),
         (["video.mp4", "--weights", "gone.safetensors"], "gone.safetensors"),
         (["video.mp4", "--stride", "1"], "--stride goes with --window"),

@@ -113,7 +113,11 @@ def test_unknown_row_is_answered_with_the_known_ones_in_one_line(finished, monke
 
 def test_row_of_an_untrained_project_is_answered_with_the_command_that_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=r"'custom' is no trained row below .*; `dvc repro` trains the rows$"):
+    with pytest.raises(CheckpointError, match=r"there is no params.yaml here: run it in the folder of the project, or"):
+        r2plus1d.load(CUSTOM)
+    paths.PARAMS.touch()
+    words = r"'custom' is no trained row below .*; `r2plus1d finetune VIDEOS` trains custom, .* `dvc exp apply NAME`"
+    with pytest.raises(CheckpointError, match=words):
         r2plus1d.load(CUSTOM)
 
 
@@ -122,7 +126,7 @@ def test_row_whose_training_is_not_finished_is_answered_with_the_ways_on(tmp_pat
     (tmp_path / "runs" / "custom-1f").mkdir(parents=True)
     (tmp_path / "runs" / "train-other.lock").touch()
     with pytest.raises(
-        CheckpointError, match=r"'custom' is being trained, or .*`dvc repro train@custom` goes on .*apply"
+        CheckpointError, match=r"'custom' is being trained, or .*`dvc repro train@custom`, goes on .*apply"
     ):
         r2plus1d.load(CUSTOM)
     for name in ("other", "train", "custom-", "/nothing/there"):

@@ -166,16 +166,20 @@ def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
     """The files on this machine that rows start from or test. Raises ConfigError for one that is not there."""
     found, zoo = [], params.get("zoo")
     named = zoo.items() if isinstance(zoo, Mapping) else []
-    rows = {"model": params.get("model"), **{f"zoo.{name}": row for name, row in named}}
-    for where, row in rows.items():
+    places = [("model", CUSTOM, params.get("model")), *((f"zoo.{name}", name, row) for name, row in named)]
+    for where, name, row in places:
         for key in WEIGHTS:
             value = row.get(key) if isinstance(row, Mapping) else None
-            if isinstance(value, str) and is_path(value):
-                if not Path(value).is_file():
-                    raise ConfigError(
-                        f"{where}.{key} is {short(value)}: there is no such file{paths.in_experiment(value)}"
-                    )
-                found.append(value)
+            if not (isinstance(value, str) and is_path(value)):
+                continue
+            if Path(value).resolve() == paths.weights(str(name)).resolve():
+                raise ConfigError(
+                    f"{where}.{key} is {short(value)}: the row {name} itself makes that file, and DVC removes it "
+                    "before; copy it to another place, and give that path"
+                )
+            if not Path(value).is_file():
+                raise ConfigError(f"{where}.{key} is {short(value)}: there is no such file{paths.in_experiment(value)}")
+            found.append(value)
     return found
 
 

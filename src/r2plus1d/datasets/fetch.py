@@ -17,13 +17,18 @@ from requests.adapters import HTTPAdapter
 
 from r2plus1d.system.errors import UserError, one_line, redacted
 from r2plus1d.system.files import held, naming, read_json, sha256, write_json, write_text
-from r2plus1d.system.progress import progress
+from r2plus1d.system.progress import progress, say
 
 ATTEMPTS = 6  # in a row that bring nothing
 PAUSE = 1.0  # seconds after the first of them; doubled after each
 CHUNK = 1 << 16  # what a connection that is reset may lose
 TIMEOUT = (10, 60)  # seconds to connect, and without a byte
 MOST_BYTES = 1 << 38  # of one file; a server may send without end
+NO_ADDRESS = (
+    "Failed to resolve",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+)  # of urllib3, libc
 LOCAL = ("localhost", "127.0.0.1", "::1")
 PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
@@ -154,12 +159,23 @@ def _persist(
                 failures, furthest = 0 if reached() > furthest else failures + 1, max(furthest, reached())
                 if failures == ATTEMPTS:
                     raise FetchError(
-                        f"{url}: {error}; gave up after {ATTEMPTS} attempts, {reached()} bytes are kept. Run the "
-                        "same command again to go on"
+                        f"{url}: {_reason(error)}; gave up after {ATTEMPTS} attempts, {reached()} bytes are kept. Run "
+                        "the same command again to go on"
                     ) from error
+                if arrived is None and failures == 1:
+                    say(f"{redacted(urlsplit(url).netloc)}: {_reason(error)}; it is tried {ATTEMPTS - 1} times more")
                 _wait(PAUSE * 2**failures, arrived)
             except (requests.RequestException, ValueError) as error:  # endless redirects, addresses that are none
                 raise FetchError(f"{url}: {one_line(error)}") from error
+
+
+def _reason(error: requests.RequestException) -> str:
+    """What is below the names of the libraries' classes: that a name has no address, or what the system said."""
+    inner = error.args[0] if error.args else error
+    text = str(getattr(inner, "reason", None) or inner)
+    if any(words in text for words in NO_ADDRESS):
+        return "the server's name has no address (is there a network?)"
+    return one_line(Exception(text.partition("): ")[2] or text))
 
 
 def _append(session: requests.Session, url: str, partial: Path, name: str, arrived: Arrived | None) -> None:

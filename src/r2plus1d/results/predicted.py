@@ -63,13 +63,14 @@ def predict(
     seconds: float | None,
     stride: float | None,
     out: Path,
+    pictures: bool = True,
 ) -> None:
-    """Writes below `out` predictions.csv and a picture of each video, and prints the best classes. What is done stays
-    when it is interrupted.
+    """Writes below `out` predictions.csv and, with `pictures`, one of each video; prints the best classes. What is done
+    stays when it is interrupted.
 
     Raises BrokenVideosError at the end, where some videos could not be read.
     """
-    table, broken, pictures = Table(out), 0, _names(videos)
+    table, broken, files = Table(out), 0, _names(videos)
     try:
         shown = videos if seconds is not None else progress(videos, len(videos), "predicting", "videos")
         for video in shown:
@@ -80,11 +81,14 @@ def predict(
                 broken += 1
                 print(f"{printed_path(video)}: {error}", file=sys.stderr, flush=True)
                 continue
-            picture(windows, strip.kept(), names, top, printed_path(Path(video.name)), out / f"{pictures[video]}.png")
+            if pictures:
+                picture(windows, strip.kept(), names, top, printed_path(Path(video.name)), out / f"{files[video]}.png")
     finally:
         table.write()
     if broken < len(videos):
-        say(f"{table.file} and a picture of each of {len(videos) - broken} videos")
+        done = len(videos) - broken
+        each = f"each of {done} videos" if done > 1 else "the video"
+        say(f"{table.file} and a picture of {each}" if pictures else str(table.file))
     if broken:
         raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
 
@@ -207,7 +211,7 @@ def picture(
         bars = axes.barh(range(len(best)), shares[best])
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
         axes.set_yticks(range(len(best)), [names[k] for k in best])
-        axes.set(xlim=(0, 108), xlabel="probability (%)")
+        axes.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="probability (%)")
     else:
         lines = 100 * np.stack([window.probabilities for window in windows])
         middles = [(window.start + window.end) / 2 for window in windows]

@@ -37,7 +37,7 @@ def run(main: Callable, argv: list[str] | None = None, goes_on: bool = True) -> 
         with contextlib.nullcontext() if argv is None else _alone(*argv):
             main(*(argv or [])[1:])
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing more to end
+        _end_undisturbed()
         sys.exit(ended("interrupted", goes_on))
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -61,7 +61,14 @@ def _place() -> str:
     return ""
 
 
+def _end_undisturbed() -> None:
+    """A second Ctrl-C, or DVC's signal after one, has nothing more to end; it would stop Python's own end midway."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _terminated(goes_on: bool, *_: object) -> None:
+    _end_undisturbed()
     signal.signal(signal.SIGCHLD, lambda *_: None)  # torch's handler raises an error for readers that ended as well
     _leave_readers()
     sys.exit(ended("terminated", goes_on))

@@ -11,17 +11,18 @@ from ruamel.yaml.error import YAMLError
 from r2plus1d.config import strict_yaml
 from r2plus1d.config.files import read_params
 from r2plus1d.config.messages import nearest
-from r2plus1d.config.origins import is_path
+from r2plus1d.config.origins import ROW, is_path
 from r2plus1d.config.resolve import MODEL, paths_of_weights, published_weights, resolve
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError
 from r2plus1d.system import dvc_command, paths
 from r2plus1d.system.errors import ConfigError, UserError
-from r2plus1d.system.files import held, write_text
+from r2plus1d.system.files import held, sha256, write_bytes, write_text
 from r2plus1d.system.git import git
 
 BEFORE = paths.PARAMS.with_name("params.before.yaml")
+STARTS = Path("downloads/weights")  # copies of the row's own weights, to start from
 NOTHING = "none"  # the name of weights for a network that starts from nothing
 
 
@@ -48,7 +49,8 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
     git("rev-parse", "--git-dir")  # which DVC's experiments need
     with held(paths.lock("finetune", None), "r2plus1d finetune"):
         params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
-        changes = _change(params, folder_of_videos, _fetched_address(init), settings)
+        start = _kept_weights(init, _at(params, "model", "init")) or _fetched_address(init)
+        changes = _change(params, folder_of_videos, start, settings)
         _fetch(_with(strict_yaml.load(strict_yaml.edited(params)), settings))
         if changes:
             if before["zoo"] != {CUSTOM: MODEL}:
@@ -56,6 +58,8 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
                 changes.append(f"zoo: {CUSTOM} alone; {BEFORE} is the file as it was")
             write_text(paths.PARAMS, strict_yaml.edited(params))
             print(f"{paths.PARAMS}: {'; '.join(changes)}", flush=True)
+        if kept := _set_before(params, settings):
+            print(f"{paths.PARAMS} has from before: {'; '.join(kept)} (null: as it came)", flush=True)
         _run(settings)
 
 
@@ -77,6 +81,25 @@ def _fetched_address(init: str) -> str | None:
     if init == NOTHING:
         return None
     return str(_file_of(init)) if "://" in init else init
+
+
+def _kept_weights(init: str, before: Any) -> str | None:
+    """Of an `init` that stands for the weights of the row itself, a copy of them: DVC removes the row's own before it
+    trains. A row that was started from a copy `before` starts from that again, so that the same command goes on."""
+    own = paths.weights(CUSTOM)
+    places = own.resolve(), own.parent.resolve()
+    if "://" in init or not (init.removeprefix(ROW) == CUSTOM or Path(init).resolve() in places):
+        return None
+    if isinstance(before, str) and Path(before).parent == STARTS and Path(before).is_file():
+        print(f"starting from {before} again; for what was trained since, give the path of a copy of {own}", flush=True)
+        return before
+    if not own.is_file():
+        raise ConfigError(f"--init {init}: the row is not trained, there is no {own}; give other weights")
+    copy = STARTS / f"{CUSTOM}-{sha256(own)[:12]}{own.suffix}"
+    if not copy.exists():
+        write_bytes(copy, own.read_bytes())
+    print(f"starting from {copy}, a copy of {own}", flush=True)
+    return str(copy)
 
 
 def _file_of(source: str) -> Path:
@@ -105,13 +128,23 @@ def _change(params: Any, videos: Path, init: str | None, settings: Sequence[str]
     changes = []
     for place, value in wanted.items():
         if _at(params, *place) != value:
-            changes.append(f"{'.'.join(place)}: {value}")
+            changes.append(f"{'.'.join(place)}: {'null' if value is None else value}")
             parent = params if len(place) == 1 else _at(params, *place[:-1])
             parent[place[-1]] = value
     if _at(params, "zoo") != {CUSTOM: MODEL}:
         changes = changes or [f"dataset: {params['dataset']}"]
         params["zoo"] = {CUSTOM: MODEL}
     return changes
+
+
+def _set_before(params: Any, settings: Sequence[str]) -> list[str]:
+    """What is set in the sections where null is the rule, and neither by this call nor by `_change`."""
+    given = {one.partition("=")[0] for one in settings} | {"train.freeze"}
+    names = ("train", "test", "benchmark", "scale", "baselines")
+    found = [
+        (f"{name}.{key}", value) for name in names for key, value in _at(params, name).items() if value is not None
+    ]
+    return [f"{place}: {value}" for place, value in found if place not in given]
 
 
 def _at(params: Any, *place: str) -> Any:
@@ -141,13 +174,21 @@ def _with(params: dict, settings: Sequence[str]) -> dict:
         for number, key in enumerate(keys, 1):
             known = range(len(section)) if isinstance(section, list) else section if isinstance(section, dict) else ()
             if key not in known and not (place.startswith("+") and number == len(keys) and isinstance(section, dict)):
-                hint = nearest(key, section, "key") if isinstance(section, dict) else f"{keys[number - 2]} has no keys"
+                hint = _nearest(key, section, keys[: number - 1])
                 raise ConfigError(f"-S {one}: {paths.PARAMS} has no {'.'.join(map(str, keys[:number]))}; {hint}")
             section, parent = section[key] if number < len(keys) else None, section
         if equals and not place.startswith("~"):
             with contextlib.suppress(YAMLError):
                 parent[keys[-1]] = strict_yaml.load(f"value: {text}")["value"]
     return params
+
+
+def _nearest(key: Any, section: Any, above: Sequence[Any]) -> str:
+    """What was meant with a key that `section`, which stands at `above`, has not."""
+    if not isinstance(section, dict):
+        return f"{above[-1]} has no keys"
+    start = "".join(f"{one}." for one in above)
+    return nearest(f"{start}{key}", [f"{start}{one}" for one in section], "key")
 
 
 def _fetch(params: dict) -> None:

@@ -19,6 +19,8 @@ def find_videos(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.is_dir():
             if not place.exists():
+                if str(place).startswith(("http:/", "https:/")):  # a path has one slash there
+                    raise ConfigError(f"{place}: an address; videos are not fetched: download it, and give the file")
                 raise ConfigError(f"{place}: no such file or folder")
             found.append(place)
             continue

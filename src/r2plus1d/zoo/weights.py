@@ -134,6 +134,16 @@ def _unfinished(row: str) -> bool:
     return work.is_dir() and any(path.is_dir() and path.name.rpartition("-")[0] == row for path in work.iterdir())
 
 
+def _no_row() -> str:
+    """The way out where no row has weights."""
+    if not paths.PARAMS.is_file():
+        return f"there is no {paths.PARAMS} here: run it in the folder of the project, or give a file of weights"
+    return (
+        "`r2plus1d finetune VIDEOS` trains custom, `dvc repro` all rows. Weights that were there before come back with "
+        "`dvc exp apply NAME` (`dvc exp show` has the names)"
+    )
+
+
 def _trained(row: str) -> Recognizer:
     file = paths.weights(row)
     if not file.is_file():
@@ -141,15 +151,16 @@ def _trained(row: str) -> Recognizer:
             raise CheckpointError(f"{row}: a folder without {file.name}; give a file, or the folder of a trained row")
         if _unfinished(row):
             raise CheckpointError(
-                f"{row!r} is being trained, or its training was interrupted: `dvc repro train@{row}` goes on with it. "
-                "If it was trained before, that comes back with `dvc exp apply NAME` (`dvc exp show` has the names), "
+                f"{row!r} is being trained, or its training was interrupted: the same command, or `dvc repro "
+                f"train@{row}`, goes on with it. If it was trained before, that comes back with `dvc exp apply NAME` "
+                "(`dvc exp show` has the names), "
                 "or with its settings of then in params.yaml and the same command, which takes it from DVC's cache"
             )
         known = sorted(found.parent.name for found in file.parents[1].glob(f"*/{file.name}"))
         if close := difflib.get_close_matches(row, [*known, *NAMES], n=1):
             hint = f"did you mean {close[0]!r}?"
         else:
-            hint = f"there are {', '.join(known)}" if known else "`dvc repro` trains the rows"
+            hint = f"there are {', '.join(known)}" if known else _no_row()
         raise CheckpointError(f"{row!r} is no trained row below {file.parents[1].absolute()}; {hint}")
     network = checkpoint.restore(file)
     if paths.row_config(row, "test").is_file():  # the row's own protocol; without it, the view in the file
