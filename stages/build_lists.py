@@ -75,9 +75,8 @@ def build(data: DataConfig, group: str) -> None:
     write_json(paths.COVERAGE, coverage)
     for split in listed:
         print(f"{split}: {', '.join(f'{count} {what}' for what, count in coverage[split].items())}")
-    print(
-        f"{coverage['classes']} classes; {len(pairs)} pairs of videos in different splits seem to be of one recording"
-    )
+    alike = f"; {len(pairs)} pairs of videos in different splits seem to be of one recording" if looks else ""
+    print(f"{coverage['classes']} classes{alike}")
 
 
 def refuse_missing(manifest: pd.DataFrame, aside: pd.DataFrame, own: bool) -> None:
