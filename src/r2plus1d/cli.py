@@ -117,6 +117,9 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     _add_looking(command, "predictions")
     command.add_argument("--top", type=_positive(int), default=5, metavar="N", help="classes of each (default: 5)")
     command.add_argument("--no-pictures", action="store_false", dest="pictures", help="the table alone, in less time")
+    command.add_argument(
+        "--labelled", action="store_true", help="a video's folder names its class: say how many are right"
+    )
     command.set_defaults(call=_predict)
 
 
@@ -174,12 +177,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     videos, network, looker = _looking(arguments)
 
     from r2plus1d.results import predicted  # brings matplotlib, after what can be refused without it
+    from r2plus1d.results.labelled import Labelled
     from r2plus1d.zoo.prediction import class_names
 
-    lengths = (arguments.window, arguments.stride)
-    predicted.predict(
-        videos, looker, class_names(network), arguments.top, *lengths, arguments.out, pictures=arguments.pictures
-    )
+    names, lengths = class_names(network), (arguments.window, arguments.stride)
+    labelled = Labelled(videos, names) if arguments.labelled else None
+    predicted.predict(videos, looker, names, arguments.top, *lengths, arguments.out, arguments.pictures, labelled)
 
 
 def _looking(arguments: argparse.Namespace) -> tuple:

@@ -298,6 +298,34 @@ def test_command_writes_a_table_and_pictures_and_names_a_broken_video(weights, v
     }
 
 
+def test_videos_in_folders_named_like_classes_are_counted_right_or_wrong(weights, videos, tmp_path):
+    """Those of other folders do not count, nor do broken ones; upper case makes no other class."""
+    own = {"Naïve": ["a.mp4", "b.mp4"], "pull ups": ["c.mp4"], "elsewhere": ["d.mp4"]}
+    for number, (folder, names) in enumerate(own.items()):
+        for name in names:
+            (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+            write_h264(tmp_path / "mine" / folder / name, motion.render(number, 0, 1, 0, 64)[:20], motion.FPS)
+    shutil.copy(videos / "broken.mp4", tmp_path / "mine" / "pull ups" / "z.mp4")
+    done = predict("mine", "--weights", weights, "--labelled", "--no-pictures", "--window", 0.4, cwd=tmp_path)
+    assert done.returncode == 1
+    table = pd.read_csv(tmp_path / "predictions" / "predictions.csv", keep_default_na=False)
+    assert table.groupby("path")["actual"].first().tolist() == ["naïve", "naïve", "", "pull ups"]
+    means = table.groupby(["path", "actual", "class"])["probability"].mean().reset_index()
+    best = means[means["actual"] != ""].sort_values("probability").groupby("path").last()
+    right = (best["actual"] == best["class"]).sum()
+    said = done.stdout.splitlines()[-1]
+    assert said.startswith(f"top-1 {100 * right / 3:.2f} (")
+    assert "on 3 videos of 2 classes, in brackets" in said
+    assert said.endswith("each class: predictions/per_class.csv; of no class: the videos in elsewhere")
+    classes = pd.read_csv(tmp_path / "predictions" / "per_class.csv").set_index("class")["videos"]
+    assert (classes["naïve"], classes["pull ups"]) == (2, 1)
+    predict("mine/pull ups/c.mp4", "--weights", weights, "--no-pictures", cwd=tmp_path)
+    assert not (tmp_path / "predictions" / "per_class.csv").exists(), "of the call before"
+    refused = predict("mine/elsewhere", "--weights", weights, "--labelled", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "--labelled: no video lies in a folder that is named like a class ($1 & <b>, naïve, pull" in refused.stderr
+
+
 def test_table_comes_alone_where_no_pictures_are_wanted(weights, videos, tmp_path):
     done = predict(videos / "one frame.mp4", "--weights", weights, "--no-pictures", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

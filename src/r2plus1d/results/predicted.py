@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from r2plus1d.results.labelled import PER_CLASS, Labelled
 from r2plus1d.results.plots import save_figure, styled
 from r2plus1d.system.errors import UserError, printable
 from r2plus1d.system.files import replacing, write_text
@@ -36,9 +37,10 @@ class BrokenVideosError(UserError):
 class Table:
     """predictions.csv, written every few seconds."""
 
-    def __init__(self, out: Path):
-        self.file = out / "predictions.csv"
-        self.file.unlink(missing_ok=True)  # of an earlier call
+    def __init__(self, out: Path, columns: Sequence[str] = COLUMNS):
+        self.file, self.columns = out / "predictions.csv", columns
+        for file in (self.file, out / PER_CLASS):  # of an earlier call
+            file.unlink(missing_ok=True)
         self._lines: list[tuple] = []
         self._written = time.monotonic()
 
@@ -49,7 +51,7 @@ class Table:
 
     def write(self) -> None:
         if self._lines:
-            table = pd.DataFrame(self._lines, columns=COLUMNS)
+            table = pd.DataFrame(self._lines, columns=list(self.columns))
             write_text(self.file, table.to_csv(index=False, lineterminator="\n"))
             saved(f"what was found is in {self.file}")
         self._written = time.monotonic()
@@ -64,23 +66,27 @@ def predict(
     stride: float | None,
     out: Path,
     pictures: bool = True,
+    labelled: Labelled | None = None,
 ) -> None:
-    """Writes below `out` predictions.csv and, with `pictures`, one of each video; prints the best classes. What is done
-    stays when it is interrupted.
+    """Writes below `out` predictions.csv and, with `pictures`, one of each video; prints the best classes, and how many
+    of the `labelled` videos are right. What is done stays when it is interrupted.
 
     Raises BrokenVideosError at the end, where some videos could not be read.
     """
-    table, broken, files = Table(out), 0, _names(videos)
+    table, broken, files = Table(out, COLUMNS if labelled is None else (*COLUMNS, "actual")), 0, _names(videos)
     try:
         shown = videos if seconds is not None else progress(videos, len(videos), "predicting", "videos")
         for video in shown:
             strip: Spread[np.ndarray] = Spread()
+            more = () if labelled is None else (labelled.actual(video),)
             try:
-                windows = list(_windows(video, looker, names, top, (seconds, stride), table, strip))
+                windows = list(_windows(video, looker, names, top, (seconds, stride), table, strip, more))
             except (VideoError, PredictionError) as error:
                 broken += 1
                 print(f"{printed_path(video)}: {error}", file=sys.stderr, flush=True)
                 continue
+            if labelled is not None:
+                labelled.add(video, windows)
             if pictures:
                 picture(windows, strip.kept(), names, top, printed_path(Path(video.name)), out / f"{files[video]}.png")
     finally:
@@ -89,6 +95,8 @@ def predict(
         done = len(videos) - broken
         each = f"each of {done} videos" if done > 1 else "the video"
         say(f"{table.file} and a picture of {each}" if pictures else str(table.file))
+    if labelled is not None:
+        say(labelled.told(out))
     if broken:
         raise BrokenVideosError(f"{broken} of {len(videos)} videos could not be read: see above")
 
@@ -158,9 +166,10 @@ def _windows(
     lengths: tuple[float | None, float | None],
     table: Table,
     strip: Spread[np.ndarray],
+    more: tuple[str, ...],
 ) -> Iterator[Window]:
-    """Each window when its lines are added and told, without its frames, which `strip` is shown: all of a window alone,
-    else the middle ones."""
+    """Each window when its lines, which end with `more`, are added and told, without its frames, which `strip` is
+    shown: all of a window alone, else the middle ones."""
     found, name = looker.measure(video), shown_path(video)
     total = len(window_frames(found.frames, found.rate, *lengths))
     windows = looker.windows(video, *lengths, found=found)
@@ -170,7 +179,7 @@ def _windows(
         shares = [round(float(window.probabilities[k]), 4) for k in best]
         table.add(
             [
-                (name, window.start, window.end, n + 1, names[k], share)
+                (name, window.start, window.end, n + 1, names[k], share, *more)
                 for n, (k, share) in enumerate(zip(best, shares, strict=True))
             ]
         )
