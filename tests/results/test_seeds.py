@@ -101,8 +101,8 @@ def test_rows_are_compared_over_the_seeds_that_they_share():
 
 
 def test_equal_differences_leave_an_interval_without_width():
-    assert over_seeds([60.0, 62.0], [61.0, 63.0]) == (1.0, (1.0, 1.0), 0.0)
-    assert over_seeds([60.0, 62.0], [60.0, 62.0]) == (0.0, (0.0, 0.0), 1.0)
+    assert over_seeds([60.0, 62.0], [61.0, 63.0]) == (1.0, (1.0, 1.0), 0.0, 2)
+    assert over_seeds([60.0, 62.0], [60.0, 62.0]) == (0.0, (0.0, 0.0), 1.0, 2)
 
 
 def test_p_is_adjusted_for_the_number_of_tests():

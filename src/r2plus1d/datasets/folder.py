@@ -155,11 +155,16 @@ def _beside(root: Path, splits: dict[str, Path]) -> list[SetAside]:
     return [SetAside(_told(file, root), "", reason) for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
 
 
+def form(name: str) -> str:
+    """What the names of one class have in common: they differ by case, blanks around or the form of Unicode alone."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
 def _check_names(root: Path, classes: list[str]) -> None:
     """Raises DataError for two names that look the same."""
     forms: dict[str, str] = {}
     for name in classes:
-        if (other := forms.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), name)) != name:
+        if (other := forms.setdefault(form(name), name)) != name:
             raise DataError(
                 f"{root}: the classes {other!a} and {name!a} differ by case, a blank at the end or the form of Unicode "
                 "alone; put their videos into one folder, or give them names that differ by more"

@@ -115,7 +115,7 @@ def _tell_seeds(first: Tested, second: Tested) -> None:
         return
     told = "the recipes differ" if more.p < 1 - intervals.LEVEL else "the recipes cannot be told apart"
     print(
-        f"Over the {len(seeds.shared(found, first.row, second.row))} seeds of both in {seeds.SEEDS}: "
+        f"Over the {more.seeds} seeds of both in {seeds.SEEDS}: "
         f"B - A {seeds.difference_text(more)} points, p = {more.p:.2g} by the paired t test, so {told}."
     )
 

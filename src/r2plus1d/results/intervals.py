@@ -35,6 +35,7 @@ class MeanDifference(NamedTuple):
     points: float
     interval: Interval
     p: float  # of the paired t test that both have the same mean
+    seeds: int
 
 
 def wilson(right: int, videos: int) -> Interval:
@@ -123,12 +124,12 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> MeanDifferenc
     differences = np.subtract(second, first)
     mean = float(differences.mean())
     if np.ptp(differences) == 0:
-        return MeanDifference(mean, Interval(mean, mean), 0.0 if mean else 1.0)
+        return MeanDifference(mean, Interval(mean, mean), 0.0 if mean else 1.0, len(differences))
     found = scipy.stats.ttest_1samp(differences, 0)
     ends = found.confidence_interval(LEVEL)
-    return MeanDifference(mean, Interval(float(ends.low), float(ends.high)), float(found.pvalue))
+    return MeanDifference(mean, Interval(float(ends.low), float(ends.high)), float(found.pvalue), len(differences))
 
 
 def adjusted(ps: Sequence[float]) -> list[float]:
-    """Of so many tests: below 0.05 stands what 5% at most of is by chance. Source: Benjamini and Hochberg 1995."""
-    return scipy.stats.false_discovery_control(ps).tolist() if ps else []
+    """Of one test or more: below 0.05 stands what 5% at most of is by chance. Source: Benjamini and Hochberg 1995."""
+    return scipy.stats.false_discovery_control(ps).tolist()

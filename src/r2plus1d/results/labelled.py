@@ -1,12 +1,12 @@
 """Videos whose folders name their classes: how many of them a network has right."""
 
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from r2plus1d.datasets.folder import form
 from r2plus1d.results.figures import mean_over_classes, share
 from r2plus1d.system.errors import ConfigError, printable
 from r2plus1d.system.files import write_text
@@ -24,10 +24,10 @@ class Labelled:
     """
 
     def __init__(self, videos: Sequence[Path], names: Sequence[str]):
-        known = {_form(name): number for number, name in enumerate(names)}
+        known = {form(name): number for number, name in enumerate(names)}
         folders = {video: video.absolute().parent.name for video in videos}
-        self._labels = {video: known[_form(name)] for video, name in folders.items() if _form(name) in known}
-        self._others = sorted({name for name in folders.values() if _form(name) not in known})
+        self._labels = {video: known[form(name)] for video, name in folders.items() if form(name) in known}
+        self._others = sorted({name for name in folders.values() if form(name) not in known})
         if not self._labels:
             raise ConfigError(
                 f"--labelled: no video lies in a folder that is named like a class ({_few(sorted(names))}), but in "
@@ -60,10 +60,6 @@ class Labelled:
             f"top-1 {top1}, mean class {mean} on {len(labels)} videos of {classes} classes, in brackets the 95% "
             f"interval; each class: {out / PER_CLASS}{others}"
         )
-
-
-def _form(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def _few(names: Sequence[str]) -> str:

@@ -220,7 +220,7 @@ def picture(
         bars = axes.barh(range(len(best)), shares[best])
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
         axes.set_yticks(range(len(best)), [names[k] for k in best])
-        axes.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="probability (%)")
+        axes.set(xlim=(0, 108), xlabel="probability (%)")
     else:
         lines = 100 * np.stack([window.probabilities for window in windows])
         middles = [(window.start + window.end) / 2 for window in windows]

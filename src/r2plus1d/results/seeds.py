@@ -65,19 +65,13 @@ def spread_text(found: Found, row: str) -> str | None:
     return f"{entry['top1']['mean']:.2f} ± {entry['top1']['deviation']:.2f} ({len(entry['seeds'])})"
 
 
-def shared(found: Found, first: str, second: str) -> list[str]:
-    """The seeds with which both rows were trained."""
-    one, other = (found["rows"].get(row, {"seeds": {}})["seeds"] for row in (first, second))
-    return [seed for seed in one if seed in other]
-
-
 def difference(found: Found, first: str, second: str) -> MeanDifference | None:
     """Of the top-1 of two rows over the seeds that they share; None where there are no two."""
-    seeds = shared(found, first, second)
+    one, other = (found["rows"].get(row, {"seeds": {}})["seeds"] for row in (first, second))
+    seeds = [seed for seed in one if seed in other]
     if len(seeds) < 2:
         return None
-    one, other = ([found["rows"][row]["seeds"][seed]["top1"] for seed in seeds] for row in (first, second))
-    return over_seeds(one, other)
+    return over_seeds(*([entry[seed]["top1"] for seed in seeds] for entry in (one, other)))
 
 
 def difference_text(more: MeanDifference) -> str:
@@ -168,13 +162,7 @@ def _pairs(found: Found, names: Mapping[str, str]) -> list[str]:
     if not known:
         return []
     cells = [
-        (
-            f"{names[second]} - {names[first]}",
-            difference_text(more),
-            len(shared(found, first, second)),
-            f"{more.p:.2g}",
-            f"{p:.2g}",
-        )
+        (f"{names[second]} - {names[first]}", difference_text(more), more.seeds, f"{more.p:.2g}", f"{p:.2g}")
         for ((first, second), more), p in zip(known.items(), adjusted([m.p for m in known.values()]), strict=True)
     ]
     columns = ("rows", "points (95% interval)", "seeds", "p", f"p among {len(known)}")
