@@ -15,7 +15,8 @@ trained rows that are there: in `exact`, and in `half`; on a processor with AVX-
 imitation of it, on others by torch.autocast.
 
 Writes benchmarks/results/inference.json and .md, and the first table in docs/results.md; on a processor without
-bfloat16 inference_without_bfloat16.json and .md, and the second table.
+bfloat16 inference_without_bfloat16.json and .md, and the second table; on one without AVX-512, such as those of most
+laptops, inference_without_avx512.json and .md, and the third.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from r2plus1d.results.markdown import markdown_table
 from r2plus1d.system import paths
 from r2plus1d.system.arithmetic import Arithmetic, has_bfloat16
 from r2plus1d.system.files import read_json
-from r2plus1d.system.machine import cores
+from r2plus1d.system.machine import cores, flags
 from r2plus1d.system.stage import run
 
 WAYS = {  # arithmetic and variant
@@ -83,7 +84,7 @@ def main() -> None:
         parser.error(f"--videos {options.videos}: no folder")
     if options.scores and not trained_rows():
         raise BenchmarkError("no row of the default dataset is trained here: run `make repro` first")
-    name = "inference" if has_bfloat16() else "inference_without_bfloat16"
+    name = name_here()
     figures = before(name) if options.tasks or options.scores else {"timings": [], "scores": []}
     if options.tasks:
         tasks = [ALL[n - 1] for n in options.tasks]
@@ -109,6 +110,13 @@ def main() -> None:
         figures["scores"] = list(scores.values())
         publish(name, figures, table(figures))  # what is compared stays, whatever comes
     publish(name, figures, table(figures))
+
+
+def name_here() -> str:
+    """Of the results of processors like this one."""
+    if has_bfloat16():
+        return "inference"
+    return "inference_without_bfloat16" if "avx512f" in flags() else "inference_without_avx512"
 
 
 def before(name: str) -> dict:
