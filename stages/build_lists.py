@@ -40,8 +40,8 @@ def build(data: DataConfig, group: str) -> None:
     looks = dict(zip(seen["path"], seen["looks"], strict=True))
     classes = paths.classes(name).read_text(encoding="utf-8").splitlines()
     known = recordings.by_rule(list(manifest["path"]), group, aside["path"])
-    if not manifest["split"].all():
-        manifest["split"] = divided(data, manifest, probed, classes, looks, known)
+    if (open_ := manifest["split"] == "").any():
+        manifest.loc[open_, "split"] = divided(data, manifest[open_], probed, classes, looks, known)
     frames = dict(zip(probed["path"], probed["frames"].tolist(), strict=True))
     labels = {label: number for number, label in enumerate(classes)}
     splits: dict[str, list[Sample]] = {split: [] for split in lists.SPLITS}
@@ -113,6 +113,9 @@ def divided(
     """train or val of each video; clips of one recording together. Those that cannot be read count for nothing, and are
     said to be of train. Raises DataError where no division keeps the recordings apart."""
     assert isinstance(data.source, FolderSource)
+    print(
+        f"no val/: {100 * data.source.val_share:g}% of each class are for validation (datasets.folder.source.val_share)"
+    )
     readable = manifest[manifest["path"].isin(probed["path"])]
     own = list(readable["path"])
     pairs: list[tuple[str, str]] = []

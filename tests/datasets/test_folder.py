@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import os
 import re
 import runpy
@@ -62,12 +63,22 @@ def test_given_train_val_and_test_folders_are_the_split(folder, tmp_path):
     rows, _ = bring(tmp_path / "all", tmp_path)
     assert len(rows) == 36
     assert all(path.startswith(f"{split}/{label}/") for path, label, split, *_ in rows)
-    shutil.rmtree(tmp_path / "all" / "val")
-    with pytest.raises(manifest.DataError, match="there is train/ and test/ but no val/; add it"):
+
+
+@pytest.mark.parametrize(("there", "missing"), [("train", "val/ or test/"), ("val", "train/"), ("test", "train/")])
+def test_split_alone_is_refused_with_what_is_missing(folder, tmp_path, there, missing):
+    shutil.copytree(folder, tmp_path / "all" / there)
+    with pytest.raises(manifest.DataError, match=f"there is {there}/ but no {missing}; add it"):
         bring(tmp_path / "all", tmp_path)
-    shutil.rmtree(tmp_path / "all" / "train")
-    with pytest.raises(manifest.DataError, match="there is test/ but no train/ and no val/; add it"):
-        bring(tmp_path / "all", tmp_path)
+
+
+def test_videos_of_train_are_divided_later_where_there_is_test_and_no_val(folder, tmp_path):
+    for split in ("Training", "test"):
+        shutil.copytree(folder, tmp_path / "all" / split)
+    (tmp_path / "all" / "Training" / "dips" / "notes.txt").touch()
+    rows, aside = bring(tmp_path / "all", tmp_path)
+    assert {(row.path.split("/")[0], row.split) for row in rows} == {("Training", ""), ("test", "test")}
+    assert [one.split for one in aside] == [""]
 
 
 def test_user_s_own_files_are_copied_and_stay_as_they_are(folder, tmp_path):
@@ -302,6 +313,27 @@ def test_videos_of_all_legal_names_reach_a_training(tmp_path):
     assert len(aside) == len(NOT_IN_LISTS) + 2
     assert all(path.isprintable() for path in aside["path"])
     assert manifest.read_table(data / "unreadable.csv")["path"].tolist() == ["-v/empty.mp4"]
+
+
+def test_share_of_train_is_listed_for_validation_where_there_is_test_and_no_val(tmp_path):
+    root, number = tmp_path / "mine", 0
+    for split, label in itertools.product(("train", "test"), ("dips", "squats")):
+        (root / split / label).mkdir(parents=True)
+        for name in ("1.mp4", "2.mp4", "3.mp4"):
+            write_h264(root / split / label / name, motion.render(0, 0, 1, number, 32)[:8], motion.FPS)
+            number += 1
+    params = tiny_params()
+    params["dataset"], params["datasets"]["folder"]["path"] = "folder", str(root)
+    params["datasets"]["folder"]["source"]["group"] = "none"
+    project = Project(tmp_path / "project", params)
+    for stage in ("resolve", "scan", "download", "probe", "build_lists"):
+        project.must(stage)
+    data = project.folder / "data" / "folder" / "lists"
+    listed = {split: [s.path for s in lists.read_samples(data, "folder", split)] for split in lists.SPLITS}
+    assert sorted(listed["test"]) == [f"test/{label}/{n}.mp4" for label in ("dips", "squats") for n in (1, 2, 3)]
+    assert sorted(path.split("/")[1] for path in listed["val"]) == ["dips", "squats"]
+    whole = [f"train/{label}/{n}.mp4" for label in ("dips", "squats") for n in (1, 2, 3)]
+    assert sorted(listed["train"] + listed["val"]) == whole
 
 
 def test_leftovers_of_an_interrupted_run_stay_out_of_the_dataset(folder, tmp_path):

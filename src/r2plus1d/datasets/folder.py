@@ -1,6 +1,6 @@
-"""A folder of the user's own videos: one sub-folder per class, or train/ and val/, and perhaps test/, with those below.
+"""A folder of the user's own videos: one sub-folder per class, or train/ and val/ or test/ or both, with those below.
 
-Without train/ and val/, `build_lists` divides the videos: see `recordings`. Splits are known by their usual names, in
+Without val/, `build_lists` divides what is not in test/: see `recordings`. Splits are known by their usual names, in
 any case: Train, validation, valid, ...
 """
 
@@ -13,7 +13,7 @@ import stat
 import tempfile
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from r2plus1d.datasets.annotations import writable
@@ -36,7 +36,7 @@ def copy(
         raise DataError("datasets.folder.path is null: give it the folder that holds your videos")
     root = Path(path)
     found, aside, classes = look(root)
-    splits = {folder.name: split for split, folder in _splits(root).items()}
+    splits = {folder.name: split for split, folder in _tops(root).items()}
     missing = [file for file, _ in found if not _is_copied(file, work / file.relative_to(root))]
     needed = sum(file.stat().st_size for file in missing)
     if needed > (free := shutil.disk_usage(work).free) and not _share(missing[0], work):
@@ -98,15 +98,15 @@ def look(root: Path) -> tuple[list[tuple[Path, str]], list[SetAside], list[str]]
     if not root.is_dir():
         raise DataError(f"datasets.folder.path is {str(root)!r}: there is no such folder")
     splits = _splits(root)
-    if splits and not {"train", "val"} <= splits.keys():
+    if splits and not ("train" in splits and len(splits) > 1):
         there = " and ".join(f"{folder.name}/" for folder in splits.values())
-        missing = " and no ".join(f"{name}/" for name in sorted({"train", "val"} - splits.keys()))
+        missing = "train/" if "train" not in splits else "val/ or test/"
         raise DataError(
-            f"{root}: there is {there} but no {missing}; add it (what is called test/ may be renamed). Where "
+            f"{root}: there is {there} but no {missing}; add it, or give the folder that holds the classes. Where "
             f"{there.replace('/', '')} is the name of a class, rename that folder, or put all classes below train/ and "
             "val/"
         )
-    found, aside = _scan(root, splits or {"": root})
+    found, aside = _scan(root, _tops(root))
     if splits:
         aside += _beside(root, splits)
         for split in splits.values():
@@ -146,6 +146,14 @@ def _splits(root: Path) -> dict[str, Path]:
     return {split: found[split][0] for split in ("train", "val", "test") if split in found}
 
 
+def _tops(root: Path) -> dict[str, Path]:
+    """The folders that hold those of the classes, by split; that of none is still to be divided: all, or train/ where
+    there is no val/."""
+    splits = _splits(root)
+    open_ = "train" if "val" not in splits else None
+    return {"" if split == open_ else split: top for split, top in splits.items()} or {"": root}
+
+
 def _beside(root: Path, splits: dict[str, Path]) -> list[SetAside]:
     """The videos that lie in none of the splits."""
     places = [place for place in sorted(root.iterdir()) if place not in splits.values() and place.name[:1] != "."]
@@ -179,9 +187,18 @@ def _told(file: Path, root: Path) -> str:
 def scan(path: str | None) -> list[Found]:
     """Every file below the folder, with its content, sorted; what `copy` will say of it is for later."""
     root = Path(str(path))
-    files = sorted(file for file in root.rglob("*") if file.is_file() and os.access(file, os.R_OK))
+    files = _readable(root)
     shown = progress(files, len(files), "looking through the folder", "files")
     return [Found(_scanned_as(file, root), sha256(file)) for file in shown]
+
+
+def has_names(root: Path, scanned: Iterable[str]) -> bool:
+    """Whether the folder holds files of just the names that `scan` found."""
+    return {_scanned_as(file, root) for file in _readable(root)} == {*scanned}
+
+
+def _readable(root: Path) -> list[Path]:
+    return sorted(file for file in root.rglob("*") if file.is_file() and os.access(file, os.R_OK))
 
 
 def _scanned_as(file: Path, root: Path) -> str:
