@@ -158,9 +158,8 @@ def test_row_of_another_family_is_shown_its_clips_as_the_family_is(params, name)
     resize = tuple(row.test.resize) if isinstance(row.test.resize, list) else row.test.resize
     assert (resize, row.test.crop, row.test.clips, row.test.crops) == (view.resize, view.crop, view.clips, view.crops)
     assert (row.benchmark.clips, row.benchmark.crops) == (view.clips, view.crops)
-    if name == "torchvision":
-        assert (row.clip.frames, row.clip.frame_interval) == (view.frames, view.frame_interval)
-        assert (row.clip.frame_rate, row.test.spread) == (view.frame_rate or "all", view.spread)
+    assert row.clip.frame_interval == view.frame_interval
+    assert (row.clip.frame_rate, row.test.spread) == (view.frame_rate or "all", view.spread)
 
 
 def test_timed_views_are_three_crops_of_the_short_side_where_one_frame_is_seen_by_the_centre_crop(params):

@@ -60,16 +60,17 @@ def test_loaded_row_looks_at_videos_as_its_own_test_says(copied, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "frames", "classes"),
+    ("name", "family", "clip", "classes"),
     [
-        ("torchvision", "torchvision", 16, ["a", "b", "c", "d", "e"]),
-        ("ig65m_8_kinetics", "ig65m", 8, ["a", "b", "c", "d", "e"]),
-        ("ig65m_32", "ig65m", 32, None),
-        ("published", "mmaction", 32, ["a", "b", "c", "d", "e"]),
+        ("torchvision", "torchvision", (16, 1), ["a", "b", "c", "d", "e"]),
+        ("ig65m_8_kinetics", "ig65m", (8, 1), ["a", "b", "c", "d", "e"]),
+        ("ig65m_32", "ig65m", (32, 1), None),
+        ("published", "mmaction", (32, 2), ["a", "b", "c", "d", "e"]),
+        ("published_1x", "mmaction", (32, 2), ["a", "b", "c", "d", "e"]),
     ],
 )
 def test_name_of_published_weights_gives_their_network_classes_and_view(
-    name, family, frames, classes, tmp_path, monkeypatch
+    name, family, clip, classes, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(0)
@@ -82,9 +83,11 @@ def test_name_of_published_weights_gives_their_network_classes_and_view(
         monkeypatch.setattr(weights, "_of_torchvision", lambda _: record)
         monkeypatch.setattr(weights, "_best_published", lambda: url)
         monkeypatch.setattr(origins, "IG65M", dict.fromkeys(origins.IG65M, url))
+        monkeypatch.setattr(origins, "PUBLISHED_1X", dict.fromkeys(origins.PUBLISHED_1X, url))
         network = r2plus1d.load(name)
     assert all(torch.equal(tensor, start.state_dict()[key]) for key, tensor in network.state_dict().items())
-    assert (network.family, network.view.frames, network.classes) == (FAMILIES[family], frames, classes)
+    assert (network.family, network.classes) == (FAMILIES[family], classes)
+    assert (network.view.frames, network.view.frame_interval) == clip
     assert not network.training
 
 

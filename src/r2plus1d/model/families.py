@@ -1,7 +1,7 @@
 """How the R(2+1)D networks of different sources differ, as data.
 
 Sources: MMAction's published checkpoints; torchvision 0.29, models/video/resnet.py; moabitcoin/ig65m-pytorch,
-ig65m/models.py.
+ig65m/models.py and ig65m/cli/extract.py; facebookresearch/VMZ, c2/scripts, for frames in a row.
 """
 
 from dataclasses import dataclass
@@ -54,5 +54,5 @@ FAMILIES = {
     MMACTION: Family(None, True, False, True, 1e-5, 1e-3, 0.1, *IMAGENET, View(8, 8, 256, 256, 10, 3)),
     "torchvision": Family(45, False, True, False, 1e-5, 1e-5, 0.1, *KINETICS, _TORCHVISION),
     # The momentum of 0.9 in its code is Caffe2's: the share of what was before. The number of its views is ours.
-    "ig65m": Family(45, False, False, False, 1e-3, 1e-3, 0.1, *KINETICS, View(32, 2, 128, 112, 10, 1)),
+    "ig65m": Family(45, False, False, False, 1e-3, 1e-3, 0.1, *KINETICS, View(32, 1, 128, 112, 10, 1)),
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch.hub
 
 from r2plus1d.config.files import read_row
-from r2plus1d.config.origins import IG65M, NAMES, ROW, TORCHVISION, origin
+from r2plus1d.config.origins import NAMES, ROW, TORCHVISION, origin
 from r2plus1d.config.resolve import full_name
 from r2plus1d.config.schema import RowConfig, TestedRow
 from r2plus1d.datasets.fetch import FetchError, fetch
@@ -25,9 +25,6 @@ from r2plus1d.zoo.update import build_arguments, build_model
 
 if TYPE_CHECKING:
     from r2plus1d.zoo.prediction import Predictor
-
-CLIPS_8: dict[str, Any] = {"frames": 8, "frame_interval": 8}
-CLIPS_32: dict[str, Any] = {"frames": 32, "frame_interval": 2}
 
 
 def load(source: str | Path) -> "Predictor":
@@ -151,10 +148,10 @@ def _trained(row: str) -> Recognizer:
             raise CheckpointError(f"{row}: a folder without {file.name}; give a file, or the folder of a trained row")
         if _unfinished(row):
             raise CheckpointError(
-                f"{row!r} is being trained, or its training was interrupted: the same command, or `dvc repro "
-                f"train@{row}`, goes on with it. If it was trained before, that comes back with `dvc exp apply NAME` "
-                "(`dvc exp show` has the names), "
-                "or with its settings of then in params.yaml and the same command, which takes it from DVC's cache"
+                f"{row!r} is being trained, or its training was interrupted: the command that trained it, or "
+                f"`dvc repro train@{row}`, goes on with it. If it was trained before, that comes back with "
+                "`dvc exp apply NAME` (`dvc exp show` has the names), or with its settings of then in params.yaml and "
+                "that command, which takes it from DVC's cache"
             )
         known = sorted(found.parent.name for found in file.parents[1].glob(f"*/{file.name}"))
         if close := difflib.get_close_matches(row, [*known, *NAMES], n=1):
@@ -175,9 +172,10 @@ def _trained(row: str) -> Recognizer:
 def _published(name: str) -> Recognizer:
     found = origin(name, "r2plus1d", (32, 2), {(32, 2): _best_published()}, None, {})
     network = checkpoint.recognise(file_of(found.source, "give its path"))
-    if name in (*IG65M, "published", "published_1x"):
-        clip = CLIPS_8 if name in ("ig65m_8", "ig65m_8_kinetics") else CLIPS_32
-        network.view = replace(network.view, **clip)
+    if name in ("published", "published_1x"):
+        network.view = replace(network.view, frames=32, frame_interval=2)
+    elif name in ("ig65m_8", "ig65m_8_kinetics"):
+        network.view = replace(network.view, frames=8)
     if name not in ("ig65m_8", "ig65m_32"):  # of these the names of the classes were never published
         network.classes = _of_torchvision(f"{TORCHVISION}r2plus1d_18").meta["categories"]
     return network
