@@ -427,12 +427,24 @@ def test_counting_callback_can_end_a_call_and_what_came_is_kept(server, tmp_path
     assert (again[0], sum(again)) == (kept, len(CONTENT))
 
 
-def test_passwords_and_signatures_are_not_told(tmp_path):
+def test_passwords_and_signatures_are_not_told(tmp_path, capsys):
     url = "http://me:secret@127.0.0.1:9/a.tar.gz?X-Amz-Signature=abc123&part=7"
     with pytest.raises(fetch.FetchError) as error:
         fetch.fetch(url.replace("127.0.0.1", "example.org"), tmp_path)
     assert "http://example.org:9/a.tar.gz?X-Amz-Signature=...&part=..." in str(error.value)
     assert not {"secret", "abc123"} & set(re.findall(r"\w+", str(error.value)))
+    with pytest.raises(fetch.FetchError) as error:
+        fetch.fetch(url, tmp_path)
+    said = capsys.readouterr().out
+    assert said.startswith("127.0.0.1:9: ")
+    assert not {"secret", "abc123"} & set(re.findall(r"\w+", f"{error.value} {said}"))
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://nowhere.invalid:9"])
+def test_proxy_that_does_not_answer_is_named(tmp_path, monkeypatch, proxy):
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(fetch.FetchError, match=r"the proxy that is set \(HTTPS_PROXY, .*\) does not answer: "):
+        fetch.fetch("https://example.org/a.pth", tmp_path)
 
 
 def test_socks_proxy_without_its_package_is_named(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from r2plus1d.results import plots, seeds
 from r2plus1d.results.intervals import adjusted, over_seeds
 from r2plus1d.system import paths
-from r2plus1d.system.files import write_json
+from r2plus1d.system.files import write_json, write_text
 
 NAMES = {"custom": "custom", "long_name": "8x8_256p"}
 OF = {"custom": "c0", "long_name": "l0"}
@@ -100,9 +100,15 @@ def test_rows_are_compared_over_the_seeds_that_they_share():
     assert "p among" not in seeds.table(measured(custom={0: 60.0, 1: 62.0}, long_name={0: 70.0}), NAMES)
 
 
-def test_equal_differences_leave_an_interval_without_width():
-    assert over_seeds([60.0, 62.0], [61.0, 63.0]) == (1.0, (1.0, 1.0), 0.0, 2)
-    assert over_seeds([60.0, 62.0], [60.0, 62.0]) == (0.0, (0.0, 0.0), 1.0, 2)
+def test_equal_differences_say_no_more_than_whole_videos_can():
+    """On 60 videos one is 1.667 points, and differences of two figures rounded to that deviate by 0.68: of two seeds
+    t is 3.46 with one degree of freedom, where p = 1 - 2 atan(t) / pi."""
+    more = over_seeds([60.0, 61.667], [61.667, 63.333], 60)
+    assert (more.points, more.p, more.seeds) == pytest.approx((1.6665, 1 - 2 * math.atan(3.464) / math.pi, 2), rel=1e-3)
+    assert more.interval.low < 0 < more.interval.high
+    none = over_seeds([60.0, 61.667], [60.0, 61.667], 60)
+    assert (none.points, none.p) == (0.0, 1.0)
+    assert over_seeds([60.0] * 5, [70.0] * 5, 60).p < 0.001
 
 
 def test_p_is_adjusted_for_the_number_of_tests():
@@ -110,15 +116,22 @@ def test_p_is_adjusted_for_the_number_of_tests():
     assert adjusted([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
 
 
-def test_spread_is_told_of_the_weights_that_lie_there_alone(tmp_path):
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"weights")
-    found = measured(custom={0: 60.0, 1: 62.0})
-    assert seeds.of_weights(found, "custom", weights) is None
+def test_spread_is_told_of_the_weights_and_the_test_that_lie_there_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json(paths.metrics("custom", "test.json"), {"top1": 62.0})
+    write_text(paths.weights("custom"), "weights")
+    found = measured(custom={0: 60.0, 1: 62.0}, long_name={0: 70.0})
+
+    def known():
+        return seeds.of_what_lies_here(found, ("custom", "long_name", "gone"))["rows"]
+
+    assert known() == {}
     found["rows"]["custom"]["seeds"]["1"]["weights"] = hashlib.md5(b"weights").hexdigest()
-    assert seeds.of_weights(found, "custom", weights) == found["rows"]["custom"]
-    assert seeds.of_weights(found, "long_name", weights) is None
-    assert seeds.of_weights(found, "custom", tmp_path / "gone") is None
+    assert known() == {"custom": found["rows"]["custom"]}
+    write_json(paths.metrics("custom", "test.json"), {"top1": 61.0})  # of fewer clips, say
+    assert known() == {}
+    paths.metrics("custom", "test.json").unlink()
+    assert known() == {}
 
 
 def test_same_figures_give_the_same_bytes_in_every_file(tmp_path, monkeypatch):

@@ -163,19 +163,26 @@ def _persist(
                         "the same command again to go on"
                     ) from error
                 if arrived is None and failures == 1:
-                    say(f"{redacted(urlsplit(url).netloc)}: {_reason(error)}; it is tried {ATTEMPTS - 1} times more")
+                    say(f"{_server(url)}: {_reason(error)}; it is tried {ATTEMPTS - 1} times more")
                 _wait(PAUSE * 2**failures, arrived)
             except (requests.RequestException, ValueError) as error:  # endless redirects, addresses that are none
                 raise FetchError(f"{url}: {one_line(error)}") from error
+
+
+def _server(url: str) -> str:
+    """Its name and port, without a user's name and password."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def _reason(error: requests.RequestException) -> str:
     """What is below the names of the libraries' classes: that a name has no address, or what the system said."""
     inner = error.args[0] if error.args else error
     text = str(getattr(inner, "reason", None) or inner)
+    if isinstance(error, requests.exceptions.ProxyError):
+        return f"the proxy that is set (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) does not answer: {one_line(text)}"
     if any(words in text for words in NO_ADDRESS):
         return "the server's name has no address (is there a network?)"
-    return one_line(Exception(text.partition("): ")[2] or text))
+    return one_line(text.partition("): ")[2] or text)
 
 
 def _append(session: requests.Session, url: str, partial: Path, name: str, arrived: Arrived | None) -> None:

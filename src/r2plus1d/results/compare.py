@@ -58,6 +58,8 @@ TRAINING = {
     "balance": "none",
     "keep": "last",
 }
+# Videos that an update of the weights is made from in MMAction's configurations of the rows, for 8 GPUs.
+UPDATE = dict(zip(PUBLISHED_CLIPS, (64, 128, 64, 48), strict=True))
 OF_THE_VIDEOS = "The interval is for the videos alone."
 OF_TRAININGS = "Two trainings of one row differ too: `r2plus1d seeds`."
 OF_WEIGHTS = "No training stands between: of the same weights, expect far less than that margin."
@@ -116,7 +118,8 @@ def _tell_seeds(first: Tested, second: Tested) -> None:
     told = "the recipes differ" if more.p < 1 - intervals.LEVEL else "the recipes cannot be told apart"
     print(
         f"Over the {more.seeds} seeds of both in {seeds.SEEDS}: "
-        f"B - A {seeds.difference_text(more)} points, p = {more.p:.2g} by the paired t test, so {told}."
+        f"B - A {seeds.difference_text(more)} points, p = {more.p:.2g} by the paired t test of this pair by itself, so "
+        f"{told}."
     )
 
 
@@ -214,7 +217,12 @@ def _otherwise(side: Tested, published: Mapping[str, Any]) -> list[str]:
     """What else the row has otherwise than the published one, which makes it no other network or test."""
     resolution = published["rows"][side.row]["resolution"].removeprefix("short-side ")
     clip = {"input": "video" if "_video_" in side.row else "frames", "short_side": int(resolution), "frame_rate": "all"}
-    return _differences(side.config, {"clip": clip} | ({} if side.config.checkpoint else {"train": TRAINING}))
+    if side.config.checkpoint:
+        return _differences(side.config, {"clip": clip})
+    found, videos, update = [], side.config.videos_per_step, UPDATE[side.row]
+    if videos != update:
+        found.append(f"an update is made from {videos} videos (published: {update})")
+    return _differences(side.config, {"clip": clip, "train": TRAINING}) + found
 
 
 def _differences(config: TestedRow, published: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from r2plus1d.results import seeds as tables
 from r2plus1d.results.summary import short_names
 from r2plus1d.system import paths
 from r2plus1d.system.files import held, must_read_json
-from r2plus1d.system.git import git
+from r2plus1d.system.git import need_clone
 from r2plus1d.zoo import seeds as trainings
 
 PLACED = (
@@ -23,7 +23,7 @@ def seeds(asked: Sequence[str], numbers: Sequence[int], again: bool = False) -> 
     Writes metrics/seeds.json, .md and .png and the part of docs/results.md, also after each training, so that what is
     reached is kept. Raises ConfigError for rows that cannot be, SeedsError or QueueError where a training failed.
     """
-    git("rev-parse", "--git-dir")  # which DVC's experiments need
+    need_clone()
     with held(paths.lock("seeds", None), "r2plus1d seeds"):
         configs = trainings.configurations()
         names = short_names(list(configs.values()), must_read_json(paths.PUBLISHED))

@@ -40,20 +40,18 @@ def read() -> Found:
     return found if isinstance(found, dict) and isinstance(found.get("rows"), dict) else {"rows": {}}
 
 
-def of_weights(found: Found, row: str, weights: Path) -> dict[str, Any] | None:
-    """The row's entry, if one of its seeds made the weights that lie there: else it is of another configuration, other
-    data or other code."""
-    entry = found["rows"].get(row)
-    if entry is None or not weights.is_file():
-        return None
-    md5 = hashlib.md5(weights.read_bytes()).hexdigest()
-    return entry if any(one["weights"] == md5 for one in entry["seeds"].values()) else None
-
-
 def of_what_lies_here(found: Found, rows: Iterable[str]) -> Found:
-    """The same with those of the `rows` alone whose weights one of the seeds made."""
-    entries = {row: entry for row in rows if (entry := of_weights(found, row, paths.weights(row)))}
-    return {**found, "rows": entries}
+    """The same with those of the `rows` alone of which one of the seeds made the weights and the test that lie there:
+    others are of another configuration, other data or other code."""
+    return {**found, "rows": {row: found["rows"][row] for row in rows if _lies_here(found["rows"].get(row), row)}}
+
+
+def _lies_here(entry: Mapping[str, Any] | None, row: str) -> bool:
+    weights, test = paths.weights(row), read_json(paths.metrics(row, "test.json"))
+    if entry is None or test is None or not weights.is_file():
+        return False
+    made = {"weights": hashlib.md5(weights.read_bytes()).hexdigest(), "top1": test["top1"]}
+    return any(made == {key: one[key] for key in made} for one in entry["seeds"].values())
 
 
 def spread_text(found: Found, row: str) -> str | None:
@@ -71,7 +69,8 @@ def difference(found: Found, first: str, second: str) -> MeanDifference | None:
     seeds = [seed for seed in one if seed in other]
     if len(seeds) < 2:
         return None
-    return over_seeds(*([entry[seed]["top1"] for seed in seeds] for entry in (one, other)))
+    a, b = ([entry[seed]["top1"] for seed in seeds] for entry in (one, other))
+    return over_seeds(a, b, found["videos"])
 
 
 def difference_text(more: MeanDifference) -> str:
@@ -167,9 +166,9 @@ def _pairs(found: Found, names: Mapping[str, str]) -> list[str]:
     ]
     columns = ("rows", "points (95% interval)", "seeds", "p", f"p among {len(known)}")
     told = (
-        "Differences of the mean top-1 over the seeds that both rows share, by the paired t test; the last p is "
-        "adjusted for the number of pairs (Benjamini and Hochberg). Where it is below 0.05 the recipes differ on these "
-        "videos."
+        "Differences of the mean top-1 over the seeds that both rows share, by the paired t test. The interval and the "
+        "first p are of the pair by itself; the last p is adjusted for the number of pairs (Benjamini and Hochberg). "
+        "Where that is below 0.05 the recipes differ on these videos."
     )
     return [markdown_table(columns, cells), "", told, ""]
 

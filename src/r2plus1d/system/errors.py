@@ -29,7 +29,7 @@ class UserError(Exception):
     """Something outside the code is wrong; the message names it and the way out."""
 
 
-def one_line(error: BaseException, most: int = 500) -> str:
+def one_line(error: BaseException | str, most: int = 500) -> str:
     """What an error says, on one line of at most so many characters; its type where it says nothing."""
     text = getattr(error, "strerror", None) or str(error)
     return printable(" ".join(text.split())[:most]) or type(error).__name__

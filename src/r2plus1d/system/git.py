@@ -17,6 +17,11 @@ def _way_out(said: str) -> str:
     return ". Of a copy without .git, make one: git init && git add --all && git commit -m start"
 
 
+def need_clone() -> None:
+    """For DVC's experiments. Raises GitError outside of a git clone."""
+    git("rev-parse", "--git-dir")
+
+
 def git(*arguments: str, cwd: Path | str | None = None, **environment: str) -> str:
     """What the command prints, to the last line break. Raises GitError.
 
