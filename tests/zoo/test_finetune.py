@@ -10,10 +10,10 @@ from safetensors import safe_open
 
 from r2plus1d.config import files, schema
 from r2plus1d.config.schema import CUSTOM
-from r2plus1d.datasets import motion
+from r2plus1d.datasets import folder, motion
 from r2plus1d.datasets.encode import write_h264
 from r2plus1d.datasets.fetch import FetchError
-from r2plus1d.datasets.manifest import DataError, read_table
+from r2plus1d.datasets.manifest import DataError, Found, read_table, write_table
 from r2plus1d.model.checkpoint import save
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
@@ -174,17 +174,30 @@ def test_training_may_start_from_what_the_row_was_trained_to_before(here, tmp_pa
         assert start.startswith("downloads/weights/custom-")
         assert (here / start).read_bytes() == content
     assert f"starting from {start} again" in capsys.readouterr().out
+    save(build(depth=10, width=4, num_classes=2), own)  # the training ended
+    write_table(paths.scan("folder"), folder.scan(str(mine)), Found)
+    finetune.finetune(mine, init, [])
+    assert files.read_params(here / paths.PARAMS)["model"]["init"] == start, "the same command does nothing"
+    save(build(depth=10, width=4, num_classes=2), own)
+    content = own.read_bytes()
+    shutil.copy(mine / "falling" / "é 0.mp4", mine / "falling" / "new.mp4")
+    finetune.finetune(mine, init, [])
+    start = files.read_params(here / paths.PARAMS)["model"]["init"]
+    assert (here / start).read_bytes() == content, "with more videos it goes on from what it was trained to since"
     finetune.finetune(mine, "none", [])
     with pytest.raises(UserError, match=f"--init {init}: the row is not trained, there is no models/custom/model"):
         finetune.finetune(mine, init, [])
 
 
 def test_settings_that_stay_from_an_earlier_call_are_told(here, tmp_path, capsys):
-    text = (here / paths.PARAMS).read_text()
-    (here / paths.PARAMS).write_text(text.replace("  epochs: null\n", "  epochs: 60\n", 1))
+    git("add", str(paths.PARAMS))
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "as it came")
+    text = (here / paths.PARAMS).read_text().replace("  epochs: null\n", "  epochs: 60\n", 1)
+    (here / paths.PARAMS).write_text(text.replace("  frames: 16 ", "  frames: 32 "))
     finetune.finetune(videos(tmp_path / "mine"), "none", [])
-    assert "params.yaml has from before: train.epochs: 60 (null: as it came)" in capsys.readouterr().out
-    finetune.finetune(tmp_path / "mine", "none", ["train.epochs=20"])
+    told = "params.yaml has from before: model.frames: 32 (committed: 16); train.epochs: 60 (committed: null)"
+    assert told in capsys.readouterr().out
+    finetune.finetune(tmp_path / "mine", "none", ["params.yaml:train.epochs=20", "+model.frames=16"])
     assert "from before" not in capsys.readouterr().out
 
 

@@ -315,6 +315,8 @@ def test_videos_in_folders_named_like_classes_are_counted_right_or_wrong(weights
     right = (best["actual"] == best["class"]).sum()
     said = done.stdout.splitlines()[-1]
     assert said.startswith(f"top-1 {100 * right / 3:.2f} (")
+    recall = (best["actual"] == best["class"]).groupby(best["actual"]).mean()
+    assert f", mean class {100 * recall.mean():.2f} (" in said, "of the two classes, whatever else is answered"
     assert "on 3 videos of 2 classes, in brackets" in said
     assert said.endswith("each class: predictions/per_class.csv; of no class: the videos in elsewhere")
     classes = pd.read_csv(tmp_path / "predictions" / "per_class.csv").set_index("class")["videos"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from r2plus1d.config.origins import ROW, is_path
 from r2plus1d.config.resolve import MODEL, paths_of_weights, published_weights, resolve
 from r2plus1d.config.schema import CUSTOM
 from r2plus1d.datasets import folder
-from r2plus1d.datasets.manifest import DataError
+from r2plus1d.datasets.manifest import DataError, read_table
 from r2plus1d.system import dvc_command, paths
 from r2plus1d.system.errors import ConfigError, UserError
 from r2plus1d.system.files import held, sha256, write_bytes, write_text
-from r2plus1d.system.git import git
+from r2plus1d.system.git import git, need_clone
 
 BEFORE = paths.PARAMS.with_name("params.before.yaml")
 STARTS = Path("downloads/weights")  # copies of the row's own weights, to start from
+OWN = {"dataset", "datasets.folder.path", "model.init", "model.checkpoint"}  # what this command sets
 NOTHING = "none"  # the name of weights for a network that starts from nothing
 
 
@@ -46,20 +47,22 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
     for place in folder.without_videos(folder_of_videos, classes):
         print(f"{place}: no video in it that can be taken, so no class", flush=True)
     before = read_params(paths.PARAMS)  # or an error that says what is wrong with it
-    git("rev-parse", "--git-dir")  # which DVC's experiments need
+    need_clone()
     with held(paths.lock("finetune", None), "r2plus1d finetune"):
         params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
-        start = _kept_weights(init, _at(params, "model", "init")) or _fetched_address(init)
+        start = _kept_weights(init, params, folder_of_videos) or _fetched_address(init)
         changes = _change(params, folder_of_videos, start, settings)
-        _fetch(_with(strict_yaml.load(strict_yaml.edited(params)), settings))
+        plain = strict_yaml.load(strict_yaml.edited(params))
+        kept = _set_before(plain, settings)
+        _fetch(_with(plain, settings))
         if changes:
             if before["zoo"] != {CUSTOM: MODEL}:
                 write_text(BEFORE, paths.PARAMS.read_text(encoding="utf-8-sig"))
                 changes.append(f"zoo: {CUSTOM} alone; {BEFORE} is the file as it was")
             write_text(paths.PARAMS, strict_yaml.edited(params))
             print(f"{paths.PARAMS}: {'; '.join(changes)}", flush=True)
-        if kept := _set_before(params, settings):
-            print(f"{paths.PARAMS} has from before: {'; '.join(kept)} (null: as it came)", flush=True)
+        if kept:
+            print(f"{paths.PARAMS} has from before: {'; '.join(kept)}", flush=True)
         _run(settings)
 
 
@@ -83,14 +86,17 @@ def _fetched_address(init: str) -> str | None:
     return str(_file_of(init)) if "://" in init else init
 
 
-def _kept_weights(init: str, before: Any) -> str | None:
+def _kept_weights(init: str, params: Any, videos: Path) -> str | None:
     """Of an `init` that stands for the weights of the row itself, a copy of them: DVC removes the row's own before it
-    trains. A row that was started from a copy `before` starts from that again, so that the same command goes on."""
+    trains. A row that was started from a copy before starts from that again, so that the same command goes on, unless
+    it was trained since and there are other `videos` now."""
     own = paths.weights(CUSTOM)
     places = own.resolve(), own.parent.resolve()
     if "://" in init or not (init.removeprefix(ROW) == CUSTOM or Path(init).resolve() in places):
         return None
-    if isinstance(before, str) and Path(before).parent == STARTS and Path(before).is_file():
+    before = _at(params, "model", "init")
+    copied = isinstance(before, str) and Path(before).parent == STARTS and Path(before).is_file()
+    if copied and not (own.is_file() and _other_videos(params, videos)):
         print(f"starting from {before} again; for what was trained since, give the path of a copy of {own}", flush=True)
         return before
     if not own.is_file():
@@ -100,6 +106,14 @@ def _kept_weights(init: str, before: Any) -> str | None:
         write_bytes(copy, own.read_bytes())
     print(f"starting from {copy}, a copy of {own}", flush=True)
     return str(copy)
+
+
+def _other_videos(params: Any, videos: Path) -> bool:
+    """Whether it is another folder than before, or has other files than when the row was trained."""
+    scanned = paths.scan("folder")
+    if _at(params, "datasets", "folder", "path") != str(videos):
+        return True
+    return scanned.is_file() and not folder.has_names(videos, read_table(scanned)["path"])
 
 
 def _file_of(source: str) -> Path:
@@ -128,7 +142,7 @@ def _change(params: Any, videos: Path, init: str | None, settings: Sequence[str]
     changes = []
     for place, value in wanted.items():
         if _at(params, *place) != value:
-            changes.append(f"{'.'.join(place)}: {'null' if value is None else value}")
+            changes.append(f"{'.'.join(place)}: {_text(value)}")
             parent = params if len(place) == 1 else _at(params, *place[:-1])
             parent[place[-1]] = value
     if _at(params, "zoo") != {CUSTOM: MODEL}:
@@ -137,14 +151,34 @@ def _change(params: Any, videos: Path, init: str | None, settings: Sequence[str]
     return changes
 
 
-def _set_before(params: Any, settings: Sequence[str]) -> list[str]:
-    """What is set in the sections where null is the rule, and neither by this call nor by `_change`."""
-    given = {one.partition("=")[0] for one in settings} | {"train.freeze"}
-    names = ("train", "test", "benchmark", "scale", "baselines")
-    found = [
-        (f"{name}.{key}", value) for name in names for key, value in _at(params, name).items() if value is not None
+def _set_before(params: dict, settings: Sequence[str]) -> list[str]:
+    """What is not as it was committed, and set neither by this call nor by `_change`, in words."""
+    given = {one.removeprefix(f"{paths.PARAMS}:").lstrip("+~").partition("=")[0] for one in settings} | OWN
+    try:
+        committed = dict(_leaves(strict_yaml.load(git("show", f"HEAD:./{paths.PARAMS}"))))
+    except (UserError, YAMLError):
+        return []  # nothing to compare with
+    others = ("zoo.", "machine.")  # replaced; of no result
+    found = {place: value for place, value in _leaves(params) if place not in given and not place.startswith(others)}
+    if found.get("train.freeze") == "all":  # as `_change` sets it
+        del found["train.freeze"]
+    return [
+        f"{place}: {_text(value)} (committed: {_text(committed[place])})"
+        for place, value in found.items()
+        if place in committed and committed[place] != value
     ]
-    return [f"{place}: {value}" for place, value in found if place not in given]
+
+
+def _leaves(values: Mapping, above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _at(params: Any, *place: str) -> Any:

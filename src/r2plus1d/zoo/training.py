@@ -248,6 +248,7 @@ class Training:
 
     def validate(self, epoch: int, iterations: int) -> None:
         """An entry of the log with the accuracies of the validation view."""
+        self.say(format_entry(self.log.entries[-1], iterations))  # of the steps before
         processes.same_buffers(self.model)
         arithmetic = computed(self.config.runtime.arithmetic, self.device)
         fast = for_inference(self.model, self.device, self.config.runtime.lowered, arithmetic)
