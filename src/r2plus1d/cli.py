@@ -47,7 +47,7 @@ def _add_finetune(commands: argparse._SubParsersAction) -> None:
         "params.yaml and runs DVC. The same command again does nothing, or goes on where it was interrupted.",
     )
     command.add_argument(
-        "videos", type=Path, metavar="VIDEOS", help="one sub-folder per class; or train/, val/ and test/"
+        "videos", type=Path, metavar="VIDEOS", help="one sub-folder per class; or train/, and val/ or test/"
     )
     command.add_argument(
         "--init",

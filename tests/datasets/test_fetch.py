@@ -440,11 +440,31 @@ def test_passwords_and_signatures_are_not_told(tmp_path, capsys):
     assert not {"secret", "abc123"} & set(re.findall(r"\w+", f"{error.value} {said}"))
 
 
-@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://nowhere.invalid:9"])
-def test_proxy_that_does_not_answer_is_named(tmp_path, monkeypatch, proxy):
-    monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(fetch.FetchError, match=r"the proxy that is set \(HTTPS_PROXY, .*\) does not answer: "):
-        fetch.fetch("https://example.org/a.pth", tmp_path)
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A proxy that wants a password."""
+
+    def do_CONNECT(self):
+        self.send_error(407)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://127.0.0.1:9", r"Failed to establish a new connection: \[Errno 111\] Connection refused"),
+        ("http://nowhere.invalid:9", "Failed to resolve 'nowhere.invalid'"),
+        (None, "Tunnel connection failed: 407 Proxy Authentication Required"),
+    ],
+)
+def test_proxy_that_does_not_answer_or_refuses_is_told_from_the_server(tmp_path, monkeypatch, proxy, reason):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    with started(server):
+        monkeypatch.setenv("HTTPS_PROXY", proxy or f"http://127.0.0.1:{server.server_port}")
+        words = rf"not reached through the proxy that is set \(HTTPS_PROXY, .*\): {reason}"
+        with pytest.raises(fetch.FetchError, match=words):
+            fetch.fetch("https://example.org/a.pth", tmp_path)
 
 
 def test_socks_proxy_without_its_package_is_named(tmp_path, monkeypatch):

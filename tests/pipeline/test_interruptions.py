@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -334,6 +335,7 @@ def test_training_is_not_resumed_by_other_code(changed, finished):
     assert "it stays there, and this one starts from the beginning" in said
     assert "resuming" not in said
     assert "Epoch(val) [2]" in said  # of four, with a validation after two
+    assert re.search(r"^Epoch \[2\].* loss: ", said, re.M), "what the training was at by then"
     assert state.read_bytes() == kept
     ours, whole, record = project.results(), finished.results(), str(paths.made_by(ROW, "train"))
     assert {name for name in whole.keys() | ours.keys() if ours.get(name) != whole.get(name)} == {record}

@@ -525,10 +525,15 @@ def test_other_frames_and_training_of_a_published_row_are_named(kinetics, capsys
     said = capsys.readouterr().out
     frames = "Otherwise than the published row: clip.short_side is 128 (published: 256)"
     assert f"{frames}, train.epochs is 10 (published: 180), train.lr is 0.01 (published: 0.1), train.head_lr" in said
-    set_params(**{f"zoo__{ROW}__checkpoint": "published", f"zoo__{ROW}__init": None})
+    set_params(**{f"zoo__{ROW}__checkpoint": "published", f"zoo__{ROW}__init": None, "runtime__gpus": 32})
     measured(ROW, 68, 100)
     compare.compare(ROW, "published")
     assert f"{frames}\n" in capsys.readouterr().out
+    set_params(**{f"zoo__{ROW}__checkpoint": None, f"zoo__{ROW}__short_side": 256})
+    measured(ROW, 68, 100)
+    compare.compare(ROW, "published")
+    update = "an update is made from 256 videos (the published configuration, on 8 GPUs: 64)"
+    assert f"Otherwise than the published row: {update}\n" in capsys.readouterr().out
 
 
 def test_configuration_that_is_not_that_of_the_test_is_refused(kinetics, cloned):

@@ -180,10 +180,10 @@ def test_training_may_start_from_what_the_row_was_trained_to_before(here, tmp_pa
     assert files.read_params(here / paths.PARAMS)["model"]["init"] == start, "the same command does nothing"
     save(build(depth=10, width=4, num_classes=2), own)
     content = own.read_bytes()
-    shutil.copy(mine / "falling" / "é 0.mp4", mine / "falling" / "new.mp4")
+    shutil.copy(mine / "falling" / "é 0.mp4", mine / "falling" / "é 1.mp4")  # another cut of the same name
     finetune.finetune(mine, init, [])
     start = files.read_params(here / paths.PARAMS)["model"]["init"]
-    assert (here / start).read_bytes() == content, "with more videos it goes on from what it was trained to since"
+    assert (here / start).read_bytes() == content, "with other videos it goes on from what it was trained to since"
     finetune.finetune(mine, "none", [])
     with pytest.raises(UserError, match=f"--init {init}: the row is not trained, there is no models/custom/model"):
         finetune.finetune(mine, init, [])

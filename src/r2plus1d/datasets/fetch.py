@@ -177,9 +177,12 @@ def _server(url: str) -> str:
 def _reason(error: requests.RequestException) -> str:
     """What is below the names of the libraries' classes: that a name has no address, or what the system said."""
     inner = error.args[0] if error.args else error
-    text = str(getattr(inner, "reason", None) or inner)
+    reason = getattr(inner, "reason", None) or inner
     if isinstance(error, requests.exceptions.ProxyError):
-        return f"the proxy that is set (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) does not answer: {one_line(text)}"
+        text = str(getattr(reason, "original_error", reason))
+        through = "not reached through the proxy that is set (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY)"
+        return f"{through}: {one_line(text.partition('): ')[2] or text)}"
+    text = str(reason)
     if any(words in text for words in NO_ADDRESS):
         return "the server's name has no address (is there a network?)"
     return one_line(text.partition("): ")[2] or text)

@@ -13,7 +13,7 @@ import stat
 import tempfile
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from r2plus1d.datasets.annotations import writable
@@ -187,18 +187,9 @@ def _told(file: Path, root: Path) -> str:
 def scan(path: str | None) -> list[Found]:
     """Every file below the folder, with its content, sorted; what `copy` will say of it is for later."""
     root = Path(str(path))
-    files = _readable(root)
+    files = sorted(file for file in root.rglob("*") if file.is_file() and os.access(file, os.R_OK))
     shown = progress(files, len(files), "looking through the folder", "files")
     return [Found(_scanned_as(file, root), sha256(file)) for file in shown]
-
-
-def has_names(root: Path, scanned: Iterable[str]) -> bool:
-    """Whether the folder holds files of just the names that `scan` found."""
-    return {_scanned_as(file, root) for file in _readable(root)} == {*scanned}
-
-
-def _readable(root: Path) -> list[Path]:
-    return sorted(file for file in root.rglob("*") if file.is_file() and os.access(file, os.R_OK))
 
 
 def _scanned_as(file: Path, root: Path) -> str:

@@ -1,7 +1,7 @@
 """How the R(2+1)D networks of different sources differ, as data.
 
 Sources: MMAction's published checkpoints; torchvision 0.29, models/video/resnet.py; moabitcoin/ig65m-pytorch,
-ig65m/models.py and ig65m/cli/extract.py; facebookresearch/VMZ, c2/scripts, for frames in a row.
+ig65m/models.py and, for how clips are shown, ig65m/cli/extract.py.
 """
 
 from dataclasses import dataclass

@@ -221,7 +221,7 @@ def _otherwise(side: Tested, published: Mapping[str, Any]) -> list[str]:
         return _differences(side.config, {"clip": clip})
     found, videos, update = [], side.config.videos_per_step, UPDATE[side.row]
     if videos != update:
-        found.append(f"an update is made from {videos} videos (published: {update})")
+        found.append(f"an update is made from {videos} videos (the published configuration, on 8 GPUs: {update})")
     return _differences(side.config, {"clip": clip, "train": TRAINING}) + found
 
 

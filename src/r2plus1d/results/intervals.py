@@ -58,12 +58,12 @@ def widest(videos: int) -> float:
     return (high - low) / 2
 
 
-def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Interval:
+def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0, shown_alone: bool = False) -> Interval:
     """Of the mean over the classes of the share of their videos that are right: percentile bootstrap over videos.
 
     `actual` and `predicted` are [N], of anything that can be compared. The same seed gives the same interval. A class
     of which a resample has no video counts there as in `zoo.accuracy`: as nothing right where it is predicted, else
-    not at all.
+    not at all; with `shown_alone` never.
     """
     if len(actual) < 2:
         return Interval(0.0, 100.0)  # nothing to draw from
@@ -82,7 +82,8 @@ def mean_class(actual: np.ndarray, predicted: np.ndarray, seed: int = 0) -> Inte
 
         shown, right = by_class(labels), by_class(labels, labels == taken)
         share = np.divide(right, shown, out=np.zeros(right.shape), where=shown > 0)
-        return (share.sum(axis=1) / ((shown + by_class(taken)) > 0).sum(axis=1)).reshape(videos.shape[:-1])
+        counted = shown if shown_alone else shown + by_class(taken)
+        return (share.sum(axis=1) / (counted > 0).sum(axis=1)).reshape(videos.shape[:-1])
 
     batch = max(1, 4_000_000 // len(labels))
     drawn = scipy.stats.bootstrap(

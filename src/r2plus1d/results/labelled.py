@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from r2plus1d.datasets.folder import form
-from r2plus1d.results.figures import Accuracy, mean_over_classes, share
+from r2plus1d.results.figures import Accuracy, share
+from r2plus1d.results.intervals import mean_class
 from r2plus1d.system.errors import ConfigError, printable
 from r2plus1d.system.files import write_text
 from r2plus1d.zoo import accuracy
@@ -64,12 +64,8 @@ class Labelled:
 
 def _mean_class(taken: np.ndarray, labels: np.ndarray) -> Accuracy:
     """Over the classes of the labels, of which a wrong answer need not be one."""
-    shown = np.unique(labels)
-    if len(shown) == 1:
-        return share(100 * float((taken == labels).mean()), len(labels))
-    wrong = np.where(labels == shown[0], shown[1], shown[0])
-    pairs = pd.DataFrame({"actual": labels, "predicted": np.where(np.isin(taken, shown), taken, wrong)})
-    return mean_over_classes(100 * float(np.mean([(taken[labels == k] == k).mean() for k in shown])), pairs)
+    mean = float(np.mean([(taken[labels == k] == k).mean() for k in np.unique(labels)]))
+    return Accuracy(100 * mean, mean_class(labels, taken, shown_alone=True))
 
 
 def _few(names: Sequence[str]) -> str:

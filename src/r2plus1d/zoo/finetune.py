@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from ruamel.yaml.error import YAMLError
 
 from r2plus1d.config import strict_yaml
@@ -74,7 +75,8 @@ def _labelled(videos: Path) -> tuple[list, list[str]]:
         found, _, classes = folder.look(videos)
     except DataError as error:
         raise DataError(
-            f"{error}. That is {videos}/CLASS/VIDEO.mp4, or {videos}/train/CLASS/VIDEO.mp4 and the same below val/"
+            f"{error}. That is {videos}/CLASS/VIDEO.mp4, or {videos}/train/CLASS/VIDEO.mp4 and the same below val/ "
+            "or test/"
         ) from error
     return found, classes
 
@@ -113,7 +115,7 @@ def _other_videos(params: Any, videos: Path) -> bool:
     scanned = paths.scan("folder")
     if _at(params, "datasets", "folder", "path") != str(videos):
         return True
-    return scanned.is_file() and not folder.has_names(videos, read_table(scanned)["path"])
+    return scanned.is_file() and not read_table(scanned).equals(pd.DataFrame(folder.scan(str(videos))))
 
 
 def _file_of(source: str) -> Path:
