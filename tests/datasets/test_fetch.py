@@ -427,7 +427,8 @@ def test_counting_callback_can_end_a_call_and_what_came_is_kept(server, tmp_path
     assert (again[0], sum(again)) == (kept, len(CONTENT))
 
 
-def test_passwords_and_signatures_are_not_told(tmp_path, capsys):
+def test_passwords_and_signatures_are_not_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
     url = "http://me:secret@127.0.0.1:9/a.tar.gz?X-Amz-Signature=abc123&part=7"
     with pytest.raises(fetch.FetchError) as error:
         fetch.fetch(url.replace("127.0.0.1", "example.org"), tmp_path)
@@ -459,6 +460,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     ],
 )
 def test_proxy_that_does_not_answer_or_refuses_is_told_from_the_server(tmp_path, monkeypatch, proxy, reason):
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     with started(server):
         monkeypatch.setenv("HTTPS_PROXY", proxy or f"http://127.0.0.1:{server.server_port}")

@@ -168,8 +168,8 @@ def _pairs(found: Found, names: Mapping[str, str]) -> list[str]:
     told = (
         "Differences of the mean top-1 over the seeds that both rows share, by the paired t test. The interval and the "
         "first p are of the pair by itself; they take the differences to deviate by no less than rounding to whole "
-        "videos does. The last p is adjusted for the number of pairs (Benjamini and Hochberg). Where that is below 0.05 "
-        "the recipes differ on these videos."
+        "videos does. The last p is adjusted for the number of pairs (Benjamini and Hochberg): where that is below "
+        "0.05 the recipes differ on these videos."
     )
     return [markdown_table(columns, cells), "", told, ""]
 
