@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import itertools
 import os
 import re
 import runpy
@@ -10,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -20,6 +20,7 @@ from r2plus1d.config.schema import DataConfig, FolderSource, Machine, MotionSour
 from r2plus1d.datasets import annotations, dispatch, manifest, motion
 from r2plus1d.datasets import folder as folder_dataset
 from r2plus1d.datasets.encode import write_h264
+from r2plus1d.datasets.manifest import Probed
 from r2plus1d.system import errors, files, paths
 from tests.support.project import ROOT, Project, tiny_params
 
@@ -315,25 +316,26 @@ def test_videos_of_all_legal_names_reach_a_training(tmp_path):
     assert manifest.read_table(data / "unreadable.csv")["path"].tolist() == ["-v/empty.mp4"]
 
 
-def test_share_of_train_is_listed_for_validation_where_there_is_test_and_no_val(tmp_path):
-    root, number = tmp_path / "mine", 0
-    for split, label in itertools.product(("train", "test"), ("dips", "squats")):
-        (root / split / label).mkdir(parents=True)
-        for name in ("1.mp4", "2.mp4", "3.mp4"):
-            write_h264(root / split / label / name, motion.render(0, 0, 1, number, 32)[:8], motion.FPS)
-            number += 1
-    params = tiny_params()
-    params["dataset"], params["datasets"]["folder"]["path"] = "folder", str(root)
-    params["datasets"]["folder"]["source"]["group"] = "none"
-    project = Project(tmp_path / "project", params)
-    for stage in ("resolve", "scan", "download", "probe", "build_lists"):
-        project.must(stage)
-    data = project.folder / "data" / "folder" / "lists"
-    listed = {split: [s.path for s in lists.read_samples(data, "folder", split)] for split in lists.SPLITS}
-    assert sorted(listed["test"]) == [f"test/{label}/{n}.mp4" for label in ("dips", "squats") for n in (1, 2, 3)]
-    assert sorted(path.split("/")[1] for path in listed["val"]) == ["dips", "squats"]
-    whole = [f"train/{label}/{n}.mp4" for label in ("dips", "squats") for n in (1, 2, 3)]
-    assert sorted(listed["train"] + listed["val"]) == whole
+def test_share_of_train_is_listed_for_validation_where_there_is_test_and_no_val(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.move(folder, tmp_path / "all" / "train")
+    for file in (tmp_path / "all" / "train").rglob("*.mp4"):
+        other = tmp_path / "all" / "test" / file.relative_to(tmp_path / "all" / "train")
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(file.read_bytes() + b"of the test")
+    config, videos = configured(tmp_path / "all"), paths.data("folder") / "videos"
+    rows, _, classes = dispatch.bring(config, videos, MACHINE)
+    manifest.write_table(paths.manifest("folder"), rows, manifest.Entry)
+    manifest.write_table(paths.set_aside("folder"), [], manifest.SetAside)
+    manifest.write_table(paths.probe("folder"), [Probed(row.path, 8, 64, 64, 25.0) for row in rows], Probed)
+    manifest.write_table(paths.looks("folder"), [], manifest.Looks)
+    files.write_text(paths.classes("folder"), "".join(f"{name}\n" for name in classes))
+    runpy.run_path(str(ROOT / "stages/build_lists.py"))["build"](config, "none")
+    listed = {split: lists.read_samples(paths.lists("folder"), "folder", split) for split in lists.SPLITS}
+    folders = {split: {sample.path.split("/")[0] for sample in samples} for split, samples in listed.items()}
+    assert folders == {"train": {"train"}, "val": {"train"}, "test": {"test"}}
+    counts = {split: Counter(sample.label for sample in samples) for split, samples in listed.items()}
+    assert counts == {split: dict.fromkeys(range(3), n) for split, n in (("train", 3), ("val", 1), ("test", 4))}
 
 
 def test_leftovers_of_an_interrupted_run_stay_out_of_the_dataset(folder, tmp_path):
