@@ -459,7 +459,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         (None, "Tunnel connection failed: 407 Proxy Authentication Required"),
     ],
 )
-def test_proxy_that_does_not_answer_or_refuses_is_told_from_the_server(tmp_path, monkeypatch, proxy, reason):
+def test_message_names_the_proxy_where_that_is_at_fault(tmp_path, monkeypatch, proxy, reason):
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     with started(server):
