@@ -1,9 +1,8 @@
 """The features of every video of one row, where its last layer alone is trained: python stages/features.py ROW.
 
-Interrupted, it goes on after the last part of the videos when it is run again.
+Interrupted, it goes on after the last videos when it is run again.
 """
 
-import shutil
 import sys
 
 from r2plus1d.config import files
@@ -25,6 +24,7 @@ def main(name: str) -> None:
 def compute(config: RowConfig) -> None:
     from r2plus1d.zoo import features, records  # noqa: PLC0415 (load torch, for rows that have something to compute)
     from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
+    from r2plus1d.zoo.weights import starting_network  # noqa: PLC0415
 
     arithmetic.choose(config.runtime.arithmetic)
     row = of_config(config, "features")
@@ -33,10 +33,8 @@ def compute(config: RowConfig) -> None:
 
     @records.recorded("features")
     def make(row: Row) -> None:
-        work = records.unfinished(row, "features")
-        found = features.features(config, row.splits, row.reader, row.classes, work, row.workers)
+        found = features.features(row, starting_network(config, row.classes, lambda text: print(text, flush=True)))
         features.save(found, paths.features(config.dataset, config.row))
-        shutil.rmtree(work, ignore_errors=True)
 
     make(row)
 

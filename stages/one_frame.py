@@ -27,12 +27,13 @@ def main(name: str) -> None:
 
 def compute(config: TestedRow) -> None:
     from r2plus1d.system import processes  # noqa: PLC0415 (load torch, for rows that have something to compute)
-    from r2plus1d.zoo import evaluation, features, records  # noqa: PLC0415
+    from r2plus1d.zoo import evaluation, features, last_layer, records  # noqa: PLC0415
     from r2plus1d.zoo.rows import Row, of_config  # noqa: PLC0415
     from r2plus1d.zoo.training import Training  # noqa: PLC0415
+    from r2plus1d.zoo.weights import starting_network  # noqa: PLC0415
 
     arithmetic.choose(config.runtime.arithmetic)
-    row = of_config(config, "one_frame")
+    row, alone = of_config(config, "one_frame"), features.last_layer_alone(config)
     if records.gives_back("one_frame", row):
         return
 
@@ -44,13 +45,16 @@ def compute(config: TestedRow) -> None:
     def make(row: Row) -> None:
         work, splits = records.unfinished(row, "one_frame"), row.splits
         say(f"{config.row}, with one frame a clip")
-        if config.train.freeze == "all":
-            found = features.features(config, splits, row.reader, row.classes, work, row.workers)
-            model, _ = features.train_last_layer(config, found, splits, row.classes, say)
+        network: evaluation.Tested
+        if alone:
+            found = features.features(row, starting_network(config, row.classes, say))
+            model, _ = last_layer.train(config, found, splits, row.classes, say)
+            network = features.FrozenNetwork(row, model)
         else:
             model, _ = Training(config, splits, row.reader, row.classes, work, row.workers, say).run()
+            network = evaluation.WholeNetwork(config, model, row.reader, row.workers)
         samples = splits[row.measured]
-        result = evaluation.test(config, model, samples, row.reader, row.workers)
+        result = evaluation.test(config, network, samples)
         if processes.first():
             videos = [sample.path for sample in samples]
             mode = config.test.average_clips
@@ -58,7 +62,7 @@ def compute(config: TestedRow) -> None:
             shutil.rmtree(work, ignore_errors=True)
         say(f"{config.row}, with one frame a clip: top-1 {result.figures['top1']}")
 
-    if config.train.freeze != "all":
+    if not alone:
         processes.run(lambda: make(row), config.runtime, lambda: records.key(row))
     elif processes.first():
         make(row)

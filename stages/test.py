@@ -10,7 +10,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.system import arithmetic, paths, processes
 from r2plus1d.system.files import sha256, write_bytes, write_json, write_text
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import accuracy, evaluation, mistakes, records
+from r2plus1d.zoo import accuracy, evaluation, features, mistakes, records
 from r2plus1d.zoo.rows import Row, open_row
 
 
@@ -19,14 +19,21 @@ def main(name: str) -> None:
     arithmetic.choose(row.config.runtime.arithmetic)
     if records.gives_back("test", row):
         return
-    processes.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
+    if not features.last_layer_alone(row.config):
+        processes.run(lambda: test(row), row.config.runtime, lambda: row.key() + sha256(paths.weights(name))[:12])
+    elif processes.first():  # where several processes were started, one is enough
+        test(row)
 
 
 @records.recorded("test")
 def test(row: Row) -> None:
     name, model = row.config.row, checkpoint.restore(paths.weights(row.config.row))
     split = row.measured
-    result = evaluation.test(row.config, model, row.splits[split], row.reader, row.workers)
+    if features.last_layer_alone(row.config):
+        network: evaluation.Tested = features.FrozenNetwork(row, model)
+    else:
+        network = evaluation.WholeNetwork(row.config, model, row.reader, row.workers)
+    result = evaluation.test(row.config, network, row.splits[split])
     if not processes.first():
         return
     write_text(paths.scores(name), evaluation.format_scores(result.scores))

@@ -11,7 +11,7 @@ from r2plus1d.model import checkpoint
 from r2plus1d.system import arithmetic, paths, processes
 from r2plus1d.system.errors import redacted
 from r2plus1d.system.stage import run
-from r2plus1d.zoo import features, live, records
+from r2plus1d.zoo import features, last_layer, live, records
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
 from r2plus1d.zoo.training import Training
@@ -24,7 +24,7 @@ def main(name: str) -> None:
     if records.gives_back("train", row):
         live.clear(name)
         return
-    if row.config.checkpoint is None and row.config.train.freeze != "all":
+    if row.config.checkpoint is None and not features.last_layer_alone(row.config):
         processes.run(lambda: make(row), row.config.runtime, lambda: records.key(row))
     elif processes.first():  # where several processes were started, one is enough
         make(row)
@@ -33,10 +33,10 @@ def main(name: str) -> None:
 @records.recorded("train")
 def make(row: Row) -> None:
     name, config, work = row.config.row, row.config, records.unfinished(row)
-    if config.checkpoint is None and config.train.freeze == "all":
+    if features.last_layer_alone(config):
         found = features.read(paths.features(config.dataset, name))
-        model, log = features.train_last_layer(config, found, row.splits, row.classes, say)
-        lines = [format_entry(entry, features.STEPS) for entry in log.entries]
+        model, log = last_layer.train(config, found, row.splits, row.classes, say)
+        lines = [format_entry(entry, last_layer.STEPS) for entry in log.entries]
     elif config.checkpoint is None:
         model, log = Training(
             config, row.splits, row.reader, row.classes, work, row.workers, say, row.machine.live

@@ -158,7 +158,9 @@ def test_two_processes_score_as_one_does(trained, in_one_process):
     row, single = in_one_process
     single = single.model_copy(update={"train": row.config.train})
     trained.must("test", ROW)
-    result = evaluation.test(single, checkpoint.restore(WEIGHTS), row.splits["test"], row.reader, 0)
+    result = evaluation.test(
+        single, evaluation.WholeNetwork(single, checkpoint.restore(WEIGHTS), row.reader, 0), row.splits["test"]
+    )
     assert paths.scores(ROW).read_text() == evaluation.format_scores(result.scores)
     assert json.loads(paths.metrics(ROW, "test.json").read_text()) == {**result.figures, "split": "test"}
     assert paths.metrics(ROW, "views.csv").read_text() == result.fewer.to_csv(index=False)

@@ -45,7 +45,8 @@ def shown(row, static=False) -> np.ndarray:
 
 
 def result_of(row) -> evaluation.Result:
-    return evaluation.test(row.config, row.network, row.samples, row.reader, 0)
+    network = evaluation.WholeNetwork(row.config, row.network, row.reader, 0)
+    return evaluation.test(row.config, network, row.samples)
 
 
 def test_validation_scores_are_the_network_s_of_pixels_normalised_as_its_family_has_them(row):

@@ -344,7 +344,7 @@ def test_test_of_a_network_that_overflows_names_the_video(prepared, monkeypatch)
     model = build_model(row.config, len(row.classes))
     torch.nn.init.constant_(model.cls_head.fc_cls.weight, 3e38)
     with pytest.raises(ScoresError, match=rf"custom: the scores of {row.splits['val'][0].path} are not finite"):
-        evaluation.test(row.config, model.eval(), row.splits["val"], row.reader, 0)
+        evaluation.test(row.config, evaluation.WholeNetwork(row.config, model.eval(), row.reader, 0), row.splits["val"])
 
 
 def test_step_with_one_tiny_clip_is_refused_before_the_work(row, tmp_path):

@@ -97,6 +97,11 @@ def features(dataset: str, row: str) -> Path:
     return data(dataset) / "features" / row
 
 
+def kept_features(what: str, key: str) -> Path:
+    """Features that serve on when other videos come or another last layer is trained: no output of the pipeline."""
+    return Path("runs/features") / f"{what}-{key}"
+
+
 def unreadable(dataset: str) -> Path:
     """Videos that `probe` set aside."""
     return data(dataset) / "unreadable.csv"

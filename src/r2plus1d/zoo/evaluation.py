@@ -3,7 +3,9 @@
 Shapes: N videos, V views, K classes. Source of the protocol: the published rows (see params.yaml, `recipe.test`).
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,10 +23,44 @@ from r2plus1d.system.device import computed, prepare
 from r2plus1d.system.progress import progress
 from r2plus1d.system.timing import reading
 from r2plus1d.zoo import accuracy
-from r2plus1d.zoo.validation import validate, validation_scores
+from r2plus1d.zoo.validation import validation_scores
 
 VIEWS_AT_ONCE = 30
 FEWER = ["clips", "crops", "right", "videos"]
+
+
+class Tested(Protocol):
+    """A trained network that looks at videos as the test asks."""
+
+    def views(self, samples: list[Sample]) -> Iterable[np.ndarray]: ...  # float32 [V, K], the logits of each video
+
+    def view(self, samples: list[Sample], static: bool) -> np.ndarray: ...  # float32 [N, K], of the validation view
+
+
+class WholeNetwork:
+    """The network that a row trained, made ready to look at its videos; several processes share them out."""
+
+    def __init__(self, config: TestedRow, model: Recognizer, reader: Reader, workers: int | None):
+        self.config, self.reader, self.workers = config, reader, workers
+        self.device = prepare(config.runtime)
+        arithmetic = computed(config.runtime.arithmetic, self.device)
+        self.network = for_inference(model, self.device, config.runtime.lowered, arithmetic)
+
+    def views(self, samples: list[Sample]) -> Iterator[np.ndarray]:
+        items = TestVideos(self.config, samples, self.reader)
+        videos = reading(loader(items, self.device, self.workers, batch_size=1, collate_fn=single))
+        if processes.first():
+            part = f", a share of 1 in {processes.processes()}" if processes.processes() > 1 else ""
+            videos = progress(videos, len(samples), f"testing {self.config.row}{part}", "videos")
+        for video in videos:
+            crops, places = video.to(self.device).crops(self.config), video.places(self.config)
+            yield logits(self.network, crops, places, self.device).cpu().numpy()
+
+    def view(self, samples: list[Sample], static: bool) -> np.ndarray:
+        scores, _ = validation_scores(
+            self.config, self.network, samples, self.reader, self.device, self.workers, static
+        )
+        return scores
 
 
 @dataclass(frozen=True)
@@ -36,25 +72,17 @@ class Result:
     views: np.ndarray | None  # float16 [N, V, K], the logits of every view, where the row keeps them
 
 
-def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Reader, workers: int | None) -> Result:
+def test(config: TestedRow, network: Tested, samples: list[Sample]) -> Result:
     """Scores and accuracies of a trained network.
 
     Reported besides the protocol: `single_clip`, the validation view, and `static`, the same view of clips whose middle
     frame is repeated, with how many `classes` those clips are taken for.
     """
-    device = prepare(config.runtime)
-    arithmetic = computed(config.runtime.arithmetic, device)
-    network = for_inference(model, device, config.runtime.lowered, arithmetic)
     own = processes.share(samples)
-    videos = reading(loader(TestVideos(config, own, reader), device, workers, batch_size=1, collate_fn=single))
-    if processes.first():
-        part = f", a share of 1 in {processes.processes()}" if processes.processes() > 1 else ""
-        videos = progress(videos, len(own), f"testing {config.row}{part}", "videos")
     averaged: list[np.ndarray] = []
     right: list[dict[tuple[int, int], bool]] = []
     kept: list[np.ndarray] = []
-    for sample, video in zip(own, videos, strict=True):
-        views = logits(network, video.to(device).crops(config), video.places(config), device).cpu().numpy()
+    for sample, views in zip(own, network.views(own), strict=True):
         accuracy.check_finite(views, f"{config.row}: the scores of {sample.path}")
         averaged.append(accuracy.average_views(views, config.test.average_clips))
         fewer = accuracy.of_fewer_views(views, config.test.crops, config.test.average_clips)
@@ -65,12 +93,11 @@ def test(config: TestedRow, model: Recognizer, samples: list[Sample], reader: Re
     scores, labels = np.stack(together), np.array([s.label for s in samples])
     counts = pd.DataFrame(processes.together(right)).sum()
     kept = processes.together(kept)
-    one_clip = validate(config, network, samples, reader, device, workers)
-    still, _ = validation_scores(config, network, samples, reader, device, workers, static=True)
+    one_clip, still = network.view(samples, static=False), network.view(samples, static=True)
     static = _percent({"top1": accuracy.top_k_accuracy(still, labels, 1)})
     figures = {
         **_percent(_accuracies(scores, labels)),
-        "single_clip": _percent({key.removesuffix("_acc"): value for key, value in one_clip.items()}),
+        "single_clip": _percent(_accuracies(one_clip, labels)),
         "static": static | {"classes": len(np.unique(accuracy.best(still)))},
         "videos": len(samples),
     }

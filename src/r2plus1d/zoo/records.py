@@ -60,9 +60,9 @@ def _computed(stage: str, config: RowConfig) -> str:
 def unfinished(row: Row, what: str = "") -> Path:
     """The folder of a training, or of `what` else, that is not finished: another for other data, configuration, code,
     versions or device, since only what began the work may go on with it."""
-    deciding = _deciding(row.config.runtime)
-    trees = code.running() | (code.below("model/cuda") if deciding["type"] == "cuda" else {})
-    texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(deciding))
+    decides = deciding(row.config.runtime)
+    trees = code.running() | (code.below("model/cuda") if decides["type"] == "cuda" else {})
+    texts = (repr(sorted(trees.items())), repr(code.libraries()), repr(decides))
     key = digest([*row.sources(), *_given(row.config)], *texts)
     return paths.work(f"{what}-{row.config.row}" if what else row.config.row, key)
 
@@ -83,7 +83,7 @@ def gives_back(stage: str, row: Row) -> bool:
 
     def elsewhere(record: dict) -> bool:
         then = record.get("machine")
-        return then is not None and any(then.get(key) != value for key, value in _deciding(row.config.runtime).items())
+        return then is not None and any(then.get(key) != value for key, value in deciding(row.config.runtime).items())
 
     return kept.gives_back(stage, row.config.row, elsewhere)
 
@@ -95,7 +95,7 @@ def machine(device: torch.device) -> dict[str, str | int | None]:
     return kept_facts | {"type": device.type, **kernels, "processes": processes.processes()}
 
 
-def _deciding(runtime: Runtime) -> dict:
+def deciding(runtime: Runtime) -> dict:
     """What of a machine decides the bytes: the GPU, or the kernels and the number of threads on the CPU, and in its own
     arithmetic the processor."""
     now = machine(prepare(runtime))
