@@ -6,6 +6,7 @@ Interrupted, it goes on from the last epoch, or the last byte fetched, when it i
 import shutil
 import sys
 
+from r2plus1d.clips.items import repeated
 from r2plus1d.config.schema import RowConfig
 from r2plus1d.model import checkpoint
 from r2plus1d.system import arithmetic, paths, processes
@@ -33,6 +34,8 @@ def main(name: str) -> None:
 @records.recorded("train")
 def make(row: Row) -> None:
     name, config, work = row.config.row, row.config, records.unfinished(row)
+    if config.checkpoint is None and (count := repeated(config, row.splits["train"])):
+        say(f"{count} of {len(row.splits['train'])} training videos are shorter than a clip, which then repeats them")
     if features.last_layer_alone(config):
         found = features.read(paths.features(config.dataset, name))
         model, log = last_layer.train(config, found, row.splits, row.classes, say)

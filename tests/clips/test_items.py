@@ -29,6 +29,21 @@ def row(params):
     return resolve.resolve(params).rows[0]
 
 
+@pytest.mark.parametrize(("frames", "interval", "rate"), [(4, 3, "all"), (1, 64, "all"), (4, 2, 12.5)])
+def test_videos_that_a_clip_repeats_are_those_whose_clip_begins_once_more(row, frames, interval, rate):
+    clip = row.clip.model_copy(update={"frames": frames, "frame_interval": interval, "frame_rate": rate})
+    config = row.model_copy(update={"clip": clip})
+    counts = []
+    for length in range(1, 30):
+        sample = Sample("a.mp4", length, 0, rate=25.0)
+        indices = items._test_indices(clip, sample, 3)
+        counts.append(items.repeated(config, [sample]))
+        assert counts[-1] == int((np.diff(indices) <= 0).any())
+    assert items.repeated(config, [Sample("a.mp4", n, 0, rate=25.0) for n in range(1, 30)]) == sum(counts)
+    assert counts[-1] == 0
+    assert counts[0] == (frames > 1)
+
+
 def test_training_clip_depends_on_seed_epoch_and_index_alone(row):
     clips = items.TrainClips(row, SAMPLES, Numbered())
     first, label = clips[(2, 0)]

@@ -124,6 +124,13 @@ def test_card_warns_of_videos_of_one_recording(figures):
     assert "3 pairs of videos" in told(figures, coverage=COVERAGE | {"suspected_pairs": 3})
 
 
+def test_card_counts_videos_that_are_shorter_than_a_clip(figures):
+    assert "shorter than a clip" not in told(figures)
+    assert "Of them 1 are shorter than a clip" in told(
+        dataclasses.replace(figures, test=figures.test | {"repeated": 1})
+    )
+
+
 def test_many_classes_are_counted_not_named(figures):
     names = [f"class {n}" for n in range(400)]
     columns = ["class", "videos", "precision", "recall", "f1", "taken_for"]

@@ -66,6 +66,14 @@ def test_table_measured_on_test_videos_says_so_and_warns_of_recordings_in_two_sp
     assert "recording" not in plain
 
 
+def test_videos_that_are_shorter_than_a_clip_are_counted_below_the_table(rows, names):
+    assert "shorter than a clip" not in report.measured_table(measured(rows, names))
+    repeating = dataclasses.replace(rows[1], test=rows[1].test | {"repeated": 1})
+    told = report.measured_table(measured([rows[0], repeating, *rows[2:]], names))
+    counted = f"which then repeats them from their start: 1 for {names[repeating.config.row]}.**"
+    assert f"**Of 2 validation videos, so many are shorter than a clip, {counted}" in told
+
+
 def test_spread_over_seeds_has_a_column_where_it_is_known(rows, names):
     assert "seeds" not in report.measured_table(measured(rows, names))
     table = report.measured_table(measured(rows, names, spreads={"custom": "62.50 ± 8.20 (5)"}))

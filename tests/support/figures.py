@@ -35,6 +35,7 @@ def row_figures(row: TestedRow, top1: float) -> RowFigures:
             "single_clip": {"top1": top1 - 5},
             "static": {"top1": 50.0, "classes": 1},
             "videos": 2,
+            "repeated": 0,
             "split": "val",
         },
         benchmark={"videos_per_second": 12.34, "memory_mib": 900, "parameters": 63_759_281, "macs": 52_977_868_800},

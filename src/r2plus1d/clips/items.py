@@ -77,6 +77,12 @@ def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.ran
     return views.flip(frames) if rng.random() < train.flip else frames
 
 
+def repeated(config: RowConfig, samples: list[Sample]) -> int:
+    """Of how many videos a clip has more frames than there are, so that it begins with the video once more."""
+    last = (config.clip.frames - 1) * config.clip.frame_interval
+    return sum(len(_numbers(config.clip, sample)) <= last for sample in samples)
+
+
 def _numbers(clip: ClipConfig, sample: Sample) -> np.ndarray:
     """int64: the frames of the video that `clip.frame_interval` counts."""
     if clip.frame_rate == "all":

@@ -70,6 +70,7 @@ def card(
         chance=report.chance_text(table, coverage),
         weakest=_weakest(weakest) if len(weakest) else None,
         suspicion=report.suspicion_text(config.dataset, coverage).strip(),
+        repeated=test["repeated"],
         training=coverage.get("train", {}).get("readable", 0),
         how=trained(config),
         scale=report.scale_text(config),

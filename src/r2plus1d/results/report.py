@@ -83,6 +83,7 @@ def measured_table(measured: Measured) -> str:
     told = (
         f"Measured on the {split} videos; in brackets the 95% interval, for the videos alone. "
         f"{unmeasured_text(coverage['classes'], first, split)}"
+        f"{repeated_text(rows, names, split)}"
         f"Top-1 and top-5: {protocol_text(rows, names)}. Single clip: one centre clip."
         f"{no_width_text([row.mean_class for row in rows])} "
         f"{SEEDS_TOLD if measured.spreads else ''}{RATE_TOLD}{baselines_text(measured)}"
@@ -101,6 +102,18 @@ def unmeasured_text(classes: int, row: RowFigures, split: str) -> str:
     """Of classes that are trained and have no video to measure on, where there are any."""
     missing = classes - row.predictions["actual"].nunique()
     return f"**{missing} of {classes} classes have no {split} video, and are not measured.** " if missing > 0 else ""
+
+
+def repeated_text(rows: Sequence[RowFigures], names: Mapping[str, str], split: str) -> str:
+    """Of videos that are shorter than a clip, where there are any."""
+    counts = {names[row.config.row]: row.test["repeated"] for row in rows if row.test["repeated"]}
+    if not counts:
+        return ""
+    of_rows = ", ".join(f"{count} for {name}" for name, count in counts.items())
+    return (
+        f"**Of {rows[0].test['videos']} {split} videos, so many are shorter than a clip, which then repeats them from "
+        f"their start: {of_rows}.** A smaller `frame_interval` makes clips shorter. "
+    )
 
 
 def _mark(row: RowFigures) -> str:

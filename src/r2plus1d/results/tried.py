@@ -9,7 +9,7 @@ from r2plus1d.config.schema import CUSTOM, TestedRow
 from r2plus1d.results import figures
 from r2plus1d.results.figures import Measured, RowFigures, read_row, read_table
 from r2plus1d.results.markdown import markdown_table
-from r2plus1d.results.report import baselines_text, source_text
+from r2plus1d.results.report import baselines_text, repeated_text, source_text
 from r2plus1d.system import paths
 from r2plus1d.system.files import digest, must_read_json, read_json, write_json
 
@@ -69,6 +69,10 @@ def _lists(dataset: str) -> str:
     return digest(sorted(paths.lists(dataset).iterdir()))
 
 
+def _plain(markdown: str) -> str:
+    return re.sub(r"[*`]", "", markdown)
+
+
 def trained(config: TestedRow) -> str:
     """How, in a word."""
     freeze = config.train.freeze
@@ -99,8 +103,9 @@ def told() -> str:
         [
             f"top-1 {row.top1} on {row.test['videos']} {kind} videos; in brackets the 95% interval",
             *(["beside it, on the same videos: " + "; ".join(simple)] if simple else []),
-            re.sub(r"[*`]", "", baselines_text(measured)),
+            _plain(baselines_text(measured)),
             *([unmeasured] if missing else []),
+            *([repeats.strip()] if (repeats := _plain(repeated_text([row], measured.names, kind))) else []),
             *([warning] if pairs else []),
             f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
             f"page    {paths.REPORT / 'index.html'}; tables also in {paths.README} and {paths.RESULTS}",

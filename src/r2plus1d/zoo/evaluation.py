@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from r2plus1d.clips.items import Reader, TestVideos
+from r2plus1d.clips.items import Reader, TestVideos, repeated
 from r2plus1d.clips.loader import loader, single
 from r2plus1d.config.schema import TestedRow
 from r2plus1d.datasets.annotations import Sample
@@ -100,6 +100,7 @@ def test(config: TestedRow, network: Tested, samples: list[Sample]) -> Result:
         "single_clip": _percent(_accuracies(one_clip, labels)),
         "static": static | {"classes": len(np.unique(accuracy.best(still)))},
         "videos": len(samples),
+        "repeated": repeated(config, samples),
     }
     fewer = pd.DataFrame([(*number, int(count), len(samples)) for number, count in counts.items()], columns=FEWER)
     return Result(scores, labels, figures, fewer, np.stack(kept) if kept else None)
