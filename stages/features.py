@@ -1,4 +1,4 @@
-"""The features of every video of one row, where its last layer alone is trained: python stages/features.py ROW.
+"""The features that the last layer of one row is trained on, where it alone is trained: python stages/features.py ROW.
 
 Interrupted, it goes on after the last videos when it is run again.
 """

@@ -1,6 +1,7 @@
 """One row trained and tested with one frame a clip, to learn from appearance alone: python stages/one_frame.py ROW.
 
-Interrupted, it goes on from the last epoch when it is run again.
+Interrupted, it goes on from the last epoch, or where the last layer alone is trained from the last videos, when it is
+run again.
 """
 
 import shutil
@@ -43,17 +44,17 @@ def compute(config: TestedRow) -> None:
 
     @records.recorded("one_frame")
     def make(row: Row) -> None:
-        work, splits = records.unfinished(row, "one_frame"), row.splits
+        work = records.unfinished(row, "one_frame")
         say(f"{config.row}, with one frame a clip")
         network: evaluation.Tested
         if alone:
-            found = features.features(row, starting_network(config, row.classes, say))
-            model, _ = last_layer.train(config, found, splits, row.classes, say)
+            model = starting_network(config, row.classes, say).eval()
+            last_layer.train(config, model, features.features(row, model), row.splits, row.classes)
             network = features.FrozenNetwork(row, model)
         else:
-            model, _ = Training(config, splits, row.reader, row.classes, work, row.workers, say).run()
+            model, _ = Training(config, row.splits, row.reader, row.classes, work, row.workers, say).run()
             network = evaluation.WholeNetwork(config, model, row.reader, row.workers)
-        samples = splits[row.measured]
+        samples = row.splits[row.measured]
         result = evaluation.test(config, network, samples)
         if processes.first():
             videos = [sample.path for sample in samples]

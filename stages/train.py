@@ -16,7 +16,7 @@ from r2plus1d.zoo import features, last_layer, live, records
 from r2plus1d.zoo.log import Log, format_entry
 from r2plus1d.zoo.rows import Row, open_row
 from r2plus1d.zoo.training import Training
-from r2plus1d.zoo.weights import finished_network
+from r2plus1d.zoo.weights import finished_network, starting_network
 
 
 def main(name: str) -> None:
@@ -38,7 +38,8 @@ def make(row: Row) -> None:
         say(f"{count} of {len(row.splits['train'])} training videos are shorter than a clip, which then repeats them")
     if features.last_layer_alone(config):
         found = features.read(paths.features(config.dataset, name))
-        model, log = last_layer.train(config, found, row.splits, row.classes, say)
+        model = starting_network(config, row.classes, say).eval()
+        log = last_layer.train(config, model, found, row.splits, row.classes)
         lines = [format_entry(entry, last_layer.STEPS) for entry in log.entries]
     elif config.checkpoint is None:
         model, log = Training(

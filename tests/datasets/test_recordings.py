@@ -25,6 +25,16 @@ def test_share_of_every_class_goes_to_validation_drawn_by_the_seed():
     assert any(divided(seed=seed)[0] != split for seed in range(1, 5))
 
 
+@pytest.mark.parametrize("more", [1, 3, 10])
+def test_videos_that_come_later_move_hardly_any_of_a_class_and_none_of_another(more):
+    later = {f"dips/later_{i}.mp4": "dips" for i in range(more)}
+    before, after = divided()[0], divided(labels=LABELS | later)[0]
+    moved = [path for path in LABELS if before[path] != after[path]]
+    assert {LABELS[path] for path in moved} <= {"dips"}
+    assert len(moved) <= 2
+    assert sum(after[path] == "val" for path in LABELS | later if "dips" in path) == round(0.3 * (10 + more))
+
+
 @pytest.mark.parametrize(("count", "expected"), [(9, 3), (8, 2), (2, 1), (1, 0)])
 def test_share_is_rounded_and_leaves_a_video_on_each_side_where_there_are_two(count, expected):
     split, without = divided(labels={f"a/{i}.mp4": "a" for i in range(count)}, classes=["a"])

@@ -107,6 +107,9 @@ def test_ways_of_training_on_the_same_videos_stand_side_by_side(rows, names, tmp
     tried.note(dataclasses.replace(rows[-1], config=config.model_copy(update={"init": None} | other)))
     table = tried.table("folder")
     assert "| conv r3d, test.clips 5 |" in table.splitlines()[-1]
+    write_text(paths.row_config(CUSTOM, "test"), "0")
+    tried.note(dataclasses.replace(rows[-1], config=config.model_copy(update={"init": None})))
+    assert tried.table("folder") == table, "the first once more is what the others are compared with still"
     assert report.measured_table(measured(rows, names, tried=table)).endswith(table)
     write_text(paths.lists("folder") / "list.txt", "other videos")
     assert tried.table("folder") is None

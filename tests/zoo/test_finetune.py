@@ -18,7 +18,7 @@ from r2plus1d.model.checkpoint import save
 from r2plus1d.model.network import build
 from r2plus1d.system import paths
 from r2plus1d.system.errors import UserError
-from r2plus1d.system.files import BusyError, held
+from r2plus1d.system.files import BusyError, held, sha256
 from r2plus1d.system.git import GitError, git
 from r2plus1d.zoo import finetune, weights
 from tests.support.commands import r2plus1d, ran
@@ -189,6 +189,21 @@ def test_training_may_start_from_what_the_row_was_trained_to_before(here, tmp_pa
         finetune.finetune(mine, init, [])
 
 
+def test_file_of_weights_that_was_overwritten_is_another_start(here, tmp_path, capsys):
+    file, mine = tmp_path / "w" / "theirs.safetensors", videos(tmp_path / "mine")
+    starts = []
+    for number in (0, 0, 1, 0):
+        torch.manual_seed(number)
+        save(build(depth=10, width=4, num_classes=2), file)
+        finetune.finetune(mine, str(file), [])
+        starts.append(files.read_params(here / paths.PARAMS)["model"]["init"])
+        assert (here / starts[-1]).read_bytes() == file.read_bytes()
+        assert f"starting from {starts[-1]}, a copy of {file}" in capsys.readouterr().out
+    assert starts[0] == starts[1] == starts[3] != starts[2]
+    finetune.finetune(mine, starts[2], [])
+    assert files.read_params(here / paths.PARAMS)["model"]["init"] == starts[2], "of a copy there is no copy"
+
+
 def test_settings_that_stay_from_an_earlier_call_are_told(here, tmp_path, capsys):
     git("add", str(paths.PARAMS))
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "as it came")
@@ -237,7 +252,8 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(o
     assert (project.folder / "data/folder/features/custom/features.safetensors").is_file()
     assert not [stage for stage in ran(done.stdout) if stage.endswith("@other")]
     assert "a new last layer for 2 classes" in done.stdout
-    assert " (from theirs.pth)" in (project.folder / "README.md").read_text()
+    name = f"theirs-{sha256(tmp_path / 'theirs.pth')[:12]}.pth"
+    assert f" (from {name})" in (project.folder / "README.md").read_text()
     assert "model   models/custom/model.safetensors; in Python: r2plus1d.load('custom')" in done.stdout
     assert yaml.safe_load((project.folder / "params.yaml").read_text())["seed"] == 3
     again = r2plus1d(project, *command)
@@ -247,7 +263,7 @@ def test_finetune_trains_one_row_on_odd_paths_and_does_nothing_the_second_time(o
     assert [line.split(" | ")[:3] for line in table] == [
         ["| trained", "started from", "clip"],
         ["| ---", "---", "---"],
-        ["| last layer", "theirs.pth", "4x2"],
+        ["| last layer", name, "4x2"],
     ]
     scratch = r2plus1d(project, "finetune", command[1], "--init", "none")
     assert scratch.returncode == 0, scratch.stderr + scratch.stdout

@@ -1,11 +1,12 @@
 """From annotation lists to clips: what a training, validation or test item of a row is.
 
 Shapes: T frames, H x W pixels, U distinct frames of a video; clips are uint8 [T, H, W, 3] until they reach the device.
-All randomness of an item comes from (seed, epoch, index), so neither the number of reader processes nor the order in
-which they work matters.
+All randomness of an item comes from (seed, epoch, index), for a frozen network from (seed, view, path): so neither the
+number of reader processes nor the order in which they work matters.
 """
 
 import functools
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -63,6 +64,16 @@ class TrainClips(Clips):
         clip, side = self.config.clip, self.config.train.crop
         nothing = [torch.empty((0, clip.frames, side, side, 3), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)]
         return stacked(items) if items else nothing
+
+
+class TrainingViews(Clips):
+    """index -> uint8 [V, T, crop, crop, 3]: `train.views` random clips of a video, drawn from the seed and its path."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        sample, seed = self.samples[index], self.config.seed
+        path = np.frombuffer(hashlib.sha256(sample.path.encode()).digest(), "<u4").tolist()
+        drawn = [np.random.default_rng([seed, AUGMENTATION, view, *path]) for view in range(self.config.train.views)]
+        return torch.from_numpy(np.stack([training_clip(self.config, sample, self.reader, rng) for rng in drawn]))
 
 
 def training_clip(config: RowConfig, sample: Sample, reader: Reader, rng: np.random.Generator) -> np.ndarray:

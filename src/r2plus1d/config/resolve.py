@@ -185,6 +185,7 @@ def paths_of_weights(params: Mapping[str, Any]) -> list[str]:
 
 # What changes no features, so that they are not made again for it.
 NEUTRAL = {
+    "videos_per_gpu": 1,
     "config_gpus": 1,
     "accumulate": 1,
     "epochs": 1,

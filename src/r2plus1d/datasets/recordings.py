@@ -5,6 +5,7 @@ Names tell where they follow Kinetics (`ID_000017_000027.mp4`) or UCF101 (`v_Nam
 frame of one clip is nearly one of another's.
 """
 
+import hashlib
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -137,9 +138,10 @@ def divide(
 ) -> tuple[dict[str, str], list[str]]:
     """(train or val for each video, the classes that have no video for val): about `val_share` of every class to val.
 
-    `labels` are the classes by path. Class by class, the groups are gone through in an order drawn by the seed; one
-    goes to val unless a class of its videos would then have more than its share there. A class that got none gets its
-    smallest group that leaves a training video to every class.
+    `labels` are the classes by path. Class by class, the groups are gone through in an order drawn by the seed and
+    their paths, so that videos that come later move few others; one goes to val unless a class of its videos would then
+    have more than its share there. A class that got none gets its smallest group that leaves a training video to every
+    class.
     """
     videos = {group[0]: list(group) for group in groups}
     first_of = {path: first for first, group in videos.items() for path in group}
@@ -157,9 +159,9 @@ def divide(
         chosen.add(first)
         drawn.update({label: drawn[label] + n for label, n in Counter(labels[p] for p in videos[first]).items()})
 
-    for number, label in enumerate(classes):
-        order = np.random.default_rng([seed, number]).permutation(len(own[label]))
-        for first in dict.fromkeys(first_of[own[label][i]] for i in order):
+    for label in classes:
+        order = sorted(own[label], key=lambda path: hashlib.sha256(f"{seed} {path}".encode()).digest())
+        for first in dict.fromkeys(map(first_of.__getitem__, order)):
             if drawn[label] < share[label] and fits(first, share):
                 choose(first)
     all_but_one = {label: len(paths) - 1 for label, paths in own.items() if paths}

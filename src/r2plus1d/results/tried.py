@@ -20,7 +20,7 @@ OWN = ("epochs", "freeze")  # values that have a column, or are told in one
 
 
 def note(row: RowFigures) -> None:
-    """Adds the row as it stands to those noted before."""
+    """Adds the row as it stands to those noted before; the same once more takes its place among them."""
     config, test = row.config, row.test
     entry = {
         "lists": _lists(config.dataset),
@@ -35,9 +35,9 @@ def note(row: RowFigures) -> None:
         "static": str(row.static),
         "videos": f"{test['videos']} {test['split']}",
     }
-    same_run = ("lists", "configuration")
-    known = [other for other in _noted() if any(other.get(key) != entry[key] for key in same_run)]
-    write_json(NOTES, [*known, entry])
+    noted = {(other.get("lists"), other.get("configuration")): other for other in _noted()}
+    noted[entry["lists"], entry["configuration"]] = entry
+    write_json(NOTES, list(noted.values()))
 
 
 def _others(config: TestedRow) -> dict:
@@ -48,8 +48,8 @@ def _others(config: TestedRow) -> dict:
 
 
 def table(dataset: str) -> str | None:
-    """All that were measured on the same videos, the last one below, and what else each changed of the first of its
-    kind; None where nothing is noted."""
+    """All that were measured on the same videos, in the order of their first time, and what else each changed of the
+    first of its kind; None where nothing is noted."""
     lists = _lists(dataset)
     same = [entry | {"changed": ""} for entry in _noted() if entry.get("lists") == lists]
     first: dict[tuple, dict] = {}

@@ -97,9 +97,9 @@ def features(dataset: str, row: str) -> Path:
     return data(dataset) / "features" / row
 
 
-def kept_features(what: str, key: str) -> Path:
+def kept_features(key: str, what: str) -> Path:
     """Features that serve on when other videos come or another last layer is trained: no output of the pipeline."""
-    return Path("runs/features") / f"{what}-{key}"
+    return Path("runs/features") / key / what.replace(" ", "_")
 
 
 def unreadable(dataset: str) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from r2plus1d.datasets import folder
 from r2plus1d.datasets.manifest import DataError, read_table
 from r2plus1d.system import dvc_command, paths
 from r2plus1d.system.errors import ConfigError, UserError
-from r2plus1d.system.files import held, sha256, write_bytes, write_text
+from r2plus1d.system.files import held, replacing, sha256, write_text
 from r2plus1d.system.git import git, need_clone
 
 BEFORE = paths.PARAMS.with_name("params.before.yaml")
 STARTS = Path("downloads/weights")  # copies of the row's own weights, to start from
+GIVEN = STARTS / "given"  # of other files
 OWN = {"dataset", "datasets.folder.path", "model.init", "model.checkpoint"}  # what this command sets
 NOTHING = "none"  # the name of weights for a network that starts from nothing
 
@@ -51,7 +53,7 @@ def finetune(videos: Path, init: str, settings: Sequence[str]) -> None:
     need_clone()
     with held(paths.lock("finetune", None), "r2plus1d finetune"):
         params = strict_yaml.to_edit(paths.PARAMS.read_text(encoding="utf-8-sig"))
-        start = _kept_weights(init, params, folder_of_videos) or _fetched_address(init)
+        start = _kept_weights(init, params, folder_of_videos) or _copied_file(init) or _fetched_address(init)
         changes = _change(params, folder_of_videos, start, settings)
         plain = strict_yaml.load(strict_yaml.edited(params))
         kept = _set_before(plain, settings)
@@ -88,6 +90,23 @@ def _fetched_address(init: str) -> str | None:
     return str(_file_of(init)) if "://" in init else init
 
 
+def _copied_file(init: str) -> str | None:
+    """Of the path of a file a copy, named for its content too: DVC would not see that the file is another by now."""
+    file = Path(init)
+    if not is_path(init) or not file.is_file() or file.resolve().is_relative_to(STARTS.resolve()):
+        return None
+    return _copied(file, GIVEN / file.stem)
+
+
+def _copied(file: Path, name: Path) -> str:
+    copy = name.with_name(f"{name.name}-{sha256(file)[:12]}{file.suffix}")
+    if not copy.exists():
+        with replacing(copy) as partial:
+            shutil.copyfile(file, partial)
+    print(f"starting from {copy}, a copy of {file}", flush=True)
+    return str(copy)
+
+
 def _kept_weights(init: str, params: Any, videos: Path) -> str | None:
     """Of an `init` that stands for the weights of the row itself, a copy of them: DVC removes the row's own before it
     trains. A row that was started from a copy before starts from that again, so that the same command goes on, unless
@@ -103,11 +122,7 @@ def _kept_weights(init: str, params: Any, videos: Path) -> str | None:
         return before
     if not own.is_file():
         raise ConfigError(f"--init {init}: the row is not trained, there is no {own}; give other weights")
-    copy = STARTS / f"{CUSTOM}-{sha256(own)[:12]}{own.suffix}"
-    if not copy.exists():
-        write_bytes(copy, own.read_bytes())
-    print(f"starting from {copy}, a copy of {own}", flush=True)
-    return str(copy)
+    return _copied(own, STARTS / CUSTOM)
 
 
 def _other_videos(params: Any, videos: Path) -> bool:

@@ -3,8 +3,6 @@
 Shapes: N videos, V views of a training video, C features, K classes.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,25 +16,19 @@ from r2plus1d.system.errors import redacted
 from r2plus1d.zoo import accuracy
 from r2plus1d.zoo.features import Features, FeaturesError, fingerprint
 from r2plus1d.zoo.log import Log
-from r2plus1d.zoo.weights import starting_network
 
 STEPS = 10  # of L-BFGS in an epoch
 
 
 def train(
-    config: RowConfig,
-    found: Features,
-    splits: dict[str, list[Sample]],
-    classes: list[str],
-    say: Callable[[str], None],
-) -> tuple[Recognizer, Log]:
-    """The network that the row starts from, with a last layer trained on the features; and the log.
+    config: RowConfig, network: Recognizer, found: Features, splits: dict[str, list[Sample]], classes: list[str]
+) -> Log:
+    """Trains the last layer of the network that the row starts from, on its features. The log.
 
     Logistic regression by L-BFGS from 0, in double precision, on features of mean 0 and variance 1, with
     `train.weight_decay`; `train.epochs` are groups of STEPS steps. The same on every run: nothing is drawn.
     """
     prepare(config.runtime)
-    network = starting_network(config, classes, say).eval()
     if found.of != fingerprint(network):
         raise FeaturesError(
             f"the features of {config.row} are of other weights than {redacted(str(config.init))} has now; compute "
@@ -73,7 +65,7 @@ def train(
     with torch.no_grad():
         network.cls_head.fc_cls.weight.copy_(weight / std)
         network.cls_head.fc_cls.bias.copy_(bias - functional.linear(mean / std, weight))
-    return network, log
+    return log
 
 
 def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,6 @@ from r2plus1d.clips.lists import SPLITS, measured, read_rates, read_samples
 from r2plus1d.config.files import machine, read_params, read_row
 from r2plus1d.config.schema import CUSTOM, ROW_FILES, Machine, RowConfig
 from r2plus1d.datasets.annotations import Sample
-from r2plus1d.datasets.manifest import read_table
 from r2plus1d.system import paths
 from r2plus1d.system.errors import ConfigError
 from r2plus1d.system.files import digest
@@ -40,11 +39,6 @@ class Row(Generic[C]):
     def measured(self) -> str:
         """The split that the tables measure on."""
         return measured(self.splits)
-
-    def content(self) -> dict[str, str]:
-        """SHA-256 of each video, by its path in the lists."""
-        table = read_table(paths.manifest(self.config.dataset))
-        return dict(zip(table["path"], table["sha256"], strict=True))
 
     def key(self) -> str:
         """Differs whenever the configuration or the data differ."""
