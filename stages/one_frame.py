@@ -49,7 +49,7 @@ def compute(config: TestedRow) -> None:
         network: evaluation.Tested
         if alone:
             model = starting_network(config, row.classes, say).eval()
-            last_layer.train(config, model, features.features(row, model), row.splits, row.classes)
+            last_layer.train(config, model, features.features(row, model), row.splits, row.classes, say)
             network = features.FrozenNetwork(row, model)
         else:
             model, _ = Training(config, row.splits, row.reader, row.classes, work, row.workers, say).run()

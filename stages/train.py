@@ -39,7 +39,7 @@ def make(row: Row) -> None:
     if features.last_layer_alone(config):
         found = features.read(paths.features(config.dataset, name))
         model = starting_network(config, row.classes, say).eval()
-        log = last_layer.train(config, model, found, row.splits, row.classes)
+        log = last_layer.train(config, model, found, row.splits, row.classes, say)
         lines = [format_entry(entry, last_layer.STEPS) for entry in log.entries]
     elif config.checkpoint is None:
         model, log = Training(

@@ -141,6 +141,17 @@ def test_features_take_weights_that_learned_something(params):
     assert files[f"{CUSTOM}/features.json"].of is None, "tested as it is"
 
 
+def test_weight_decay_of_a_last_layer_alone_is_chosen_unless_it_is_given(params):
+    frozen = changed(params, "train.freeze", "all")
+    assert custom(frozen, init="torchvision").train.weight_decay == "auto"
+    assert custom(changed(frozen, "train.weight_decay", 0.5), init="torchvision").train.weight_decay == 0.5
+    assert custom(changed(frozen, "finetune.last_layer_decay", 0.02), init="torchvision").train.weight_decay == 0.02
+    usual = params["recipe"]["train"]["weight_decay"]
+    assert custom(changed(params, "train.freeze", 4), init="torchvision").train.weight_decay == usual
+    told = refused(changed(params, "train.weight_decay", "auto"), init="torchvision")
+    assert "weight_decay is 'auto', which a last layer that is trained alone can have (freeze: all)" in told
+
+
 def test_few_epochs_shorten_the_warming_up_of_finetune(params):
     assert custom(changed(params, "train.epochs", 1), init="torchvision").train.warmup_epochs == 0
 

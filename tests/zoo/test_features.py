@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from torch.nn import functional
 
 from r2plus1d.clips.items import ValClips, training_clip
 from r2plus1d.clips.loader import AUGMENTATION
 from r2plus1d.config import resolve
 from r2plus1d.config.schema import CUSTOM, TestedRow
+from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model import checkpoint
 from r2plus1d.model.network import build
 from r2plus1d.system import code, paths
@@ -67,7 +72,7 @@ def start_of(row, classes=None):
 
 def trained(row):
     model = start_of(row)
-    last_layer.train(row.config, model, computed(row, model), row.splits, row.classes)
+    last_layer.train(row.config, model, computed(row, model), row.splits, row.classes, lambda _: None)
     return model
 
 
@@ -351,7 +356,7 @@ def test_last_layer_is_the_optimum_of_the_regularised_loss_on_the_features(row, 
     found = features.Features(train, train[:, 0], features.fingerprint(network()))
     config = changed(row.config, train={"epochs": 20, "balance": balance})
     model = start_of(row, row.classes[:3])
-    log = last_layer.train(config, model, found, splits, row.classes[:3])
+    log = last_layer.train(config, model, found, splits, row.classes[:3], lambda _: None)
     x, y = train.flatten(0, 1).double(), torch.from_numpy(labels).repeat_interleave(2)
     mean, std = x.mean(0), x.std(0, unbiased=False)
     # The same in terms of the scaled features: gradient of the loss plus that of the penalty is 0.
@@ -368,10 +373,85 @@ def test_last_layer_is_the_optimum_of_the_regularised_loss_on_the_features(row, 
     assert log.entries[-1]["top1_acc"] == pytest.approx((shown == labels).mean(), abs=1e-5)
 
 
+def videos_of(classes: int, count: int) -> list[Sample]:
+    return [Sample(f"{label}/{n:03}.mp4", 90, label) for label in range(classes) for n in range(count)]
+
+
+@pytest.mark.parametrize(("signal", "balanced"), [(0.0, False), (0.35, False), (0.35, True), (6.0, False)])
+def test_weight_decay_is_the_best_on_videos_that_were_not_trained_on(signal, balanced):
+    """By scikit-learn's logistic regression, each to its end."""
+    rng, samples = np.random.default_rng(1), videos_of(3, 20)
+    samples = samples[:30] + samples[40:] if balanced else samples
+    labels = np.array([sample.label for sample in samples])
+    views = rng.normal(2, 3, (len(samples), 2, 24)) + 3 * signal * np.eye(24)[labels][:, None]
+    found = last_layer.best_decay(torch.from_numpy(views.astype(np.float32)), samples, 3, balanced)
+    part = np.concatenate([np.arange(n) * 5 // n for n in np.bincount(labels)])  # five in a row of each class
+    losses = []
+    for decay in last_layer.DECAYS:
+        total = 0.0
+        for fold in range(5):
+            x, y = views[part != fold].reshape(-1, 24), labels[part != fold].repeat(2)
+            weights = compute_sample_weight("balanced", y) if balanced else np.ones(len(y))
+            scaler = StandardScaler().fit(x)
+            model = LogisticRegression(C=1 / (decay * weights.sum()), max_iter=5000, tol=1e-8)
+            model.fit(scaler.transform(x), y, sample_weight=weights)
+            x, y = views[part == fold].reshape(-1, 24), labels[part == fold].repeat(2)
+            weights = compute_sample_weight("balanced", y) if balanced else np.ones(len(y))
+            total += log_loss(y, model.predict_proba(scaler.transform(x)), sample_weight=weights, labels=range(3))
+        losses.append(total)
+    assert losses[last_layer.DECAYS.index(found)] <= min(losses) * 1.02
+    assert losses[last_layer.DECAYS.index(found)] < max(losses) * 0.9
+
+
+def test_clips_of_one_recording_whose_names_follow_each_other_do_not_vouch_for_each_other():
+    """Features that tell the recording and nothing of the class."""
+    rng, samples = np.random.default_rng(0), videos_of(4, 20)
+    recording = rng.normal(size=(4 * 5, 1, 64)).repeat(4, 0)
+    views = torch.from_numpy((recording + rng.normal(size=(80, 2, 64)) / 10).astype(np.float32))
+    assert last_layer.best_decay(views, samples, 4, False) >= 1
+    shuffled = torch.cat([views[k : k + 20][np.arange(20).reshape(5, 4).T.ravel()] for k in range(0, 80, 20)])
+    assert last_layer.best_decay(shuffled, samples, 4, False) <= 0.01, "what it would be if they did"
+
+
+def test_weight_decay_is_chosen_where_classes_have_hardly_a_video():
+    samples = [Sample(f"{label}.mp4", 90, label) for label in (0, 1, 1)]
+    views = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 2, 8)).astype(np.float32))
+    assert last_layer.best_decay(views, samples, 3, True) in last_layer.DECAYS
+    assert last_layer.best_decay(views[:1], samples[:1], 3, False) in last_layer.DECAYS
+
+
+def test_trials_of_many_videos_look_at_some_of_every_class(monkeypatch):
+    samples, seen = videos_of(3, 50), []
+    views = torch.from_numpy(np.random.default_rng(0).normal(size=(150, 1, 8)).astype(np.float32))
+    inner = last_layer._Solver.__init__
+
+    def counting(self, x, labels, classes, balanced):
+        seen.append(np.bincount(labels).tolist())
+        inner(self, x, labels, classes, balanced)
+
+    monkeypatch.setattr(last_layer._Solver, "__init__", counting)
+    monkeypatch.setattr(last_layer, "MOST", 30 * 8 * 3)
+    last_layer.best_decay(views, samples, 3, False)
+    assert seen == [[8, 8, 8]] * 5
+
+
+def test_chosen_weight_decay_is_said_logged_and_used(row, capsys):
+    config = changed(row.config, train={"weight_decay": "auto"})
+    model, said = start_of(row), []
+    found = computed(row, model)
+    log = last_layer.train(config, model, found, row.splits, row.classes, said.append)
+    decay = last_layer.best_decay(found.train, row.splits["train"], len(row.classes), False)
+    assert said == [f"weight decay {decay:g}: the best of 1e-05 to 10 in a cross-validation"]
+    assert {entry["weight_decay"] for entry in log.entries if entry["mode"] == "train"} == {decay}
+    same = start_of(row)
+    last_layer.train(changed(config, train={"weight_decay": decay}), same, found, row.splits, row.classes, print)
+    assert torch.equal(model.cls_head.fc_cls.weight, same.cls_head.fc_cls.weight)
+
+
 def test_last_layer_repeats_to_the_bit_and_leaves_all_else_as_it_was(row):
     found, start = computed(row), network().state_dict()
     one, other = start_of(row), start_of(row)
-    log, again = (last_layer.train(row.config, model, found, row.splits, row.classes) for model in (one, other))
+    log, again = (last_layer.train(row.config, model, found, row.splits, row.classes, print) for model in (one, other))
     assert log.entries == again.entries
     assert [(entry["mode"], entry["epoch"]) for entry in log.entries] == [
         *(("train", e) for e in (1, 2, 3)),
@@ -390,7 +470,7 @@ def test_features_of_other_weights_are_refused_with_the_command_that_makes_them_
     other.backbone.conv1.bn.bias.data += 1
     checkpoint.export_mmaction(other, tmp_path / "start.pth")
     with pytest.raises(features.FeaturesError, match=r"are of other weights than .*--single-item features@custom"):
-        last_layer.train(row.config, start_of(row), features.read(tmp_path), row.splits, row.classes)
+        last_layer.train(row.config, start_of(row), features.read(tmp_path), row.splits, row.classes, print)
 
 
 def test_missing_features_are_named_with_the_way_out(tmp_path):

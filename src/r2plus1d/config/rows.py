@@ -73,11 +73,13 @@ class Rows(dict[str, BenchmarkedRow]):
             layers["train"].append((where, only(own, TrainConfig)))
         layers["train"].append(of_dataset["train"])
         layers["benchmark"].append(of_dataset["benchmark"])
+        own_layer: list[Layer] = [("train", params["train"])] if name == CUSTOM else []
         if start is not None:
             scratch, (place, values) = layers["train"], of_dataset["train"]
             if start.full_width:  # the dataset's rate is that of its small network
                 scratch = [*scratch[:-1], (place, {**values, "lr": None})]
-            layers["train"].append(("finetune", self._finetuned(scratch)))
+            alone = _said([*layers["train"], *own_layer], "freeze") == "all"
+            layers["train"].append(("finetune", self._finetuned(scratch, alone)))
         if name == CUSTOM:
             for key, known in layers.items():
                 known.append((key, params[key]))
@@ -166,9 +168,12 @@ class Rows(dict[str, BenchmarkedRow]):
             return shrink(test, scale)
         return test.model_copy(update={"resize": train.crop, "crop": train.crop})
 
-    def _finetuned(self, scratch: list[Layer]) -> dict[str, Any]:
-        """Training values of a row that starts from weights."""
+    def _finetuned(self, scratch: list[Layer], alone: bool) -> dict[str, Any]:
+        """Training values of a row that starts from weights; `alone`: of its last layer alone."""
         finetune = merge(FinetuneConfig, [("finetune", self.params["finetune"])]).model_dump()
+        decay = finetune.pop("last_layer_decay")
+        if alone:
+            finetune["weight_decay"] = decay
         said = self.params["train"].get("epochs") if self.asking[-1] == CUSTOM else None
         if isinstance(said, int) and said > 0:
             finetune["warmup_epochs"] = min(finetune["warmup_epochs"], said - 1)
@@ -177,14 +182,17 @@ class Rows(dict[str, BenchmarkedRow]):
     def _accumulated(self, layers: list[Layer]) -> list[Layer]:
         """`accumulate: auto` as a number: with fewer GPUs than the published configurations are for, an update is made
         from as many parts as it takes for their number of videos, or next to it."""
-        last: dict[str, Any] = {}
-        for _, values in layers:
-            if isinstance(values, Mapping):
-                last |= {key: values[key] for key in ("accumulate", "config_gpus") if values.get(key) is not None}
-        if last.get("accumulate") != AUTO or not isinstance(last.get("config_gpus"), int):
+        meant = _said(layers, "config_gpus")
+        if _said(layers, "accumulate") != AUTO or not isinstance(meant, int):
             return layers
-        parts = max(1, math.floor(last["config_gpus"] / self.shared["runtime"].gpus + 0.5))
+        parts = max(1, math.floor(meant / self.shared["runtime"].gpus + 0.5))
         return [*layers, ("train", {"accumulate": parts})]
+
+
+def _said(layers: list[Layer], key: str) -> Any:
+    """What the last layer says that says anything of it."""
+    found = [values.get(key) for _, values in layers if isinstance(values, Mapping)]
+    return next((value for value in reversed(found) if value is not None), None)
 
 
 def _network(where: str, own: Mapping, model: ModelConfig, scale: Scale, origin: Origin | None) -> ModelConfig:

@@ -17,6 +17,7 @@ Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 Frames = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0)] | Literal["auto"]  # auto: chosen on the training videos, for a last layer alone
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s/]+)+$")]
 Depth = Literal[10, 18, 34, 50, 101, 152]
@@ -55,7 +56,7 @@ class TrainConfig(Section):
     lr: Positive
     lr_batch: Count
     momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Decay
     max_grad_norm: Positive
     resize: Pixels
     crop: Pixels
@@ -77,6 +78,8 @@ class TrainConfig(Section):
         _check_crop(self.crop, self.resize)
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}, which leaves none of {self.epochs} epochs")
+        if self.weight_decay == "auto" and self.freeze != "all":
+            raise ValueError("weight_decay is 'auto', which a last layer that is trained alone can have (freeze: all)")
         for name in ("crop_area", "crop_ratio"):
             low, high = getattr(self, name)
             if low > high:
@@ -91,6 +94,7 @@ class FinetuneConfig(Section):
     epochs: Count
     warmup_epochs: Annotated[int, Field(ge=0)]
     head_lr: Positive
+    last_layer_decay: Decay  # the weight decay where the last layer alone is trained
 
 
 class TestConfig(Section):

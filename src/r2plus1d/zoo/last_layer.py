@@ -3,6 +3,9 @@
 Shapes: N videos, V views of a training video, C features, K classes.
 """
 
+import itertools
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,10 +21,18 @@ from r2plus1d.zoo.features import Features, FeaturesError, fingerprint
 from r2plus1d.zoo.log import Log
 
 STEPS = 10  # of L-BFGS in an epoch
+DECAYS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)  # that are tried, one after the other
+FOLDS, TRIAL_STEPS = 5, 30
+MOST = 2_000_000_000  # products of a trial's features and classes, which keep the trials to minutes
 
 
 def train(
-    config: RowConfig, network: Recognizer, found: Features, splits: dict[str, list[Sample]], classes: list[str]
+    config: RowConfig,
+    network: Recognizer,
+    found: Features,
+    splits: dict[str, list[Sample]],
+    classes: list[str],
+    say: Callable[[str], None],
 ) -> Log:
     """Trains the last layer of the network that the row starts from, on its features. The log.
 
@@ -34,44 +45,100 @@ def train(
             f"the features of {config.row} are of other weights than {redacted(str(config.init))} has now; compute "
             f"them again: R2PLUS1D_AGAIN=1 dvc repro --force --single-item features@{config.row}"
         )
-    x, mean, std = _scaled(found.train.flatten(0, 1).double())
-    labels = torch.tensor([sample.label for sample in splits["train"]]).repeat_interleave(found.train.shape[1])
-    weight = torch.zeros(len(classes), x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(len(classes), dtype=torch.float64, requires_grad=True)
-    share = _shares(labels, len(classes), config.train.balance == "classes")
-    solver = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
-    validation, log = (found.val.double() - mean) / std, Log()
-    targets = np.array([sample.label for sample in splits["val"]])
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        error = functional.cross_entropy(functional.linear(x, weight, bias), labels, reduction="none")
-        value = (error * share).sum() + config.train.weight_decay / 2 * weight.square().sum()
-        value.backward()
-        return value
-
+    balanced, decay = config.train.balance == "classes", config.train.weight_decay
+    if decay == "auto":
+        decay = best_decay(found.train, splits["train"], len(classes), balanced)
+        say(f"weight decay {decay:g}: the best of {DECAYS[-1]:g} to {DECAYS[0]:g} in a cross-validation")
+    x, labels = _views(found.train, splits["train"])
+    solver = _Solver(x, labels, len(classes), balanced)
+    log, targets = Log(), np.array([sample.label for sample in splits["val"]])
     for epoch in range(config.train.epochs):
-        solver.step(loss)
-        value = loss().item()
-        with torch.no_grad():
-            scores = functional.linear(x, weight, bias).numpy()
-            shown = functional.linear(validation, weight, bias).numpy()
+        value, norm = solver.solve(decay, STEPS)
         entry = {"mode": "train", "epoch": epoch + 1, "iter": STEPS, "lr": 1.0}  # L-BFGS finds its own way
-        norm = float(torch.cat([t.grad.flatten() for t in (weight, bias) if t.grad is not None]).norm())
-        log.add(entry | {"loss": round(value, 5), **_shown(scores, labels.numpy()), "grad_norm": round(norm, 5)})
-    log.add(
-        {"mode": "val", "epoch": config.train.epochs, "iter": len(targets), "lr": 1.0, **_shown(shown, targets, True)}
-    )
+        entry |= {"weight_decay": decay, "loss": round(value, 5), **_shown(solver(x), labels.numpy())}
+        log.add(entry | {"grad_norm": round(norm, 5)})
+    shown = _shown(solver(found.val.double()), targets, True)
+    log.add({"mode": "val", "epoch": config.train.epochs, "iter": len(targets), "lr": 1.0, **shown})
+    weight, bias = solver.layer()
     with torch.no_grad():
-        network.cls_head.fc_cls.weight.copy_(weight / std)
-        network.cls_head.fc_cls.bias.copy_(bias - functional.linear(mean / std, weight))
+        network.cls_head.fc_cls.weight.copy_(weight)
+        network.cls_head.fc_cls.bias.copy_(bias)
     return log
 
 
-def _scaled(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """([N, C] of mean 0 and variance 1, mean, standard deviation)"""
-    mean, std = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
-    return (x - mean) / std, mean, std
+def best_decay(features: Tensor, samples: list[Sample], classes: int, balanced: bool) -> float:
+    """Of DECAYS the one with the least cross-entropy of views float32 [N, V, C] of videos that were not trained on.
+
+    Each class is cut into FOLDS parts in the order of its paths, since videos whose names are next to each other are
+    often of one recording. Of many videos, evenly chosen ones are looked at.
+    """
+    order = sorted(range(len(samples)), key=lambda index: (samples[index].label, samples[index].path))
+    most = max(FOLDS * classes, MOST // (features[0].numel() * classes))
+    order = [order[i] for i in np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).astype(int))]
+    parts: list[list[int]] = [[] for _ in range(FOLDS)]
+    for _, own in itertools.groupby(order, key=lambda index: samples[index].label):
+        for part, indices in zip(parts, np.array_split(list(own), FOLDS), strict=True):
+            part.extend(indices.tolist())
+    losses = np.zeros(len(DECAYS))
+    for part in parts:
+        rest = [index for other in parts if other is not part for index in other]
+        if not part or not rest:
+            continue
+        solver = _Solver(*_views(features[rest], [samples[i] for i in rest]), classes, balanced)
+        x, labels = _views(features[part], [samples[i] for i in part])
+        share = _shares(labels, classes, balanced) * len(part)
+        for number, decay in enumerate(DECAYS):
+            solver.solve(decay, TRIAL_STEPS)
+            error = functional.cross_entropy(torch.from_numpy(solver(x)), labels, reduction="none")
+            losses[number] += float((error * share).sum())
+    return DECAYS[int(losses.argmin())]
+
+
+class _Solver:
+    """The last layer, float64, while it is fitted to features [M, C] and labels [M]; it goes on from where it was."""
+
+    def __init__(self, x: Tensor, labels: Tensor, classes: int, balanced: bool):
+        self.mean, self.std = x.mean(0), x.std(0, unbiased=False).clamp_min(1e-6)
+        self.x, self.labels, self.share = (x - self.mean) / self.std, labels, _shares(labels, classes, balanced)
+        self.weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
+        self.bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+        self.decay: float | None = None
+
+    def solve(self, decay: float, steps: int) -> tuple[float, float]:
+        """Takes so many steps of L-BFGS. The loss, and the norm of its gradient."""
+        if decay != self.decay:
+            values = [self.weight, self.bias]
+            self.solver = torch.optim.LBFGS(values, max_iter=steps, line_search_fn="strong_wolfe")
+            self.decay = decay
+
+        def loss() -> Tensor:
+            self.solver.zero_grad()
+            logits = functional.linear(self.x, self.weight, self.bias)
+            error = functional.cross_entropy(logits, self.labels, reduction="none")
+            value = (error * self.share).sum() + decay / 2 * self.weight.square().sum()
+            value.backward()
+            return value
+
+        self.solver.step(loss)
+        value = loss().item()
+        gradient = [t.grad.flatten() for t in (self.weight, self.bias) if t.grad is not None]
+        return value, float(torch.cat(gradient).norm())
+
+    def __call__(self, x: Tensor) -> np.ndarray:
+        """Features float64 [M, C] -> logits [M, K]."""
+        with torch.no_grad():
+            return functional.linear((x - self.mean) / self.std, self.weight, self.bias).numpy()
+
+    def layer(self) -> tuple[Tensor, Tensor]:
+        """(weight, bias) for features as they are."""
+        with torch.no_grad():
+            return self.weight / self.std, self.bias - functional.linear(self.mean / self.std, self.weight)
+
+
+def _views(features: Tensor, samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    """float32 [N, V, C] -> (float64 [N * V, C], the videos' labels, int64 [N * V])"""
+    labels = torch.tensor([sample.label for sample in samples])
+    return features.flatten(0, 1).double(), labels.repeat_interleave(features.shape[1])
 
 
 def _shares(labels: Tensor, classes: int, balanced: bool) -> Tensor:

@@ -71,10 +71,11 @@ def optimizer_for(model: Recognizer, config: RowConfig) -> torch.optim.SGD:
     """For all that is not frozen; `set_rate` sets its rate."""
     train, head = config.train, list(model.cls_head.parameters())
     rest = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+    decay = 0.0 if train.weight_decay == "auto" else train.weight_decay  # of a last layer, which is trained otherwise
     groups = [{"params": [*rest, *head], FACTOR: 1.0}]
     if train.head_lr != 1:
         groups = [{"params": rest, FACTOR: 1.0}, {"params": head, FACTOR: train.head_lr}]
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=train.momentum, weight_decay=train.weight_decay)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=train.momentum, weight_decay=decay)
 
 
 def set_rate(optimizer: torch.optim.SGD, rate: float) -> None:
