@@ -34,8 +34,9 @@ def main(name: str) -> None:
 @records.recorded("train")
 def make(row: Row) -> None:
     name, config, work = row.config.row, row.config, records.unfinished(row)
-    if config.checkpoint is None and (count := repeated(config, row.splits["train"])):
-        say(f"{count} of {len(row.splits['train'])} training videos are shorter than a clip, which then repeats them")
+    training = row.splits["train"]
+    if config.checkpoint is None and (count := repeated(config, training)):
+        say(f"training videos that are shorter than a clip, which then repeats them: {count} of {len(training)}")
     if features.last_layer_alone(config):
         found = features.read(paths.features(config.dataset, name))
         model = starting_network(config, row.classes, say).eval()

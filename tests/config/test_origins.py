@@ -148,8 +148,13 @@ def test_weight_decay_of_a_last_layer_alone_is_chosen_unless_it_is_given(params)
     assert custom(changed(frozen, "finetune.last_layer_decay", 0.02), init="torchvision").train.weight_decay == 0.02
     usual = params["recipe"]["train"]["weight_decay"]
     assert custom(changed(params, "train.freeze", 4), init="torchvision").train.weight_decay == usual
+    of_dataset = changed(frozen, "datasets.motion.train", params["datasets"]["motion"]["train"] | {"weight_decay": 0.3})
+    assert custom(of_dataset, init="torchvision").train.weight_decay == 0.3
     told = refused(changed(params, "train.weight_decay", "auto"), init="torchvision")
-    assert "weight_decay is 'auto', which a last layer that is trained alone can have (freeze: all)" in told
+    assert "weight_decay 'auto' needs freeze: all" in told
+    told = refused(changed(params, "train.weight_decay", "aut"), init="torchvision")
+    assert "train.weight_decay is 'aut'" in told
+    assert "expected a number, or auto" in told
 
 
 def test_few_epochs_shorten_the_warming_up_of_finetune(params):

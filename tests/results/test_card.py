@@ -110,6 +110,14 @@ def test_card_of_a_last_layer_tells_how_it_was_trained(figures):
     assert "epochs" not in text
 
 
+def test_card_says_of_a_chosen_weight_decay_where_it_stands(figures):
+    train = {"freeze": "all", "weight_decay": "auto"}
+    config = figures.config.model_copy(
+        update={"init": "torchvision", "train": figures.config.train.model_copy(update=train)}
+    )
+    assert "weight decay chosen by cross-validation (in train.log), seed" in told(figures, config=config)
+
+
 def test_card_promises_the_views_of_the_test_only_where_the_file_gives_them(figures):
     promise = "shows a video as the figures above were measured"
     assert promise in told(figures)
@@ -126,7 +134,7 @@ def test_card_warns_of_videos_of_one_recording(figures):
 
 def test_card_counts_videos_that_are_shorter_than_a_clip(figures):
     assert "shorter than a clip" not in told(figures)
-    assert "Of them 1 are shorter than a clip" in told(
+    assert "shorter than a clip, which then repeats them from their start: 1." in told(
         dataclasses.replace(figures, test=figures.test | {"repeated": 1})
     )
 

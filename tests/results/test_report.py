@@ -70,8 +70,8 @@ def test_videos_that_are_shorter_than_a_clip_are_counted_below_the_table(rows, n
     assert "shorter than a clip" not in report.measured_table(measured(rows, names))
     repeating = dataclasses.replace(rows[1], test=rows[1].test | {"repeated": 1})
     told = report.measured_table(measured([rows[0], repeating, *rows[2:]], names))
-    counted = f"which then repeats them from their start: 1 for {names[repeating.config.row]}.**"
-    assert f"**Of 2 validation videos, so many are shorter than a clip, {counted}" in told
+    counted = f"which then repeats them from their start: 1 ({names[repeating.config.row]}) of 2.**"
+    assert f"**Validation videos that are shorter than a clip, {counted}" in told
 
 
 def test_spread_over_seeds_has_a_column_where_it_is_known(rows, names):

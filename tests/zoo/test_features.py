@@ -266,6 +266,18 @@ def test_features_of_other_code_that_computes_are_not_taken(row, monkeypatch, fi
     assert (features.FrozenNetwork(row, network()).key != key) == computes
 
 
+def test_the_same_frames_in_another_order_or_form_are_other_pixels():
+    frames, places = torch.arange(4 * 2 * 3 * 3, dtype=torch.uint8).reshape(4, 2, 3, 3), torch.tensor([[0, 1], [2, 3]])
+    names = [
+        features._name(frames, places),
+        features._name(frames, places.flip(1)),
+        features._name(frames, places.flip(0)),
+    ]
+    names += [features._name(frames, places.reshape(1, 4)), features._name(frames.transpose(1, 2), places)]
+    names += [features._name(frames.flip(0), places)]
+    assert len(set(names)) == 6
+
+
 def test_networks_with_the_same_weights_and_another_form_are_told_apart():
     one, other = (build(depth=10, width=4, conv=conv, frames=3, num_classes=3) for conv in ("r2d", "mc2"))
     other.load_state_dict(one.state_dict())
@@ -298,9 +310,11 @@ def test_whoever_wants_everything_again_never_meets_what_was_kept_before(row, tm
         file.unlink()
     assert not same(computed(row), right)
     monkeypatch.setenv(AGAIN, "1")
+    monkeypatch.setattr(features, "_renewed", set())
     shown.clear()
     assert same(computed(row), right)
-    assert sum(shown) == 12 * 2 + 12
+    assert same(computed(row), right)
+    assert sum(shown) == 12 * 2 + 12, "once in a process"
     monkeypatch.delenv(AGAIN)
     assert same(computed(row), right)
 
@@ -384,7 +398,7 @@ def test_weight_decay_is_the_best_on_videos_that_were_not_trained_on(signal, bal
     samples = samples[:30] + samples[40:] if balanced else samples
     labels = np.array([sample.label for sample in samples])
     views = rng.normal(2, 3, (len(samples), 2, 24)) + 3 * signal * np.eye(24)[labels][:, None]
-    found = last_layer.best_decay(torch.from_numpy(views.astype(np.float32)), samples, 3, balanced)
+    found, _ = last_layer.best_decay(torch.from_numpy(views.astype(np.float32)), samples, 3, balanced)
     part = np.concatenate([np.arange(n) * 5 // n for n in np.bincount(labels)])  # five in a row of each class
     losses = []
     for decay in last_layer.DECAYS:
@@ -408,21 +422,35 @@ def test_clips_of_one_recording_whose_names_follow_each_other_do_not_vouch_for_e
     rng, samples = np.random.default_rng(0), videos_of(4, 20)
     recording = rng.normal(size=(4 * 5, 1, 64)).repeat(4, 0)
     views = torch.from_numpy((recording + rng.normal(size=(80, 2, 64)) / 10).astype(np.float32))
-    assert last_layer.best_decay(views, samples, 4, False) >= 1
+    assert last_layer.best_decay(views, samples, 4, False)[0] >= 1
     shuffled = torch.cat([views[k : k + 20][np.arange(20).reshape(5, 4).T.ravel()] for k in range(0, 80, 20)])
-    assert last_layer.best_decay(shuffled, samples, 4, False) <= 0.01, "what it would be if they did"
+    assert last_layer.best_decay(shuffled, samples, 4, False)[0] <= 0.01, "what it would be if they did"
 
 
-def test_weight_decay_is_chosen_where_classes_have_hardly_a_video():
-    samples = [Sample(f"{label}.mp4", 90, label) for label in (0, 1, 1)]
-    views = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 2, 8)).astype(np.float32))
-    assert last_layer.best_decay(views, samples, 3, True) in last_layer.DECAYS
-    assert last_layer.best_decay(views[:1], samples[:1], 3, False) in last_layer.DECAYS
+@pytest.mark.parametrize("balanced", [False, True])
+def test_class_of_one_video_has_no_say_in_the_weight_decay(balanced):
+    rng, samples = np.random.default_rng(0), videos_of(4, 20)
+    labels = np.array([sample.label for sample in samples])
+    views = rng.normal(size=(80, 2, 64)) + 2 * np.eye(64)[labels][:, None]
+    found = torch.from_numpy(views.astype(np.float32))
+    expected = last_layer.best_decay(found, samples, 5, balanced)[0]
+    alone = torch.from_numpy(rng.normal(size=(1, 2, 64)).astype(np.float32))
+    with_one, told = last_layer.best_decay(torch.cat([found, alone]), [*samples, Sample("4/0.mp4", 90, 4)], 5, balanced)
+    assert with_one == expected
+    assert told == "the best of 7 in a cross-validation over 81 of 81 training videos"
+
+
+def test_weight_decay_is_not_chosen_where_no_class_has_a_video_to_spare():
+    samples = [Sample(f"{label}.mp4", 90, label) for label in range(6)]
+    views = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 2, 8)).astype(np.float32))
+    told = "no class has a video to spare for a choice"
+    assert last_layer.best_decay(views, samples, 6, False) == (last_layer.UNTRIED, told)
 
 
 def test_trials_of_many_videos_look_at_some_of_every_class(monkeypatch):
+    """And a decay for all of them is as much less as they are more."""
     samples, seen = videos_of(3, 50), []
-    views = torch.from_numpy(np.random.default_rng(0).normal(size=(150, 1, 8)).astype(np.float32))
+    views = torch.from_numpy(np.random.default_rng(0).normal(size=(150, 4, 8)).astype(np.float32))
     inner = last_layer._Solver.__init__
 
     def counting(self, x, labels, classes, balanced):
@@ -430,9 +458,14 @@ def test_trials_of_many_videos_look_at_some_of_every_class(monkeypatch):
         inner(self, x, labels, classes, balanced)
 
     monkeypatch.setattr(last_layer._Solver, "__init__", counting)
+    whole, _ = last_layer.best_decay(views, samples, 3, False)
+    assert seen == [[160, 160, 160]] * 5
     monkeypatch.setattr(last_layer, "MOST", 30 * 8 * 3)
-    last_layer.best_decay(views, samples, 3, False)
-    assert seen == [[8, 8, 8]] * 5
+    decay, told = last_layer.best_decay(views, samples, 3, False)
+    assert seen[5:] == [[8, 8, 8]] * 5
+    assert whole in last_layer.DECAYS
+    assert any(decay * 5 == pytest.approx(known) for known in last_layer.DECAYS)
+    assert told.endswith("over 30 of 150 training videos")
 
 
 def test_chosen_weight_decay_is_said_logged_and_used(row, capsys):
@@ -440,8 +473,8 @@ def test_chosen_weight_decay_is_said_logged_and_used(row, capsys):
     model, said = start_of(row), []
     found = computed(row, model)
     log = last_layer.train(config, model, found, row.splits, row.classes, said.append)
-    decay = last_layer.best_decay(found.train, row.splits["train"], len(row.classes), False)
-    assert said == [f"weight decay {decay:g}: the best of 1e-05 to 10 in a cross-validation"]
+    decay, why = last_layer.best_decay(found.train, row.splits["train"], len(row.classes), False)
+    assert said == [f"weight decay {decay:g}: {why}"]
     assert {entry["weight_decay"] for entry in log.entries if entry["mode"] == "train"} == {decay}
     same = start_of(row)
     last_layer.train(changed(config, train={"weight_decay": decay}), same, found, row.splits, row.classes, print)

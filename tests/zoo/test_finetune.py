@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,10 +199,15 @@ def test_file_of_weights_that_was_overwritten_is_another_start(here, tmp_path, c
         finetune.finetune(mine, str(file), [])
         starts.append(files.read_params(here / paths.PARAMS)["model"]["init"])
         assert (here / starts[-1]).read_bytes() == file.read_bytes()
-        assert f"starting from {starts[-1]}, a copy of {file}" in capsys.readouterr().out
+        assert Path(starts[-1]).parent == here / "downloads" / "weights" / "given"
+        assert f", a copy of {file}" in capsys.readouterr().out
     assert starts[0] == starts[1] == starts[3] != starts[2]
     finetune.finetune(mine, starts[2], [])
     assert files.read_params(here / paths.PARAMS)["model"]["init"] == starts[2], "of a copy there is no copy"
+    shutil.copy(file, here / f"{'n' * 240}.safetensors")
+    finetune.finetune(mine, f"{'n' * 240}.safetensors", [])
+    start = files.read_params(here / paths.PARAMS)["model"]["init"]
+    assert start == f"downloads/weights/given/{'n' * 100}-{sha256(file)[:12]}.safetensors"
 
 
 def test_settings_that_stay_from_an_earlier_call_are_told(here, tmp_path, capsys):

@@ -78,7 +78,7 @@ class Rows(dict[str, BenchmarkedRow]):
             scratch, (place, values) = layers["train"], of_dataset["train"]
             if start.full_width:  # the dataset's rate is that of its small network
                 scratch = [*scratch[:-1], (place, {**values, "lr": None})]
-            alone = _said([*layers["train"], *own_layer], "freeze") == "all"
+            alone = _said([*layers["train"], *own_layer], "freeze") == "all" and values.get("weight_decay") is None
             layers["train"].append(("finetune", self._finetuned(scratch, alone)))
         if name == CUSTOM:
             for key, known in layers.items():
@@ -169,7 +169,8 @@ class Rows(dict[str, BenchmarkedRow]):
         return test.model_copy(update={"resize": train.crop, "crop": train.crop})
 
     def _finetuned(self, scratch: list[Layer], alone: bool) -> dict[str, Any]:
-        """Training values of a row that starts from weights; `alone`: of its last layer alone."""
+        """Training values of a row that starts from weights; `alone`: of its last layer alone, if the dataset says
+        nothing of it."""
         finetune = merge(FinetuneConfig, [("finetune", self.params["finetune"])]).model_dump()
         decay = finetune.pop("last_layer_decay")
         if alone:

@@ -6,7 +6,7 @@ Types, ranges and the rules within one section; what is inherited and scaled is 
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from r2plus1d.system.arithmetic import Arithmetic
 
@@ -17,7 +17,16 @@ Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
 Frames = Annotated[int, Field(ge=1, le=10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Decay = Annotated[float, Field(ge=0)] | Literal["auto"]  # auto: chosen on the training videos, for a last layer alone
+
+
+def _number_or_auto(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("expected a number, or auto")
+    return value
+
+
+# auto: chosen on the training videos, for a last layer alone
+Decay = Annotated[Annotated[float, Field(ge=0)] | Literal["auto"], BeforeValidator(_number_or_auto)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s/]+)+$")]
 Depth = Literal[10, 18, 34, 50, 101, 152]
@@ -79,7 +88,7 @@ class TrainConfig(Section):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}, which leaves none of {self.epochs} epochs")
         if self.weight_decay == "auto" and self.freeze != "all":
-            raise ValueError("weight_decay is 'auto', which a last layer that is trained alone can have (freeze: all)")
+            raise ValueError("weight_decay 'auto' needs freeze: all")
         for name in ("crop_area", "crop_ratio"):
             low, high = getattr(self, name)
             if low > high:

@@ -109,10 +109,10 @@ def repeated_text(rows: Sequence[RowFigures], names: Mapping[str, str], split: s
     counts = {names[row.config.row]: row.test["repeated"] for row in rows if row.test["repeated"]}
     if not counts:
         return ""
-    of_rows = ", ".join(f"{count} for {name}" for name, count in counts.items())
+    of_rows = ", ".join(f"{count} ({name})" for name, count in counts.items())
     return (
-        f"**Of {rows[0].test['videos']} {split} videos, so many are shorter than a clip, which then repeats them from "
-        f"their start: {of_rows}.** A smaller `frame_interval` makes clips shorter. "
+        f"**{split.capitalize()} videos that are shorter than a clip, which then repeats them from their start: "
+        f"{of_rows} of {rows[0].test['videos']}.** "
     )
 
 

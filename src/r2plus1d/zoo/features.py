@@ -44,6 +44,9 @@ PART = 32  # videos in a file of kept features
 CODE = ("model", "system", "video", "zoo")  # wings of the package that make features of pixels
 
 
+_renewed: set[Path] = set()  # folders that this process has emptied, where everything is to be made again
+
+
 class FeaturesError(UserError):
     """Features that cannot be computed or read, or nothing to train on."""
 
@@ -140,8 +143,10 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder, self._files, self._added = folder, dict[str, Path](), dict[str, Tensor]()
-        if AGAIN in os.environ:
-            shutil.rmtree(folder, ignore_errors=True)
+        if AGAIN in os.environ and folder not in _renewed:
+            _renewed.add(folder)
+            if folder.exists():
+                shutil.rmtree(folder)
         for file in sorted(folder.glob("*.safetensors")):
             if sha256(file) == file.stem:
                 with safe_open(file, "pt") as content:

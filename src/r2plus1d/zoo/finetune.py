@@ -95,7 +95,8 @@ def _copied_file(init: str) -> str | None:
     file = Path(init)
     if not is_path(init) or not file.is_file() or file.resolve().is_relative_to(STARTS.resolve()):
         return None
-    return _copied(file, GIVEN / file.stem)
+    copy = _copied(file, GIVEN / file.stem[:100])
+    return str(Path(copy).resolve()) if file.is_absolute() else copy  # which an experiment in another folder finds
 
 
 def _copied(file: Path, name: Path) -> str:

@@ -16,14 +16,16 @@ from r2plus1d.datasets.annotations import Sample
 from r2plus1d.model.network import Recognizer
 from r2plus1d.system.device import prepare
 from r2plus1d.system.errors import redacted
+from r2plus1d.system.progress import progress
 from r2plus1d.zoo import accuracy
 from r2plus1d.zoo.features import Features, FeaturesError, fingerprint
 from r2plus1d.zoo.log import Log
 
 STEPS = 10  # of L-BFGS in an epoch
 DECAYS = (10.0, 1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5)  # that are tried, one after the other
+UNTRIED = 0.1  # where no class has a video to spare
 FOLDS, TRIAL_STEPS = 5, 30
-MOST = 2_000_000_000  # products of a trial's features and classes, which keep the trials to minutes
+MOST = 1_000_000_000  # features x classes of the trials, which then take a minute or two
 
 
 def train(
@@ -47,8 +49,8 @@ def train(
         )
     balanced, decay = config.train.balance == "classes", config.train.weight_decay
     if decay == "auto":
-        decay = best_decay(found.train, splits["train"], len(classes), balanced)
-        say(f"weight decay {decay:g}: the best of {DECAYS[-1]:g} to {DECAYS[0]:g} in a cross-validation")
+        decay, why = best_decay(found.train, splits["train"], len(classes), balanced)
+        say(f"weight decay {decay:g}: {why}")
     x, labels = _views(found.train, splits["train"])
     solver = _Solver(x, labels, len(classes), balanced)
     log, targets = Log(), np.array([sample.label for sample in splits["val"]])
@@ -66,32 +68,42 @@ def train(
     return log
 
 
-def best_decay(features: Tensor, samples: list[Sample], classes: int, balanced: bool) -> float:
-    """Of DECAYS the one with the least cross-entropy of views float32 [N, V, C] of videos that were not trained on.
+def best_decay(features: Tensor, samples: list[Sample], classes: int, balanced: bool) -> tuple[float, str]:
+    """Of DECAYS the one with the least cross-entropy of videos that were not trained on, by their views float32
+    [N, V, C]; and in words what it was chosen by.
 
     Each class is cut into FOLDS parts in the order of its paths, since videos whose names are next to each other are
-    often of one recording. Of many videos, evenly chosen ones are looked at.
+    often of one recording. Of more than MOST allows, one view of evenly chosen videos is looked at; the decay, which
+    stands against a mean over the videos, is then less by as much as there are more of them.
     """
     order = sorted(range(len(samples)), key=lambda index: (samples[index].label, samples[index].path))
-    most = max(FOLDS * classes, MOST // (features[0].numel() * classes))
-    order = [order[i] for i in np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).astype(int))]
+    if features.numel() * classes > MOST:
+        features = features[:, :1]
+        most = max(2 * classes, MOST // (features[0].numel() * classes))
+        order = [order[i] for i in np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).astype(int))]
     parts: list[list[int]] = [[] for _ in range(FOLDS)]
     for _, own in itertools.groupby(order, key=lambda index: samples[index].label):
         for part, indices in zip(parts, np.array_split(list(own), FOLDS), strict=True):
             part.extend(indices.tolist())
-    losses = np.zeros(len(DECAYS))
-    for part in parts:
+    losses, looked = np.zeros(len(DECAYS)), 0
+    for part in progress(parts, FOLDS, "choosing the weight decay", "parts"):
         rest = [index for other in parts if other is not part for index in other]
-        if not part or not rest:
+        known = {samples[index].label for index in rest}
+        held_out = [index for index in part if samples[index].label in known]
+        if not held_out:
             continue
+        looked += len(held_out)
         solver = _Solver(*_views(features[rest], [samples[i] for i in rest]), classes, balanced)
-        x, labels = _views(features[part], [samples[i] for i in part])
-        share = _shares(labels, classes, balanced) * len(part)
+        x, labels = _views(features[held_out], [samples[i] for i in held_out])
+        share = _shares(labels, classes, balanced) * len(held_out)
         for number, decay in enumerate(DECAYS):
             solver.solve(decay, TRIAL_STEPS)
             error = functional.cross_entropy(torch.from_numpy(solver(x)), labels, reduction="none")
             losses[number] += float((error * share).sum())
-    return DECAYS[int(losses.argmin())]
+    if not looked:
+        return UNTRIED, "no class has a video to spare for a choice"
+    best = DECAYS[int(losses.argmin())] * (len(order) / len(samples))
+    return best, f"the best of {len(DECAYS)} in a cross-validation over {len(order)} of {len(samples)} training videos"
 
 
 class _Solver:
