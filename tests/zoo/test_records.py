@@ -11,10 +11,10 @@ def test_number_of_threads_counts_as_another_place_where_the_parameters_set_none
         Runtime(device="cpu", gpus=1, threads=None, lowered="auto", arithmetic="exact"),
         torch.get_num_threads(),
     )
-    here = records._deciding(runtime)
+    here = records.deciding(runtime)
     torch.set_num_threads(before + 1)
     try:
-        assert records._deciding(runtime) != here
+        assert records.deciding(runtime) != here
     finally:
         torch.set_num_threads(before)
-    assert records._deciding(runtime) == here
+    assert records.deciding(runtime) == here
