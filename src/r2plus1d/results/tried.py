@@ -98,6 +98,7 @@ def told() -> str:
     labels = paths.labels(row.config.dataset).read_text(encoding="utf-8").splitlines()
     missing = [label for label in labels if label not in set(row.predictions["actual"])]
     unmeasured = f"not measured, for want of {kind} videos: {', '.join(missing)}"
+    repeats = _plain(repeated_text([row], measured.names, kind)).strip()
     simple = [f"{name}: {figures.top1(table)}" for name, table in measured.simple().items()]
     return "\n".join(
         [
@@ -105,7 +106,7 @@ def told() -> str:
             *(["beside it, on the same videos: " + "; ".join(simple)] if simple else []),
             _plain(baselines_text(measured)),
             *([unmeasured] if missing else []),
-            *([repeats.strip()] if (repeats := _plain(repeated_text([row], measured.names, kind))) else []),
+            *([repeats] if repeats else []),
             *([warning] if pairs else []),
             f"model   {paths.weights(CUSTOM)}; in Python: r2plus1d.load({CUSTOM!r})",
             f"page    {paths.REPORT / 'index.html'}; tables also in {paths.README} and {paths.RESULTS}",
